@@ -1,0 +1,52 @@
+"""The log: one line an event on stderr, as text or as a JSON object, with secrets taken out."""
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+from morpheus_boot.redact import Redactor
+
+_LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
+
+
+class _Formatter(logging.Formatter):
+    """Renders and redacts; the only place where a record becomes text."""
+
+    def __init__(self, log_format: str, redact: Redactor) -> None:
+        super().__init__()
+        self._json = log_format == "json"
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{self.formatException(record.exc_info)}"
+        message = self._redact(message)
+        source = record.name.removeprefix("morpheus.")
+        if self._json:
+            return json.dumps(
+                {
+                    "time": at,
+                    "level": record.levelname.lower(),
+                    "source": source,
+                    "message": message,
+                },
+                ensure_ascii=False,
+            )
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
+        return f"{at} {source:<10} {level}{message}"
+
+
+def set_up_log(
+    log_format: str, verbosity: int, redact: Redactor, stream: TextIO | None = None
+) -> None:
+    """Sends all of ``morpheus.*`` to ``stream`` (stderr). ``verbosity``: -1 quiet, 0, 1 with debug lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Formatter(log_format, redact))
+    logger = logging.getLogger("morpheus")
+    logger.handlers[:] = [handler]
+    logger.setLevel(_LEVELS[max(-1, min(1, verbosity))])
+    logger.propagate = False

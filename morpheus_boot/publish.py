@@ -1,0 +1,51 @@
+"""Publish by rename: a name on the volume is either whole or not there."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(part: Path, final: Path) -> None:
+    """Gives a complete, fsynced ``part`` its ``final`` name, on the same file system, durably.
+
+    Raises OSError; then ``final`` is what it was before.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(part, final)
+    sync_folder(final.parent)
+
+
+def write_whole(final: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Writes ``content`` under ``final`` at once: readers see the old content or all of the new.
+
+    ``durable`` also survives the loss of the host; heartbeats and the state document don't need it.
+    Raises OSError; then ``final`` is what it was before, and no temporary file stays.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.parent / f".{final.name}.{secrets.token_hex(6)}.tmp"
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
+        finally:
+            # EDQUOT may come only here on MooseFS; os.close raises it.
+            os.close(fd)
+        os.replace(part, final)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(final.parent)

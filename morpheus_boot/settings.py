@@ -1,0 +1,279 @@
+"""Arguments and environment, read once, at the edge; standard library only (environment.py uses it too)."""
+
+import os
+import re
+import secrets
+import shlex
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.errors import UsageError
+from morpheus_boot.layout import is_job_id
+from morpheus_boot.redact import Secret
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+
+# Arguments of ComfyUI that this program sets: a second value would contradict the contract.
+OWN_COMFYUI_ARGS: Final = (
+    "--listen",
+    "--port",
+    "--base-directory",
+    "--output-directory",
+    "--input-directory",
+    "--temp-directory",
+    "--user-directory",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable as the documentation shows it."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+VARIABLES: Final = (
+    Variable(
+        "MORPHEUS_VOLUME",
+        "the first mount point of /workspace/job_data, /runpod-volume, /workspace; off RunPod ./job_data",
+        "the network volume",
+    ),
+    Variable(
+        "MORPHEUS_VOLUME_GB",
+        "volume.size_gb in models.yaml",
+        "the volume's size as bought, in 10^9 bytes",
+    ),
+    Variable("MORPHEUS_MODELS", "models.yaml beside pod_start.sh", "the manifest"),
+    Variable(
+        "MORPHEUS_LOCAL_DIR",
+        "/opt/morpheus for root, else ~/.cache/morpheus",
+        "what lives and dies with the container: our venv, the state document",
+    ),
+    Variable(
+        "COMFYUI_DIR",
+        "the first of /workspace/ComfyUI, /comfyui, /workspace/runpod-slim/ComfyUI, /ComfyUI, /opt/ComfyUI",
+        "ComfyUI's folder",
+    ),
+    Variable(
+        "COMFYUI_PYTHON",
+        "$COMFYUI_DIR/.venv, $COMFYUI_DIR/venv, /opt/venv, else python3",
+        "ComfyUI's interpreter",
+    ),
+    Variable("COMFYUI_ARGS", "empty", "more arguments for ComfyUI, split as a shell does"),
+    Variable("COMFYUI_PORT", "8188", "ComfyUI's port"),
+    Variable("FILESERVER_PORT", "8000", "the file server's port"),
+    Variable("PORT", "unset", "one more port of the file server (load-balancing endpoints)"),
+    Variable("PORT_HEALTH", "unset", "one more port of the file server (load-balancing endpoints)"),
+    Variable("HF_TOKEN", "unset", "Hugging Face's token; goes to Hugging Face alone"),
+    Variable("HF_ENDPOINT", "https://huggingface.co", "another Hugging Face hub"),
+    Variable("CIVITAI_TOKEN", "unset", "Civitai's token; goes to Civitai alone"),
+    Variable("MORPHEUS_TOKEN", "unset: open", "the token that both ports ask for"),
+    Variable(
+        "MORPHEUS_JOB_TTL_HOURS", "off", "hours after which a job that nobody touched is removed"
+    ),
+    Variable(
+        "MORPHEUS_HOLD_S",
+        "900 on a Pod, else 0",
+        "seconds that the file server stays up with the cause after giving up",
+    ),
+    Variable("MORPHEUS_LOG", "text", "text, or json: an object a line"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPod:
+    """What RunPod says about this container; all None elsewhere."""
+
+    pod_id: str | None
+    endpoint_id: str | None
+    queue_url: Secret | None
+
+    @property
+    def present(self) -> bool:
+        """Whether this is a RunPod container at all."""
+        return self.pod_id is not None
+
+    @property
+    def is_pod(self) -> bool:
+        """A Pod rather than a Serverless worker: RunPod starts it again when it exits, and bills it."""
+        return self.pod_id is not None and self.endpoint_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that arguments and environment say, parsed. None: not given, to be looked for."""
+
+    models: Path
+    volume: Path | None
+    volume_gb: float | None
+    local_dir: Path
+    comfyui_dir: Path | None
+    comfyui_python: Path | None
+    comfyui_args: tuple[str, ...]
+    comfyui_port: int
+    fileserver_port: int
+    extra_ports: tuple[int, ...]
+    hf_token: Secret | None
+    hf_endpoint: str
+    civitai_token: Secret | None
+    morpheus_token: Secret | None
+    job_ttl_hours: float | None
+    hold_s: float
+    log_format: str
+    verbosity: int
+    runpod: RunPod
+    worker: str
+    environ: Mapping[str, str] = field(repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """Whose manifest this boot leaves on the volume: the endpoint's, else the worker's own."""
+        return self.runpod.endpoint_id or self.worker
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All that must never be seen in a log, a status page or a record."""
+        named = (self.hf_token, self.civitai_token, self.morpheus_token, self.runpod.queue_url)
+        others = (
+            Secret(value)
+            for name, value in self.environ.items()
+            if value and re.search(r"(?i)token|secret|password|api_?key", name)
+        )
+        return (*(s for s in named if s is not None), *others)
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says in place of a variable; None: not given."""
+
+    models: Path | None = None
+    volume: Path | None = None
+    comfyui: Path | None = None
+    log_format: str | None = None
+    verbosity: int = 0
+
+
+def read_settings(
+    overrides: Overrides = Overrides(),  # noqa: B008 - frozen and empty
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Reads arguments and environment. Raises UsageError that names the variable and what it must be."""
+    env = dict(os.environ if environ is None else environ)
+
+    def text(name: str) -> str | None:
+        return env.get(name, "").strip() or None
+
+    def path(name: str) -> Path | None:
+        value = text(name)
+        return Path(value).expanduser().absolute() if value else None
+
+    def secret(name: str) -> Secret | None:
+        value = text(name)
+        return Secret(value) if value else None
+
+    pod_id = text("RUNPOD_POD_ID")
+    runpod = RunPod(pod_id, text("RUNPOD_ENDPOINT_ID"), secret("RUNPOD_WEBHOOK_GET_JOB"))
+    comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    return Settings(
+        models=_absolute(overrides.models) or path("MORPHEUS_MODELS") or REPOSITORY / "models.yaml",
+        volume=_absolute(overrides.volume) or path("MORPHEUS_VOLUME"),
+        volume_gb=_number("MORPHEUS_VOLUME_GB", text("MORPHEUS_VOLUME_GB"), above=0),
+        local_dir=path("MORPHEUS_LOCAL_DIR") or default_local_dir(env),
+        comfyui_dir=_absolute(overrides.comfyui) or path("COMFYUI_DIR"),
+        comfyui_python=path("COMFYUI_PYTHON"),
+        comfyui_args=_comfyui_args(text("COMFYUI_ARGS") or ""),
+        comfyui_port=comfyui_port,
+        fileserver_port=_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000"),
+        extra_ports=tuple(
+            _port(name, value)
+            for name in ("PORT", "PORT_HEALTH")
+            if (value := text(name)) is not None
+        ),
+        hf_token=secret("HF_TOKEN"),
+        hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        civitai_token=secret("CIVITAI_TOKEN"),
+        morpheus_token=secret("MORPHEUS_TOKEN"),
+        job_ttl_hours=_number("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS"), above=0),
+        hold_s=_hold_s(text("MORPHEUS_HOLD_S"), runpod),
+        log_format=_log_format(overrides.log_format or text("MORPHEUS_LOG") or "text"),
+        verbosity=overrides.verbosity,
+        runpod=runpod,
+        worker=pod_id if pod_id and is_job_id(pod_id) else _drawn_worker_id(),
+        environ=env,
+    )
+
+
+def default_local_dir(environ: Mapping[str, str]) -> Path:
+    """``/opt/morpheus`` for root, else below the user's cache folder."""
+    if os.geteuid() == 0:
+        return Path("/opt/morpheus")
+    cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "morpheus"
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path.expanduser().absolute() if path is not None else None
+
+
+def _drawn_worker_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")[:100] or "worker"
+    return f"{host}-{secrets.token_hex(3)}"
+
+
+def _port(name: str, value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
+    return int(value)
+
+
+def _number(name: str, value: str | None, *, above: float) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not above < number < float("inf"):
+        raise UsageError(
+            name, f"'{value}' is not a number above {above:g}", "give one, or unset it"
+        )
+    return number
+
+
+def _hold_s(value: str | None, runpod: RunPod) -> float:
+    if value is None:
+        return 900.0 if runpod.is_pod else 0.0
+    if not re.fullmatch(r"\d+(\.\d+)?", value):
+        raise UsageError(
+            "MORPHEUS_HOLD_S", f"'{value}' is not a number of seconds", "give 0 or more"
+        )
+    return float(value)
+
+
+def _log_format(value: str) -> str:
+    if value not in {"text", "json"}:
+        raise UsageError("MORPHEUS_LOG", f"'{value}' is not a log format", "give text or json")
+    return value
+
+
+def _comfyui_args(value: str) -> tuple[str, ...]:
+    try:
+        args = tuple(shlex.split(value))
+    except ValueError as error:
+        raise UsageError(
+            "COMFYUI_ARGS", f"can't be split as a shell does ({error})", "mend its quotes"
+        ) from error
+    for arg in args:
+        option = arg.partition("=")[0]
+        # argparse takes any unique beginning of an option for the option itself.
+        own = [o for o in OWN_COMFYUI_ARGS if len(option) > 3 and o.startswith(option)]
+        if option.startswith("--") and own:
+            raise UsageError(
+                "COMFYUI_ARGS", f"{option} is set by this program", "remove it from COMFYUI_ARGS"
+            )
+    return args
