@@ -45,10 +45,14 @@ class Redactor:
     """Takes the known secrets, and whatever looks like one, out of a text."""
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        self._known: tuple[str, ...] = ()
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[Secret]) -> None:
+        """Learns more secrets: those that models.yaml took from the environment."""
+        known = {*self._known, *(s.reveal() for s in secrets)}
         # Longest first: one secret may begin another. Under four characters it would blot out words.
-        self._known = sorted(
-            {s.reveal() for s in secrets if len(s.reveal()) >= 4}, key=len, reverse=True
-        )
+        self._known = tuple(sorted((k for k in known if len(k) >= 4), key=len, reverse=True))
 
     def __call__(self, text: str) -> str:
         """``text`` as it may be logged, shown, or written to the volume."""

@@ -121,3 +121,13 @@ def _sizes(folder: Path) -> Iterator[int]:
                 yield entry.stat(follow_symlinks=False).st_size
             except FileNotFoundError:
                 continue  # another worker renamed or removed it between the listing and the stat
+
+
+def size_text(size_bytes: int | None) -> str:
+    """Bytes as a person reads them, in powers of ten as RunPod sells them."""
+    if size_bytes is None:
+        return "an unknown size"
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} bytes"

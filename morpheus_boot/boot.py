@@ -1,0 +1,276 @@
+"""One boot, told once: from models.yaml to a ComfyUI that is ready, and then its supervision."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from morpheus_boot import __version__
+from morpheus_boot.cache import CachedModel, Plan, hash_pending, preload
+from morpheus_boot.comfyui.api import ComfyUIApi
+from morpheus_boot.comfyui.command import comfyui_command
+from morpheus_boot.comfyui.environment import comfyui_environment
+from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
+from morpheus_boot.comfyui.links import Link, put_links
+from morpheus_boot.deployment import (
+    Deployment,
+    announce,
+    fill_models,
+    fill_options,
+    make_volume_folder,
+    plan_models,
+    read_deployment,
+)
+from morpheus_boot.errors import Exit, MorpheusError, NotSetUp, storage_error
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.manifest import Manifest
+from morpheus_boot.progress import Progress
+from morpheus_boot.redact import Redactor
+from morpheus_boot.run.ports import require_free
+from morpheus_boot.run.process import ServiceSpec
+from morpheus_boot.run.services import COMFYUI, file_server
+from morpheus_boot.run.supervisor import Hold, Supervisor
+from morpheus_boot.settings import REPOSITORY, Settings
+from morpheus_boot.state import (
+    BootState,
+    ModelStage,
+    ModelState,
+    Readiness,
+    StateBoard,
+    VolumeState,
+    state_file,
+    utc_now,
+)
+from morpheus_boot.volume import Volume, size_text
+
+_LOG: Final = logging.getLogger("morpheus.boot")
+_COMFYUI_DEADLINE_S: Final = 900.0
+
+
+class Boot:
+    """One boot of this container. ``up()`` tells it from the top."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._settings = invocation.settings
+        self._began = time.monotonic()
+        self._board = _open_board(invocation.settings, invocation.redact)
+        self._progress = Progress(self._board.put_model)
+        self._supervisor = Supervisor(on_line=_log_line, on_service=self._board.put_service)
+
+    def up(self) -> None:
+        """The whole boot, then supervision until SIGTERM or SIGINT.
+
+        Raises MorpheusError, after everything was stopped and MORPHEUS_HOLD_S is over.
+        """
+        _LOG.info("morpheus boot %s, worker %s", __version__, self._settings.worker)
+        self._supervise(self._tell)
+
+    def files(self) -> None:
+        """The file server alone, until SIGTERM or SIGINT: a CPU Pod as the gateway to the volume."""
+        _LOG.info("morpheus boot %s, file server alone", __version__)
+        self._supervise(self._tell_files)
+
+    def _tell(self) -> None:
+        phase, board = self._board.phase, self._board
+        with phase("read models.yaml and find the volume"):
+            deployment = read_deployment(self._invocation)
+            comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
+            self._refuse_what_is_not_built(deployment.manifest)
+            require_free(self._settings.comfyui_port, "ComfyUI")
+        self._start_file_server(deployment.volume)
+        with phase("plan"):
+            required, optional = self._plan(deployment)
+            announce(self._invocation, deployment)
+        with phase("fill"):
+            cached = self._fill(required, deployment)
+        with phase("link"):
+            self._link(cached, comfyui, deployment.volume)
+        with phase("start ComfyUI"):
+            self._start_comfyui(comfyui, deployment)
+            self._preload(cached)
+            self._wait_until_ready(cached)
+        board.set_readiness(Readiness.READY)
+        _LOG.info("ready after %.1f s", time.monotonic() - self._began)
+        cached += self._fill_optional(optional, comfyui, deployment)
+        self._hash_pending(cached, deployment.volume)
+
+    def _tell_files(self) -> None:
+        with self._board.phase("read models.yaml and find the volume"):
+            deployment = read_deployment(self._invocation)
+        self._start_file_server(deployment.volume)
+        self._board.set_readiness(Readiness.READY)
+
+    def _supervise(self, story: Callable[[], None]) -> None:
+        hold = Hold(self._settings.hold_s, self._file_server(None))
+        self._supervisor.run(
+            story, hold=hold if hold.seconds else None, on_failure=self._on_failure
+        )
+        self._board.set_readiness(Readiness.STOPPED)
+
+    def _on_failure(self, error: BaseException) -> None:
+        code = error.exit_code if isinstance(error, MorpheusError) else Exit.BUG
+        self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
+        if self._settings.hold_s:
+            _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, error)
+
+    def _start_file_server(self, volume: Volume) -> None:
+        make_volume_folder(volume)
+        self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
+        _LOG.info("volume %s (%s)", volume.root, size_text(volume.size_bytes))
+        require_free(self._settings.fileserver_port, "the file server")
+        self._supervisor.start(self._file_server(volume))
+
+    def _plan(self, deployment: Deployment) -> tuple[Plan, Plan]:
+        """The plans for the models that the boot waits for, and for those it does not."""
+        plan = plan_models(deployment)
+        for step in plan.steps:
+            stage = ModelStage.MISSING if step in plan.work else ModelStage.PRESENT
+            self._board.put_model(
+                ModelState(step.model.path, stage, required=step.model.required, detail=step.reason)
+            )
+        _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
+        required = Plan(tuple(s for s in plan.steps if s.model.required))
+        return required, Plan(tuple(s for s in plan.steps if not s.model.required))
+
+    def _fill(self, plan: Plan, deployment: Deployment) -> tuple[CachedModel, ...]:
+        return fill_models(
+            self._invocation,
+            deployment,
+            plan,
+            stopping=self._supervisor.stopping,
+            report=self._progress,
+        )
+
+    def _link(self, cached: Iterable[CachedModel], comfyui: ComfyUI, volume: Volume) -> None:
+        links = [
+            Link(name, model.file)
+            for model in cached
+            for name in (model.model.path, *model.model.links)
+        ]
+        put_links(comfyui.models, links, volume.layout.model_cache)
+
+    def _start_comfyui(self, comfyui: ComfyUI, deployment: Deployment) -> None:
+        settings, manifest = self._settings, deployment.manifest
+        jobs = deployment.volume.layout.jobs
+        local = settings.local_dir / "comfyui"
+        try:
+            jobs.mkdir(parents=True, exist_ok=True)
+            for folder in ("input", "user"):
+                (local / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error("ComfyUI's folders", jobs, error) from error
+        self._supervisor.start(
+            ServiceSpec(
+                name=COMFYUI,
+                argv=comfyui_command(
+                    comfyui,
+                    port=settings.comfyui_port,
+                    jobs=jobs,
+                    local=local,
+                    more=(*manifest.comfyui_args, *settings.comfyui_args),
+                ),
+                env=comfyui_environment(settings.environ, manifest.comfyui_env, REPOSITORY),
+                cwd=comfyui.folder,
+                port=settings.comfyui_port,
+            )
+        )
+
+    def _preload(self, cached: Iterable[CachedModel]) -> None:
+        files = [c.file for c in cached if c.model.preload]
+        threading.Thread(
+            target=preload, args=(files, self._supervisor.stopping), name="preload", daemon=True
+        ).start()
+
+    def _wait_until_ready(self, cached: Iterable[CachedModel]) -> None:
+        api = ComfyUIApi(self._settings.comfyui_port)
+        api.wait_until_it_answers(
+            deadline_s=_COMFYUI_DEADLINE_S,
+            stopping=self._supervisor.stopping,
+            last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
+        )
+        unlisted = api.unlisted(name for c in cached for name in (c.model.path, *c.model.links))
+        if unlisted and not self._supervisor.stopping.is_set():
+            names = ", ".join(u.name for u in unlisted)
+            raise NotSetUp(
+                "ComfyUI",
+                f"it runs but does not list {names}",
+                "check the file's ending and its folder in models.yaml",
+            )
+
+    def _fill_optional(
+        self, plan: Plan, comfyui: ComfyUI, deployment: Deployment
+    ) -> tuple[CachedModel, ...]:
+        """The models that the boot did not wait for; their failure stops nothing."""
+        there: tuple[CachedModel, ...] = ()
+        for step in plan.steps:
+            try:
+                cached = self._fill(Plan((step,)), deployment)
+                self._link(cached, comfyui, deployment.volume)
+            except MorpheusError as error:
+                _LOG.warning("not required, left out: %s", error)
+            else:
+                there += cached
+        return there
+
+    def _hash_pending(self, cached: Iterable[CachedModel], volume: Volume) -> None:
+        pending = [c for c in cached if c.hash_later]
+        if pending:
+            options = fill_options(self._invocation, volume)
+            hash_pending(
+                pending,
+                volume,
+                options,
+                stopping=self._supervisor.stopping,
+                report=self._progress,
+            )
+
+    def _file_server(self, volume: Volume | None) -> ServiceSpec:
+        settings = self._settings
+        return file_server(
+            port=settings.fileserver_port,
+            extra_ports=settings.extra_ports,
+            comfyui_port=settings.comfyui_port,
+            volume=volume.root if volume else None,
+            local_dir=settings.local_dir,
+            repository=REPOSITORY,
+            environ=settings.environ,
+        )
+
+    def _refuse_what_is_not_built(self, manifest: Manifest) -> None:
+        settings = self._settings
+        for given, name, cause in (
+            (settings.morpheus_token, "MORPHEUS_TOKEN", "ComfyUI can't be closed yet"),
+            (
+                settings.runpod.queue_url,
+                "RUNPOD_WEBHOOK_GET_JOB",
+                "queue endpoints are not built yet",
+            ),
+            (settings.job_ttl_hours, "MORPHEUS_JOB_TTL_HOURS", "it is not built yet"),
+        ):
+            if given is not None:
+                raise NotSetUp(name, cause, "unset it, or run this on a Pod")
+        if manifest.nodes:
+            names = ", ".join(node.name for node in manifest.nodes)
+            _LOG.warning("custom nodes are not installed yet: %s", names)
+
+
+def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
+    settings.local_dir.mkdir(parents=True, exist_ok=True)
+    return StateBoard(
+        state_file(settings.local_dir),
+        BootState(
+            version=__version__,
+            worker=settings.worker,
+            endpoint=settings.endpoint,
+            pid=os.getpid(),
+            started_at=utc_now(),
+        ),
+        redact,
+    )
+
+
+def _log_line(service: str, line: str) -> None:
+    logging.getLogger(f"morpheus.{service}").info("%s", line)

@@ -1,0 +1,56 @@
+"""The model cache on the volume: ``plan`` decides, ``fill`` carries out."""
+
+import threading
+from collections.abc import Callable, Iterable
+
+from morpheus_boot.cache.hub_cache import hub_roots
+from morpheus_boot.cache.options import FillOptions
+from morpheus_boot.cache.planner import CachedModel, Plan, make_plan
+from morpheus_boot.cache.preload import preload
+from morpheus_boot.state import ModelState
+from morpheus_boot.volume import Volume
+
+__all__ = [
+    "CachedModel",
+    "FillOptions",
+    "Plan",
+    "fill",
+    "hash_pending",
+    "hub_roots",
+    "make_plan",
+    "preload",
+]
+
+
+def fill(
+    plan: Plan,
+    volume: Volume,
+    options: FillOptions,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> tuple[CachedModel, ...]:
+    """Brings every model of the plan into the cache; returns them in its order.
+
+    On a warm volume nothing is asked, locked or written, and no network library is imported.
+    Raises as Filler.fill() does.
+    """
+    if not plan.work:
+        return tuple(step.as_cached() for step in plan.steps)
+    from morpheus_boot.cache.filler import Filler  # noqa: PLC0415 - requests and huggingface_hub: 230 ms
+
+    return Filler(volume, options, stopping=stopping, report=report).fill(plan)
+
+
+def hash_pending(
+    models: Iterable[CachedModel],
+    volume: Volume,
+    options: FillOptions,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> None:
+    """Records the digests that are missing, as Repairs.hash_pending() does."""
+    from morpheus_boot.cache.hashing import Repairs  # noqa: PLC0415 - as above
+
+    Repairs(volume, options, stopping=stopping, report=report).hash_pending(models)

@@ -1,0 +1,190 @@
+"""Carries out one step of a plan under its claim: adopt, link, fetch."""
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import requests
+
+from morpheus_boot.cache.adopt import is_whole
+from morpheus_boot.cache.checks import complaint, proves_completeness
+from morpheus_boot.cache.fetch import Fetcher
+from morpheus_boot.cache.lock import Claim
+from morpheus_boot.cache.options import FillOptions
+from morpheus_boot.cache.part import Version
+from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
+from morpheus_boot.cache.records import Record, write_record
+from morpheus_boot.cache.resolutions import Resolutions
+from morpheus_boot.errors import MorpheusError, StorageFailed
+from morpheus_boot.layout import Layout
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.state import ModelStage, ModelState, utc_now
+from morpheus_boot.volume import Volume
+
+_LOG: Final = logging.getLogger("morpheus.cache")
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What every step of one fill needs."""
+
+    layout: Layout
+    worker: str
+    resolutions: Resolutions
+    fetcher: Fetcher
+    replace_in_place: bool
+    on_bytes: Callable[[ModelSpec, int, int | None], None]
+
+    def carry_out(self, step: Step, claim: Claim) -> CachedModel:
+        """Does what the step says, and fetches where a file that was found turns out not to do.
+
+        Raises MorpheusError, Stopped, TakenOver; OSError where the volume fails.
+        """
+        if step.action is Action.BLOCKED:
+            raise blocked(step)
+        if step.action is Action.ADOPT and (adopted := self._adopt(step)) is not None:
+            return adopted
+        if step.action is Action.LINK and (linked := self._link(step)) is not None:
+            return linked
+        return self.fetch(step.model, claim)
+
+    def fetch(self, model: ModelSpec, claim: Claim) -> CachedModel:
+        """Brings the model in from its origin, whatever is there. Raises as carry_out() does."""
+        resolved = self.resolutions.of(model)
+        size_bytes = resolved.version.size_bytes or model.size_bytes
+        final = self.layout.model(model.path)
+        if self.replace_in_place and final.exists():
+            self.layout.record(model.path).unlink(missing_ok=True)
+            final.unlink()
+
+        def on_bytes(done_bytes: int) -> None:
+            claim.progress(done_bytes, size_bytes)
+            self.on_bytes(model, done_bytes, size_bytes)
+
+        on_bytes(0)
+        self.fetcher.fetch(
+            model,
+            self.resolutions.origin(model),
+            resolved,
+            inherits=claim.inherits,
+            on_bytes=on_bytes,
+            already_there=lambda: decide(model, self.layout).action is Action.PRESENT,
+        )
+        return CachedModel(model, final)
+
+    def _adopt(self, step: Step) -> CachedModel | None:
+        """The file that is there, if it is whole; None where the model must be fetched."""
+        model, file = step.model, step.found or step.file
+        wrong, version = is_whole(file, model, lambda: self.resolutions.of(model).version)
+        if wrong:
+            _LOG.warning("%s: %s can't be taken over: %s", model.path, file, wrong)
+            return None
+        if step.found is not None:
+            step.file.parent.mkdir(parents=True, exist_ok=True)
+            step.found.rename(step.file)
+        self._record(model, step.file, version, sha256=model.sha256)
+        _LOG.info("%s: taken over, %s", model.path, step.reason)
+        return CachedModel(model, step.file, hash_later=model.sha256 is None)
+
+    def _link(self, step: Step) -> CachedModel | None:
+        """The file in RunPod's own cache, if it is the one that models.yaml means."""
+        model, hub = step.model, step.hub
+        if hub is None:
+            return None
+        wrong = complaint(hub.path, model.path)
+        version: Version | None = None
+        try:
+            resolved = self.resolutions.of(model)
+        except MorpheusError as error:
+            if model.size_bytes is None and not proves_completeness(hub.path, model.path):
+                raise
+            _LOG.warning("%s: linked as it is, %s", model.path, error.cause)
+        else:
+            version = resolved.version
+            same_file = version.sha256 is not None and version.sha256 == hub.sha256
+            if resolved.commit != hub.commit and not same_file:
+                wrong = wrong or f"it is of commit {hub.commit}, the origin has {resolved.commit}"
+        sizes = {model.size_bytes, version.size_bytes if version else None} - {None}
+        digests = {model.sha256, version.sha256 if version else None} - {None}
+        if sizes - {hub.size_bytes}:
+            wrong = wrong or f"it has {hub.size_bytes} bytes instead of {max(filter(None, sizes))}"
+        if hub.sha256 and digests - {hub.sha256}:
+            wrong = wrong or f"its SHA-256 is {hub.sha256}"
+        if wrong:
+            _LOG.warning("%s: %s can't be linked: %s", model.path, hub.path, wrong)
+            return None
+        self._record(model, hub.path, version, sha256=hub.sha256, hub_file=hub.path)
+        _LOG.info("%s: linked to RunPod's own cache, %s", model.path, hub.path)
+        return CachedModel(model, hub.path)
+
+    def _record(
+        self,
+        model: ModelSpec,
+        file: Path,
+        version: Version | None,
+        *,
+        sha256: str | None,
+        hub_file: Path | None = None,
+    ) -> None:
+        stat = file.stat()
+        record = Record(
+            path=model.path,
+            origin=model.source.identity,
+            etag=version.etag if version else None,
+            sha256=sha256,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            recorded_at=utc_now(),
+            by=self.worker,
+            hub_file=str(self._below_root(hub_file)) if hub_file else None,
+        )
+        try:
+            write_record(self.layout, record)
+        except OSError as error:
+            # What is there is whole, so that a read-only volume boots; each boot asks again.
+            if error.errno not in _READ_ONLY:
+                raise
+            _LOG.warning("%s: not recorded, the volume is not writable", model.path)
+
+    def _below_root(self, path: Path) -> Path:
+        # Other workers may see the same volume under another path.
+        root = self.layout.root
+        return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def make_actions(
+    volume: Volume,
+    options: FillOptions,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> Actions:
+    """The actions of one worker on one volume, with a session of their own."""
+    session = requests.Session()
+    times = options.transfer_times
+
+    def report_bytes(model: ModelSpec, done_bytes: int, size_bytes: int | None) -> None:
+        report(
+            ModelState(
+                model.path, ModelStage.FETCHING, done_bytes, size_bytes, required=model.required
+            )
+        )
+
+    return Actions(
+        layout=volume.layout,
+        worker=options.worker,
+        resolutions=Resolutions(options.credentials, session, times.retry, stopping),
+        fetcher=Fetcher(volume.layout, options.worker, session, times, stopping),
+        replace_in_place=options.replace_in_place,
+        on_bytes=report_bytes,
+    )
+
+
+def blocked(step: Step) -> StorageFailed:
+    """The error for a name that something of others' has taken."""
+    return StorageFailed(step.model.path, step.reason, f"move {step.file} away")

@@ -1,0 +1,175 @@
+"""Brings one model in: part, transfer, check, publish, record. The caller holds its claim."""
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import requests
+
+from morpheus_boot.cache.checks import complaint
+from morpheus_boot.cache.options import TransferTimes
+from morpheus_boot.cache.origins import Origin, Resolved
+from morpheus_boot.cache.part import Part, Version, open_part
+from morpheus_boot.cache.records import Record, write_record
+from morpheus_boot.cache.stream import VersionChanged
+from morpheus_boot.cache.transfer import Transfer
+from morpheus_boot.errors import OriginUnavailable
+from morpheus_boot.layout import Layout
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.publish import publish
+from morpheus_boot.state import utc_now
+
+_LOG: Final = logging.getLogger("morpheus.cache")
+_MOST_BEGINNINGS: Final = 3
+_FULL: Final = frozenset({errno.EDQUOT, errno.ENOSPC})
+
+
+class TakenOver(Exception):
+    """Another worker took this model over while this one was silent, and dropped its part."""
+
+
+class Damaged(Exception):
+    """What arrived is not what was promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """What all fetches of one fill share."""
+
+    layout: Layout
+    worker: str
+    session: requests.Session
+    times: TransferTimes
+    stopping: threading.Event
+
+    def fetch(
+        self,
+        model: ModelSpec,
+        origin: Origin,
+        resolved: Resolved,
+        *,
+        inherits: bool,
+        on_bytes: Callable[[int], None],
+        already_there: Callable[[], bool],
+    ) -> Record | None:
+        """Brings the model in and records it; None where another worker published it meanwhile.
+
+        ``inherits``: the part of a dead worker may be continued. ``already_there`` is asked right before the
+        publication: whoever was silent for a while must not replace what others use by now.
+
+        Raises:
+            OriginUnavailable: what arrives is not the model, or not what models.yaml says.
+            Stopped, TakenOver, OriginDenied.
+            OSError: the volume fails; where it is full the part is gone, so that jobs can still write.
+        """
+        for beginning in range(1, _MOST_BEGINNINGS + 1):
+            version = agreed_version(model, resolved.version)
+            resolved = replace(resolved, version=version)
+            part = open_part(self.layout, model.path, version, inherits=inherits)
+            continued = part.front > 0
+            if continued:
+                _LOG.info("%s: going on at byte %d", model.path, part.front)
+            try:
+                digest = self._transfer(model, origin, resolved, part, on_bytes)
+                return self._publish(model, part, digest, already_there)
+            except VersionChanged:
+                part.discard()
+                cause = "its origin has other bytes now"
+            except Damaged as error:
+                part.discard()
+                cause = str(error)
+                if not continued:
+                    raise OriginUnavailable(
+                        model.path,
+                        f"what {version.origin} sends is damaged or not the model: {cause}",
+                        "check its origin, its sha256 and its size in models.yaml",
+                    ) from error
+            except OSError as error:
+                if error.errno in _FULL:
+                    part.discard()
+                part.close()
+                raise
+            except BaseException:
+                part.close()
+                raise
+            _LOG.warning("%s: %s; beginning anew", model.path, cause)
+            if beginning < _MOST_BEGINNINGS:
+                resolved = origin.resolve()
+        raise OriginUnavailable(
+            model.path,
+            f"its origin changed {_MOST_BEGINNINGS} times while it was fetched",
+            "try again when it is quiet, or name a fixed revision",
+        )
+
+    def _transfer(
+        self,
+        model: ModelSpec,
+        origin: Origin,
+        resolved: Resolved,
+        part: Part,
+        on_bytes: Callable[[int], None],
+    ) -> str:
+        transfer = Transfer(
+            model.path,
+            origin,
+            self.session,
+            self.times,
+            stopping=self.stopping,
+            on_bytes=on_bytes,
+        )
+        digest = transfer.run(resolved, part)
+        expected = resolved.version.sha256
+        if expected is not None and digest != expected:
+            raise Damaged(f"its SHA-256 is {digest}, not {expected}")
+        wrong = complaint(part.path, model.path)
+        if wrong:
+            raise Damaged(wrong)
+        return digest
+
+    def _publish(
+        self, model: ModelSpec, part: Part, digest: str, already_there: Callable[[], bool]
+    ) -> Record | None:
+        size_bytes = part.finish()
+        if already_there():
+            part.discard()
+            return None
+        final = self.layout.model(model.path)
+        try:
+            publish(part.path, final)
+        except FileNotFoundError as error:
+            raise TakenOver(model.path) from error
+        record = Record(
+            path=model.path,
+            origin=model.source.identity,
+            etag=part.version.etag,
+            sha256=digest,
+            size_bytes=size_bytes,
+            mtime_ns=final.stat().st_mtime_ns,
+            recorded_at=utc_now(),
+            by=self.worker,
+        )
+        write_record(self.layout, record)
+        part.forget_journal()
+        return record
+
+
+def agreed_version(model: ModelSpec, version: Version) -> Version:
+    """What models.yaml and the origin say together. Raises OriginUnavailable where they contradict each other."""
+    for what, ours, theirs in (
+        ("size", model.size_bytes, version.size_bytes),
+        ("sha256", model.sha256, version.sha256),
+    ):
+        if ours is not None and theirs is not None and ours != theirs:
+            raise OriginUnavailable(
+                model.path,
+                f"models.yaml says {what} {ours}, {version.origin} says {theirs}",
+                "correct models.yaml, or name the revision that it means",
+            )
+    return replace(
+        version,
+        size_bytes=version.size_bytes if version.size_bytes is not None else model.size_bytes,
+        sha256=model.sha256 or version.sha256,
+    )

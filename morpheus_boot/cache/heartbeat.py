@@ -1,0 +1,107 @@
+"""A heartbeat: a small file on the volume whose counter moves while its writer lives.
+
+Who watches compares counters by its own clock alone, so that clocks of different hosts never matter.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.publish import write_whole
+
+_LOG: Final = logging.getLogger("morpheus.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One beat: who writes it, its counter, and how far the work is."""
+
+    worker: str
+    counter: int
+    done_bytes: int = 0
+    size_bytes: int | None = None
+
+
+def read_beat(path: Path) -> Beat | None:
+    """The beat at ``path``; None where there is none. Raises OSError other than not found."""
+    try:
+        return Beat(**json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+class Heart:
+    """Writes a beat at once and then every ``interval_s``, in a thread of its own, until stopped.
+
+    The thread may hang with the volume; nothing waits for it.
+    """
+
+    def __init__(self, path: Path, worker: str, interval_s: float) -> None:
+        """Raises OSError where even the first beat can't be written."""
+        self._path = path
+        self._worker = worker
+        self._interval_s = interval_s
+        self._counter = 0
+        self._done_bytes = 0
+        self._size_bytes: int | None = None
+        self._stopped = threading.Event()
+        self._beat()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def progress(self, done_bytes: int, size_bytes: int | None) -> None:
+        """What the next beats say about the work."""
+        self._done_bytes, self._size_bytes = done_bytes, size_bytes
+
+    def stop(self) -> None:
+        """Ends the beats; the file stays, and tells when the last one was."""
+        self._stopped.set()
+
+    def stop_and_remove(self) -> None:
+        """Ends the beats and removes the file, unless the volume hangs. Raises OSError."""
+        self.stop()
+        self._thread.join(timeout=1.0)
+        if not self._thread.is_alive():
+            self._path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_s):
+            try:
+                self._beat()
+            except OSError as error:
+                # A full volume must not end a download that has its room already.
+                _LOG.debug("heartbeat %s: %s", self._path.name, error)
+
+    def _beat(self) -> None:
+        self._counter += 1
+        beat = Beat(self._worker, self._counter, self._done_bytes, self._size_bytes)
+        write_whole(self._path, json.dumps(asdict(beat)).encode(), durable=False)
+
+
+class Watch:
+    """Looks at one heartbeat and knows for how long it has stood still, by this process's clock."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._since: float | None = None
+        self.beat: Beat | None = None
+
+    def look(self) -> float:
+        """Reads the heartbeat; returns the seconds since its counter last moved. Raises OSError."""
+        seen = read_beat(self._path)
+        now = self._clock()
+        moved = self._since is None or _counter(seen) != _counter(self.beat)
+        if moved:
+            self._since = now
+        self.beat = seen or self.beat
+        return now - (self._since if self._since is not None else now)
+
+
+def _counter(beat: Beat | None) -> tuple[str, int] | None:
+    return (beat.worker, beat.counter) if beat else None

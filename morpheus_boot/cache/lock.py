@@ -1,0 +1,184 @@
+"""One lock a model: flock with a heartbeat, and one step beyond it for a holder that fell silent.
+
+MooseFS frees a flock within milliseconds when its holder is killed, but keeps it for up to a day when the
+holder's host is lost. A waiter that sees the heartbeat stand still therefore goes on under a second lock.
+The lock saves bytes; it is never trusted with integrity.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from morpheus_boot.cache.heartbeat import Beat, Heart, Watch, read_beat
+from morpheus_boot.cache.options import LockTimes
+from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.layout import Layout
+
+
+class Claim:
+    """The right to bring one model in, as a context manager.
+
+    ``inherits``: the holders before are provably gone, so their part may be continued. Without it a silent
+    holder may come back and flush old pages into its part, whose inode must never be the published one.
+    """
+
+    def __init__(self, lock: FileLock, heart: Heart, *, inherits: bool) -> None:
+        self._lock = lock
+        self._heart = heart
+        self.inherits = inherits
+
+    def progress(self, done_bytes: int, size_bytes: int | None) -> None:
+        """Tells those who wait how far the work is."""
+        self._heart.progress(done_bytes, size_bytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._heart.stop_and_remove()
+        finally:
+            self._lock.release()
+
+
+class ModelLock:
+    """One worker's view of one model's lock; asks without waiting, and remembers since when it has waited."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        model_path: str,
+        worker: str,
+        times: LockTimes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = model_path
+        self._worker = worker
+        self._times = times
+        self._clock = clock
+        self._main = layout.lock(model_path)
+        self._takeover = layout.takeover_lock(model_path)
+        self._main_watch = Watch(heartbeat_of(self._main), clock)
+        self._takeover_watch = Watch(heartbeat_of(self._takeover), clock)
+        self._waiting_since: float | None = None
+
+    @property
+    def holder(self) -> Beat | None:
+        """Who holds the lock, as last seen; None where its heartbeat was not there."""
+        return self._takeover_watch.beat or self._main_watch.beat
+
+    def try_claim(self) -> Claim | None:
+        """The claim, or None while another worker holds it.
+
+        Raises:
+            WaitedTooLong: both holders fell silent, or the deadline has passed; the line names who holds it.
+            OSError: the volume fails.
+        """
+        main = _try_lock(self._main)
+        if main is not None:
+            return self._claim_freed(main)
+        if self._main_watch.look() >= self._times.silence_s:
+            takeover = _try_lock(self._takeover)
+            if takeover is not None:
+                return self._claim(takeover, self._takeover, inherits=False)
+            if self._takeover_watch.look() >= self._times.silence_s:
+                raise self._too_long("both fell silent")
+        self._check_deadline()
+        return None
+
+    def _claim_freed(self, main: FileLock) -> Claim | None:
+        # Freed, so its holder is gone. But another may have taken over from it and still be at work.
+        takeover = _try_lock(self._takeover)
+        if takeover is not None:
+            takeover.release()
+            return self._claim(main, self._main, inherits=True)
+        if self._takeover_watch.look() >= self._times.silence_s:
+            return self._claim(main, self._main, inherits=False)
+        main.release()
+        self._check_deadline()
+        return None
+
+    def _claim(self, lock: FileLock, path: Path, *, inherits: bool) -> Claim:
+        try:
+            return Claim(
+                lock,
+                Heart(heartbeat_of(path), self._worker, self._times.beat_s),
+                inherits=inherits,
+            )
+        except OSError:
+            lock.release()
+            raise
+
+    def _check_deadline(self) -> None:
+        now = self._clock()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if now - self._waiting_since >= self._times.deadline_s:
+            raise self._too_long(f"still locked after {self._times.deadline_s:.0f} s")
+
+    def _too_long(self, cause: str) -> WaitedTooLong:
+        beats = (self._main_watch.beat, self._takeover_watch.beat)
+        names = " and ".join(dict.fromkeys(b.worker for b in beats if b)) or "an unknown worker"
+        return WaitedTooLong(
+            self._path,
+            f"waited for {names}, which {'hold' if ' and ' in names else 'holds'} its lock: {cause}",
+            "try again, or stop that worker",
+        )
+
+
+def heartbeat_of(lock: Path) -> Path:
+    """The heartbeat beside a lock."""
+    return lock.with_suffix(".heartbeat")
+
+
+def _try_lock(path: Path) -> FileLock | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Unlinking a flock's file while others wait on it would let two hold it; a soft lock never expires.
+    lock = FileLock(
+        path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, mode=0o666
+    )
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+@contextmanager
+def held_if_free(layout: Layout, key: str) -> Iterator[bool]:
+    """Holds a model's lock where no worker does, neither it nor in its place; yields whether it does so.
+
+    Raises OSError.
+    """
+    with ExitStack() as held:
+        for suffix in (".takeover.lock", ".lock"):
+            lock = _try_lock(layout.locks / f"{key}{suffix}")
+            if lock is None:
+                yield False
+                return
+            held.callback(lock.release)
+        yield True
+
+
+def who_holds(layout: Layout, model_path: str) -> Beat | None:
+    """Who fetches a model now, as its heartbeat says; None where its lock is free or was never taken.
+
+    Only looks: where the lock's file is not there none is made. Raises OSError.
+    """
+    for path in (layout.takeover_lock(model_path), layout.lock(model_path)):
+        if path.exists():
+            lock = _try_lock(path)
+            if lock is None:
+                return read_beat(heartbeat_of(path)) or Beat("an unknown worker", 0)
+            lock.release()
+    return None

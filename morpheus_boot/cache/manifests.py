@@ -1,0 +1,127 @@
+"""What each endpoint's models.yaml names, left on the volume: gc keeps it, and contradictions are found."""
+
+import json
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.cache.workers import worker_age_s
+from morpheus_boot.errors import ManifestError, all_of
+from morpheus_boot.layout import Layout, is_job_id
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.publish import write_whole
+
+_LOG: Final = logging.getLogger("morpheus.cache")
+# A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
+WORKER_CONFLICTS_S: Final = 86_400.0
+WORKER_KEEPS_S: Final = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model as a manifest on the volume names it."""
+
+    path: str
+    origin: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointManifest:
+    """One endpoint's models. ``worker``: set where it belongs to a single worker, a Pod without an endpoint."""
+
+    endpoint: str
+    worker: str | None
+    models: tuple[NamedModel, ...]
+
+
+def manifest_of(endpoint: str, worker: str, models: Iterable[ModelSpec]) -> EndpointManifest:
+    """The manifest that this boot leaves."""
+    named = tuple(NamedModel(m.path, m.source.identity, m.sha256) for m in models)
+    return EndpointManifest(endpoint, worker if worker == endpoint else None, named)
+
+
+def leave_manifest(layout: Layout, manifest: EndpointManifest) -> None:
+    """Writes the manifest if it is not there as it is. Raises OSError."""
+    path = layout.manifests / f"{manifest.endpoint}.json"
+    document = json.dumps(asdict(manifest), ensure_ascii=False, indent=1).encode()
+    try:
+        if path.read_bytes() == document:
+            return
+    except FileNotFoundError:
+        pass
+    write_whole(path, document)
+
+
+def read_manifests(layout: Layout) -> Iterator[EndpointManifest]:
+    """All manifests on the volume; one that can't be read as such is named in a warning. Raises OSError."""
+    for path in sorted(layout.manifests.glob("*.json")):
+        manifest = _read(path)
+        if manifest is not None:
+            yield manifest
+
+
+def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
+    """Raises ManifestError, naming both endpoints, where another names one of our paths with another origin.
+
+    Asked only before something is fetched: two that disagree would fetch over each other for ever.
+    """
+    origins = {m.path: m for m in ours.models}
+    mistakes = []
+    for other in read_manifests(layout):
+        if other.endpoint == ours.endpoint or not _still_counts(layout, other, WORKER_CONFLICTS_S):
+            continue
+        for model in other.models:
+            own = origins.get(model.path)
+            if (
+                own is None
+                or own.origin == model.origin
+                or (own.sha256 and own.sha256 == model.sha256)
+            ):
+                continue
+            mistakes.append(
+                ManifestError(
+                    model.path,
+                    f"endpoint {ours.endpoint} takes it from {own.origin}, "
+                    f"endpoint {other.endpoint} from {model.origin}",
+                    "give one of them another path, or both one origin "
+                    f"(an endpoint that is gone: gc --forget {other.endpoint} --apply)",
+                )
+            )
+    if mistakes:
+        raise all_of(mistakes)
+
+
+def kept_paths(layout: Layout, forgotten: Collection[str] = ()) -> frozenset[str]:
+    """The models that gc must keep; endpoints that are ``forgotten`` don't count. Raises OSError."""
+    return frozenset(
+        model.path
+        for manifest in read_manifests(layout)
+        if manifest.endpoint not in forgotten and _still_counts(layout, manifest, WORKER_KEEPS_S)
+        for model in manifest.models
+    )
+
+
+def forget(layout: Layout, endpoint: str) -> None:
+    """Removes an endpoint's manifest. Raises OSError."""
+    if is_job_id(endpoint):
+        (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
+
+
+def _still_counts(layout: Layout, manifest: EndpointManifest, for_s: float) -> bool:
+    if manifest.worker is None:
+        return True
+    age_s = worker_age_s(layout, manifest.worker)
+    return age_s is not None and age_s < for_s
+
+
+def _read(path: Path) -> EndpointManifest | None:
+    try:
+        document = json.loads(path.read_bytes())
+        models = tuple(NamedModel(**model) for model in document.pop("models"))
+        return EndpointManifest(**document, models=models)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        _LOG.warning("%s: not a manifest of ours (%s)", path, error)
+        return None

@@ -1,0 +1,111 @@
+"""Hugging Face: huggingface_hub resolves repo, revision and file; the bytes come through our own engine."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from morpheus_boot.cache.options import Credentials
+from morpheus_boot.cache.origins.origin import Resolved
+from morpheus_boot.cache.part import Version
+from morpheus_boot.cache.retry import TransientFailure
+from morpheus_boot.errors import OriginDenied, OriginUnavailable
+from morpheus_boot.manifest import HuggingFaceSource
+from morpheus_boot.redact import Secret
+
+_SHA256_HEX_DIGITS: Final = 64
+
+
+class HuggingFaceOrigin:
+    """One file of a repository on the hub, or on what HF_ENDPOINT names."""
+
+    def __init__(
+        self, model_path: str, source: HuggingFaceSource, credentials: Credentials
+    ) -> None:
+        self._model_path = model_path
+        self._source = source
+        self._token = credentials.hf_token
+        self._endpoint = credentials.hf_endpoint
+
+    def resolve(self) -> Resolved:
+        """HEADs the file. Its ETag is its SHA-256 where the file is in LFS or Xet (X-Linked-Etag)."""
+        source = self._source
+        name = f"{source.repo}/{source.file}@{source.revision}"
+        url = hf_hub_url(
+            source.repo, source.file, revision=source.revision, endpoint=self._endpoint
+        )
+        try:
+            found = get_hf_file_metadata(
+                url, token=self._token.reveal() if self._token else False, endpoint=self._endpoint
+            )
+        except GatedRepoError as error:
+            raise OriginDenied(
+                self._model_path,
+                f"{name} is gated",
+                f"accept its terms at {self._endpoint}/{source.repo}, and set HF_TOKEN to that account's token",
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise self._not_found(name, error) from error
+        except (RevisionNotFoundError, EntryNotFoundError) as error:
+            raise OriginUnavailable(
+                self._model_path,
+                f"{name} does not exist",
+                "check its file and revision in models.yaml",
+            ) from error
+        except HfHubHTTPError as error:
+            raise self._refused(name, error) from error
+        except (httpx2.HTTPError, OSError) as error:
+            raise TransientFailure(f"{self._endpoint} can't be reached ({error})") from error
+        etag = (found.etag or "").strip('"')
+        return Resolved(
+            url=Secret(url),
+            version=Version(
+                origin=source.identity,
+                size_bytes=found.size,
+                sha256=etag if len(etag) == _SHA256_HEX_DIGITS else None,
+                etag=found.etag,
+            ),
+            token=self._token,
+            token_hosts=frozenset({urlsplit(self._endpoint).hostname or ""}),
+            commit=found.commit_hash,
+        )
+
+    def _not_found(
+        self, name: str, error: RepositoryNotFoundError
+    ) -> OriginDenied | OriginUnavailable:
+        # The hub says 401 alike for what is missing and for what is private.
+        if self._token is None and error.response.status_code == 401:
+            return OriginDenied(
+                self._model_path,
+                f"{name} does not exist, or is private",
+                "check its repo in models.yaml, and set HF_TOKEN if it is private",
+            )
+        return OriginUnavailable(
+            self._model_path,
+            f"{name} does not exist, or HF_TOKEN may not see it",
+            "check its repo in models.yaml",
+        )
+
+    def _refused(self, name: str, error: HfHubHTTPError) -> Exception:
+        status = error.response.status_code
+        if status == 429 or status >= 500:
+            return TransientFailure(f"{name}: {self._endpoint} answers {status}")
+        if status in (401, 403):
+            return OriginDenied(
+                self._model_path,
+                f"{name}: {self._endpoint} answers {status}",
+                "set HF_TOKEN to a token that may read it",
+            )
+        return OriginUnavailable(
+            self._model_path,
+            f"{name}: {self._endpoint} answers {status}",
+            "check it in models.yaml",
+        )

@@ -1,0 +1,35 @@
+"""What every origin promises."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from morpheus_boot.cache.part import Version
+from morpheus_boot.redact import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Where a model's bytes are now, and which version they are. ``url`` may be signed, and short-lived.
+
+    ``token`` is for ``token_hosts`` alone; ``if_range`` is what the bytes' own server validates a range by;
+    ``commit`` is the Hugging Face commit that the revision stands for.
+    """
+
+    url: Secret
+    version: Version
+    token: Secret | None = None
+    token_hosts: frozenset[str] = frozenset()
+    if_range: str | None = None
+    commit: str | None = None
+
+
+class Origin(Protocol):
+    """Answers where a model is, how long, and by which digest it is known."""
+
+    def resolve(self) -> Resolved:
+        """Asks the origin anew.
+
+        Raises:
+            TransientFailure: it may answer later.
+            OriginDenied, OriginUnavailable: it refuses, or has no such file.
+        """

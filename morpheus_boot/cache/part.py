@@ -1,0 +1,252 @@
+"""A part file and its journal: the bytes of one version of a model, which one writer brings in.
+
+The journal names finished ranges, and only those that were fsynced: on MooseFS a successful write means
+nothing, since a quota shows at fsync or close.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.layout import Layout, model_key
+
+_COPY_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a part holds the bytes of. Two parts may share bytes only if their versions are the same.
+
+    ``origin`` is without secrets; ``etag`` is a strong validator or None.
+    """
+
+    origin: str
+    size_bytes: int | None
+    sha256: str | None
+    etag: str | None
+
+    def continues(self, other: "Version") -> bool:
+        """Whether bytes of ``other`` may stand in a part of this version."""
+        if self.size_bytes is None or self.size_bytes != other.size_bytes:
+            return False
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        return self.origin == other.origin and self.etag is not None and self.etag == other.etag
+
+
+class Part:
+    """An open part. Writes go anywhere in it; sync() makes them count. Every method raises OSError."""
+
+    def __init__(self, path: Path, version: Version, done: tuple[range, ...]) -> None:
+        self.path = path
+        self.version = version
+        self._journal_path = journal_of(path)
+        self._done = done
+        self._unsynced: list[range] = []
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._journal_fd = os.open(
+            self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+
+    @property
+    def front(self) -> int:
+        """The number of bytes that are whole and synced from the beginning on."""
+        return _front(self._done)
+
+    @property
+    def done_bytes(self) -> int:
+        """The number of synced bytes."""
+        return sum(len(r) for r in self._done)
+
+    def write(self, at: int, data: memoryview) -> None:
+        """Writes all of ``data`` at offset ``at``."""
+        begin = at
+        while data:
+            written = os.pwrite(self._fd, data, at)
+            at, data = at + written, data[written:]
+        self._unsynced.append(range(begin, at))
+
+    def read_into(self, at: int, buffer: memoryview) -> int:
+        """Reads back what was written at ``at``; returns the number of bytes."""
+        return os.preadv(self._fd, [buffer], at)
+
+    def sync(self) -> None:
+        """Makes all that was written durable, then says so in the journal."""
+        ranges = _merged(self._unsynced)
+        os.fdatasync(self._fd)
+        lines = b"".join(f"[{r.start},{r.stop}]\n".encode() for r in ranges)
+        _write_all(self._journal_fd, lines)
+        os.fdatasync(self._journal_fd)
+        self._done = _merged([*self._done, *ranges])
+        self._unsynced.clear()
+
+    def restart(self) -> None:
+        """Forgets all bytes, where the origin won't continue."""
+        os.ftruncate(self._fd, 0)
+        self._unsynced.clear()
+        self._done = ()
+        os.ftruncate(self._journal_fd, 0)
+        _begin(self._fd, self._journal_fd, self.version)
+
+    def finish(self) -> int:
+        """Fsyncs and closes the whole part, ready to be published; returns its size in bytes."""
+        os.fsync(self._fd)
+        size_bytes = os.fstat(self._fd).st_size
+        self.close()
+        return size_bytes
+
+    def close(self) -> None:
+        """Closes without syncing. Raises OSError: a quota may show only here."""
+        fds, self._fd, self._journal_fd = (self._fd, self._journal_fd), -1, -1
+        try:
+            if fds[1] >= 0:
+                os.close(fds[1])
+        finally:
+            if fds[0] >= 0:
+                os.close(fds[0])
+
+    def forget_journal(self) -> None:
+        """Removes the journal after the part was published."""
+        self._journal_path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Removes part and journal: their room must not be kept from the jobs."""
+        with suppress(OSError):
+            self.close()
+        for path in (self.path, self._journal_path):
+            path.unlink(missing_ok=True)
+
+
+def journal_of(part: Path) -> Path:
+    """The journal beside a part."""
+    return part.with_suffix(".journal")
+
+
+def open_part(layout: Layout, model_path: str, version: Version, *, inherits: bool) -> Part:
+    """The part to bring ``version`` in with.
+
+    ``inherits``: the part of a dead worker is continued. Without it, a part of one's own is begun with a copy of
+    what the silent worker's journal names, and the silent worker's part loses its name: should that worker come
+    back, it can't publish an inode that two have written to. Parts of another version are dropped.
+
+    Raises OSError; an exhausted quota shows here already, where the part takes its full size.
+    """
+    layout.parts.mkdir(parents=True, exist_ok=True)
+    found = sorted(_parts_of(layout, model_path), key=lambda f: -_total(f.done))
+    usable = [f for f in found if f.version is not None and version.continues(f.version)]
+    best = usable[0] if usable else None
+    for other in found:
+        if other is not best:
+            _remove(other.path)
+    if best is not None and inherits:
+        return Part(best.path, version, best.done)
+    try:
+        part = _begin_part(layout, model_path, version)
+        if best is not None:
+            _copy(best, part)
+    finally:
+        if best is not None:
+            _remove(best.path)
+    return part
+
+
+def _begin_part(layout: Layout, model_path: str, version: Version) -> Part:
+    name = f"{model_key(model_path)}.{secrets.token_hex(6)}.part"
+    part = Part(layout.parts / name, version, ())
+    try:
+        part.restart()
+    except OSError:
+        part.discard()
+        raise
+    return part
+
+
+def _begin(fd: int, journal_fd: int, version: Version) -> None:
+    if version.size_bytes is not None:
+        os.ftruncate(fd, version.size_bytes)
+    _write_all(journal_fd, json.dumps(asdict(version)).encode() + b"\n")
+    os.fdatasync(journal_fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: Path
+    version: Version | None
+    done: tuple[range, ...]
+
+
+def _parts_of(layout: Layout, model_path: str) -> Iterator[_Found]:
+    for path in layout.parts.glob(f"{model_key(model_path)}.*.part"):
+        version, done = read_journal(journal_of(path))
+        yield _Found(path, version, done)
+
+
+def read_journal(path: Path) -> tuple[Version | None, tuple[range, ...]]:
+    """A journal's version and finished ranges; a line that was cut off by a kill ends it. Raises OSError."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None, ()
+    try:
+        version = Version(**json.loads(lines[0]))
+    except (ValueError, TypeError, IndexError):
+        return None, ()
+    ranges = []
+    for line in lines[1:]:
+        try:
+            begin, end = json.loads(line)
+            ranges.append(range(begin, end))
+        except (ValueError, TypeError):
+            break
+    return version, _merged(ranges)
+
+
+def _copy(source: _Found, part: Part) -> None:
+    buffer = memoryview(bytearray(_COPY_BYTES))
+    fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for done in source.done:
+            at = done.start
+            while at < done.stop:
+                count = os.preadv(fd, [buffer[: min(_COPY_BYTES, done.stop - at)]], at)
+                if count == 0:
+                    break
+                part.write(at, buffer[:count])
+                at += count
+    finally:
+        os.close(fd)
+    part.sync()
+
+
+def _remove(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    journal_of(part).unlink(missing_ok=True)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _merged(ranges: list[range]) -> tuple[range, ...]:
+    merged: list[range] = []
+    for r in sorted(ranges, key=lambda r: r.start):
+        if merged and r.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, r.stop))
+        else:
+            merged.append(r)
+    return tuple(merged)
+
+
+def _front(done: tuple[range, ...]) -> int:
+    return done[0].stop if done and done[0].start == 0 else 0
+
+
+def _total(done: tuple[range, ...]) -> int:
+    return sum(len(r) for r in done)

@@ -1,0 +1,48 @@
+"""A record: what the cache knows of one model, written as the last act of bringing it in."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from morpheus_boot.layout import Layout
+from morpheus_boot.publish import write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One cached model. ``sha256`` is None while an adopted file waits for its hash.
+
+    ``hub_file`` is set where the model lies in RunPod's own Hugging Face cache instead of model_cache/:
+    its path relative to the volume's root, or absolute.
+    """
+
+    path: str
+    origin: str
+    etag: str | None
+    sha256: str | None
+    size_bytes: int
+    mtime_ns: int
+    recorded_at: str
+    by: str
+    hub_file: str | None = None
+
+
+def read_record(layout: Layout, model_path: str) -> Record | None:
+    """The record of a model; None where there is none or it can't be read as one (half-written, foreign)."""
+    return read_record_file(layout.record(model_path), model_path)
+
+
+def read_record_file(path: Path, model_path: str | None = None) -> Record | None:
+    """The record at ``path``, of ``model_path`` where given. Raises OSError other than not found."""
+    try:
+        document = json.loads(path.read_bytes())
+        record = Record(**document)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return record if model_path in (None, record.path) else None
+
+
+def write_record(layout: Layout, record: Record) -> None:
+    """Publishes a record, durably. Raises OSError."""
+    document = json.dumps(asdict(record), ensure_ascii=False, indent=1)
+    write_whole(layout.record(record.path), document.encode())

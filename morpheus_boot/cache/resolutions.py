@@ -1,0 +1,71 @@
+"""What the origins said, each asked once a fill: for the room that is needed, and then for the bytes."""
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import requests
+
+from morpheus_boot.cache.options import Credentials, RetryPolicy
+from morpheus_boot.cache.origins import Origin, Resolved, origin_of
+from morpheus_boot.cache.transfer import resolve_patiently
+from morpheus_boot.errors import MorpheusError
+from morpheus_boot.manifest import ModelSpec
+
+_AT_ONCE: Final = 8
+
+
+class Resolutions:
+    """Asks the origins, and remembers answers and refusals alike."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        session: requests.Session,
+        policy: RetryPolicy,
+        stopping: threading.Event,
+    ) -> None:
+        self._credentials = credentials
+        self._session = session
+        self._policy = policy
+        self._stopping = stopping
+        self._known: dict[str, Resolved | MorpheusError] = {}
+
+    def origin(self, model: ModelSpec) -> Origin:
+        """The origin itself, to be asked anew. Raises ManifestError for a kind that is not built yet."""
+        return origin_of(model, self._credentials, self._session)
+
+    def of(self, model: ModelSpec) -> Resolved:
+        """What the origin says of the model. Raises MorpheusError, the same one each time; Stopped."""
+        if model.path not in self._known:
+            try:
+                self._known[model.path] = resolve_patiently(
+                    model.path, self.origin(model), self._policy, self._stopping
+                )
+            except MorpheusError as error:
+                self._known[model.path] = error
+        known = self._known[model.path]
+        if isinstance(known, MorpheusError):
+            raise known
+        return known
+
+    def ask_all(self, models: Iterable[ModelSpec]) -> None:
+        """Asks for all models at once; of() has their answers then. Raises Stopped."""
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="resolve") as pool:
+            for asked in [pool.submit(self.of, model) for model in models]:
+                error = asked.exception()
+                if error is not None and not isinstance(error, MorpheusError):
+                    raise error
+
+    def size_bytes(self, model: ModelSpec) -> int:
+        """The model's size by models.yaml or its origin; 0 where neither says."""
+        if model.size_bytes is not None:
+            return model.size_bytes
+        known = self._known.get(model.path)
+        size_bytes = known.version.size_bytes if isinstance(known, Resolved) else None
+        return size_bytes or 0
+
+    def refusals(self) -> tuple[MorpheusError, ...]:
+        """The errors of the origins asked so far."""
+        return tuple(k for k in self._known.values() if isinstance(k, MorpheusError))

@@ -1,0 +1,97 @@
+"""Whether what is missing fits on the volume: known before the first byte is fetched.
+
+statvfs shows the whole cluster's terabytes on RunPod, so the size that was bought is given by the user.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from morpheus_boot.errors import VolumeFull
+from morpheus_boot.volume import Usage, Volume, measure, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes: bought (None: not known), used by the cache and archives, missing, and freed by a replacement."""
+
+    bought_bytes: int | None
+    used: Usage
+    missing_bytes: int
+    replaced_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether all that is missing fits beside what is there."""
+        return self.free_bytes is None or self.missing_bytes <= self.free_bytes
+
+    @property
+    def fits_in_place(self) -> bool:
+        """Whether it fits once the models to be replaced are removed first."""
+        free = self.free_bytes
+        return free is None or self.missing_bytes <= free + self.replaced_bytes
+
+    @property
+    def free_bytes(self) -> int | None:
+        """What is left, as far as it was counted; None where the size is not known."""
+        # Parts are not counted: they are the missing bytes of this worker or another, arriving.
+        if self.bought_bytes is None:
+            return None
+        used = self.used
+        return self.bought_bytes - used.cache_bytes - used.archives_bytes - (used.jobs_bytes or 0)
+
+    @property
+    def summary(self) -> str:
+        """Who uses how much of what was bought, as a person reads it."""
+        used = self.used
+        bought = "an unknown size" if self.bought_bytes is None else size_text(self.bought_bytes)
+        jobs = "" if used.jobs_bytes is None else f", jobs {size_text(used.jobs_bytes)}"
+        return f"of {bought} the models use {size_text(used.cache_bytes)}, archives {size_text(used.archives_bytes)}{jobs}"
+
+
+def look_for_room(
+    volume: Volume, missing_bytes: int, replaced_bytes: int, *, with_jobs: bool
+) -> Room:
+    """Measures the volume; jobs, which may be many files, only when asked for. Raises OSError."""
+    used = measure(volume.layout, with_jobs=with_jobs)
+    return Room(volume.size_bytes or _disk_bytes(volume, used), used, missing_bytes, replaced_bytes)
+
+
+def require_room(room: Room, volume: Volume, *, replace_in_place: bool) -> None:
+    """Raises VolumeFull, with all numbers, where the missing models don't fit."""
+    if room.fits or (replace_in_place and room.fits_in_place):
+        return
+    raise volume_full(volume, room)
+
+
+def volume_full(volume: Volume, room: Room) -> VolumeFull:
+    """The error that says what is there, what is missing, and how to make it fit."""
+    counted = replace(room, used=measure(volume.layout, with_jobs=True))
+    cause = f"{size_text(room.missing_bytes)} are missing, but {counted.summary}"
+    if not room.fits and room.fits_in_place:
+        mend = "enlarge the volume, or use --replace-in-place, which removes the old models first"
+    else:
+        mend = "enlarge the volume (then MORPHEUS_VOLUME_GB or volume.size_gb), or remove models or jobs"
+    return VolumeFull(f"volume {volume.root}", cause, mend)
+
+
+def _disk_bytes(volume: Volume, used: Usage) -> int | None:
+    # Off RunPod, with no size given, the file system itself knows.
+    if _is_network(volume.mount_point):
+        return None
+    try:
+        disk = os.statvfs(volume.root if volume.root.exists() else volume.root.parent)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize + used.cache_bytes + used.archives_bytes
+
+
+def _is_network(mount_point: Path) -> bool:
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    return any(
+        line.split(" ")[1] == str(mount_point) and line.split(" ")[2].startswith(("fuse", "nfs"))
+        for line in lines
+    )

@@ -1,0 +1,202 @@
+"""From argv to an exit code: the only place that prints errors or exits."""
+
+import argparse
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, NoReturn
+
+from morpheus_boot import __version__
+from morpheus_boot.cache.options import LockTimes, RetryPolicy
+from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, UsageError
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.log import set_up_log
+from morpheus_boot.redact import Redactor
+from morpheus_boot.run.interrupt import Interrupted
+from morpheus_boot.settings import Overrides, Settings, read_settings
+
+_LOG: Final = logging.getLogger("morpheus.boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its module below commands/, and what adds the options that it alone takes."""
+
+    name: str
+    does: str
+    options: tuple[Callable[[argparse.ArgumentParser], None], ...] = ()
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _fill_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--replace-in-place",
+        action="store_true",
+        help="remove a model before its replacement comes, where both don't fit",
+    )
+    parser.add_argument(
+        "--lock-timeout",
+        dest="lock_timeout_s",
+        type=_positive,
+        default=LockTimes().deadline_s,
+        metavar="SECONDS",
+        help="the longest wait for a model that another worker fetches (default: %(default).0f)",
+    )
+    parser.add_argument(
+        "--retry-for",
+        dest="retry_s",
+        type=_positive,
+        default=RetryPolicy().deadline_s,
+        metavar="SECONDS",
+        help="how long an origin may fail before it is given up (default: %(default).0f)",
+    )
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repair", action="store_true", help="fetch what is damaged anew")
+
+
+def _gc_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--apply", action="store_true", help="remove what is listed")
+    parser.add_argument(
+        "--forget",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="an endpoint or worker whose manifest counts no more",
+    )
+    parser.add_argument(
+        "--jobs-older-than",
+        dest="jobs_older_than_h",
+        type=_positive,
+        metavar="HOURS",
+        help="old jobs too: untouched for so long",
+    )
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+COMMANDS: Final = (
+    Command("up", "the whole boot, then supervises ComfyUI and the file server", (_fill_options,)),
+    Command("files", "the file server alone: a CPU Pod as the gateway to the volume"),
+    Command("fill", "brings every model into the cache, nothing else", (_fill_options,)),
+    Command("plan", "says what up would do; changes nothing", (_json_option,)),
+    Command(
+        "status",
+        "the cache, the workers on the volume, this container's services",
+        (_json_option,),
+    ),
+    Command(
+        "verify",
+        "reads every cached model again and compares its SHA-256 with the record",
+        (_json_option, _verify_options),
+    ),
+    Command("gc", "lists what no endpoint needs any more", (_json_option, _gc_options)),
+    Command("smoke", "proves the whole chain on this machine, and prints its times"),
+)
+_TAKES_VALUE: Final = ("--models", "--volume", "--comfyui", "--log-format")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command; returns the exit code."""
+    redact = Redactor()
+    set_up_log("text", 0, redact)
+    verbose = False
+    try:
+        parsed = _parser().parse_args(_command_first(argv))
+        verbose = parsed.verbosity > 0
+        settings = read_settings(
+            Overrides(
+                parsed.models, parsed.volume, parsed.comfyui, parsed.log_format, parsed.verbosity
+            )
+        )
+        redact.add(settings.secrets)
+        set_up_log(settings.log_format, settings.verbosity, redact)
+        command = importlib.import_module(f"morpheus_boot.commands.{parsed.command}")
+        command.run(_invocation(parsed, settings, redact))
+    except Interrupted as stop:
+        return 128 + stop.signum
+    except MorpheusError as error:
+        return _say(error, verbose=verbose)
+    except Exception:
+        _LOG.exception("a bug of ours (exit %d); please report it with these lines", Exit.BUG)
+        return Exit.BUG
+    return Exit.DONE
+
+
+def _say(error: MorpheusError, *, verbose: bool) -> int:
+    single = error.errors if isinstance(error, SeveralErrors) else (error,)
+    for one in single:
+        _LOG.error("%s (exit %d)", one, one.exit_code, exc_info=one if verbose else None)
+    return single[0].exit_code
+
+
+def _invocation(parsed: argparse.Namespace, settings: Settings, redact: Redactor) -> Invocation:
+    names = {field.name for field in fields(Invocation)}
+    given = {name: value for name, value in vars(parsed).items() if name in names}
+    if "forget" in given:
+        given["forget"] = tuple(given["forget"])
+    return Invocation(settings, redact, **given)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our exit code for what it doesn't understand."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("command line", message, f"see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument(
+        "--models", type=Path, metavar="FILE", help="the manifest (MORPHEUS_MODELS)"
+    )
+    common.add_argument("--volume", type=Path, metavar="DIR", help="the volume (MORPHEUS_VOLUME)")
+    common.add_argument("--comfyui", type=Path, metavar="DIR", help="ComfyUI (COMFYUI_DIR)")
+    common.add_argument("--log-format", choices=("text", "json"), help="the log (MORPHEUS_LOG)")
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", dest="verbosity", action="store_const", const=-1, help="warnings and errors alone"
+    )
+    loudness.add_argument(
+        "-v", dest="verbosity", action="store_const", const=1, help="more lines, and tracebacks"
+    )
+    common.add_argument("--version", action="version", version=f"morpheus boot {__version__}")
+    common.set_defaults(verbosity=0)
+    parser = _Parser(
+        prog="pod_start.sh",
+        parents=[common],
+        description="Fills a model cache on a shared volume, then runs ComfyUI and a file server.",
+        epilog="No command means up. Each command has its own --help.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name, parents=[common], help=command.does, description=command.does
+        )
+        for add_options in command.options:
+            add_options(sub)
+    return parser
+
+
+def _command_first(argv: Sequence[str]) -> list[str]:
+    """``argv`` with its command in front, ``up`` where there is none: options may stand on both sides."""
+    skip = False
+    for at, word in enumerate(argv):
+        if skip:
+            skip = False
+        elif not word.startswith("-"):
+            return [word, *argv[:at], *argv[at + 1 :]]
+        skip = word in _TAKES_VALUE
+    asked = {"-h", "--help", "--version"} & set(argv)
+    return list(argv) if asked else ["up", *argv]

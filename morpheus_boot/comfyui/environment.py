@@ -1,0 +1,32 @@
+"""The environment that ComfyUI is given: the container's, without what it must not know."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+# Tokens, RunPod's keys and queue, and whatever else is named like a secret.
+_WITHHELD: Final = re.compile(
+    r"(?i)^(MORPHEUS_.*|RUNPOD_WEBHOOK_.*|.*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY).*)$"
+)
+
+
+def comfyui_environment(
+    environ: Mapping[str, str], passed: Iterable[str], repository: Path
+) -> dict[str, str]:
+    """``environ`` for ComfyUI: no secret but those ``passed`` by name (comfyui.env), and none of our Python.
+
+    Custom nodes are other people's code: what they can read they can send.
+    """
+    wanted = frozenset(passed)
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in wanted or not _WITHHELD.match(name)
+    }
+    own = str(repository)
+    rest = [p for p in kept.pop("PYTHONPATH", "").split(":") if p and p != own]
+    if rest:
+        kept["PYTHONPATH"] = ":".join(rest)
+    kept["PYTHONUNBUFFERED"] = "1"
+    return kept

@@ -1,0 +1,104 @@
+"""``plan``: what ``up`` would do, and whether it fits; changes nothing."""
+
+import json
+import sys
+import threading
+from dataclasses import asdict, dataclass, replace
+
+from morpheus_boot.cache import hub_roots, make_plan
+from morpheus_boot.cache.filler import Filler
+from morpheus_boot.cache.room import Room, require_room
+from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.deployment import Deployment, fill_options, read_deployment
+from morpheus_boot.errors import MorpheusError, all_of, storage_error
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.volume import measure, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """One model of the plan as it is shown; ``size_bytes`` None: no origin has said."""
+
+    path: str
+    action: str
+    reason: str
+    required: bool
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What ``plan`` prints, and the errors that ``up`` would meet."""
+
+    volume: str
+    models: tuple[PlannedModel, ...]
+    room: Room
+    errors: tuple[MorpheusError, ...]
+
+
+def run(invocation: Invocation) -> None:
+    """Prints the plan; then raises the error that ``up`` would meet, if any."""
+    deployment = read_deployment(invocation)
+    answer = run_to_end(lambda stopping: _ask(invocation, deployment, stopping))
+    _print_json(answer) if invocation.json else _print_text(answer)
+    if answer.errors:
+        raise all_of(answer.errors)
+    find_comfyui(invocation.settings.comfyui_dir, invocation.settings.comfyui_python)
+
+
+def _ask(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> Answer:
+    volume = deployment.volume
+    try:
+        plan = make_plan(deployment.manifest.models, volume.layout, hub_roots(volume.root))
+        filler = Filler(
+            volume, fill_options(invocation, volume), stopping=stopping, report=lambda model: None
+        )
+        room = filler.price(plan)
+        room = replace(room, used=measure(volume.layout, with_jobs=True))
+    except OSError as error:
+        raise storage_error("volume", volume.root, error) from error
+    errors = list(filler.resolutions.refusals())
+    try:
+        require_room(room, volume, replace_in_place=False)
+    except MorpheusError as error:
+        errors.append(error)
+    models = tuple(
+        PlannedModel(
+            step.model.path,
+            step.action.value,
+            step.reason,
+            step.model.required,
+            filler.resolutions.size_bytes(step.model)
+            if step.needs_bytes
+            else step.record.size_bytes
+            if step.record
+            else None,
+        )
+        for step in plan.steps
+    )
+    return Answer(str(volume.root), models, room, tuple(errors))
+
+
+def _print_text(answer: Answer) -> None:
+    width = max((len(m.path) for m in answer.models), default=0)
+    for model in answer.models:
+        size = size_text(model.size_bytes) if model.size_bytes else "?"
+        optional = "" if model.required else "  (not required)"
+        reason = f"  {model.reason}" if model.reason else ""
+        print(f"{model.action:<8} {model.path:<{width}} {size:>10}{reason}{optional}")
+    room = answer.room
+    print(f"to fetch: {size_text(room.missing_bytes)}; {room.summary}")
+
+
+def _print_json(answer: Answer) -> None:
+    document = {
+        "volume": answer.volume,
+        "models": [asdict(model) for model in answer.models],
+        "missing_bytes": answer.room.missing_bytes,
+        "free_bytes": answer.room.free_bytes,
+        "fits": answer.room.fits,
+        "errors": [str(error) for error in answer.errors],
+    }
+    json.dump(document, sys.stdout, ensure_ascii=False, indent=1)
+    print()

@@ -1,0 +1,118 @@
+"""``status``: the cache, the workers seen on the volume, and the services of this container."""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+
+from morpheus_boot.cache import hub_roots, make_plan
+from morpheus_boot.cache.heartbeat import Beat
+from morpheus_boot.cache.lock import who_holds
+from morpheus_boot.cache.planner import Action
+from morpheus_boot.cache.workers import BEAT_S, SeenWorker, seen_workers
+from morpheus_boot.deployment import read_deployment
+from morpheus_boot.errors import storage_error
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.state import BootState, read_state, state_file
+from morpheus_boot.volume import Volume, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model: ``state`` is present, missing, fetching or damaged; ``holder`` is who fetches it."""
+
+    path: str
+    state: str
+    size_bytes: int | None
+    detail: str
+    holder: Beat | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What ``status`` shows; ``boot`` is None where no boot runs in this container."""
+
+    volume: str
+    models: tuple[ModelStatus, ...]
+    workers: tuple[SeenWorker, ...]
+    boot: BootState | None
+
+
+def run(invocation: Invocation) -> None:
+    """Looks, and prints; changes nothing. Raises MorpheusError where there is nothing to look at."""
+    volume = read_deployment(invocation).volume
+    try:
+        status = _look(invocation, volume)
+    except OSError as error:
+        raise storage_error("volume", volume.root, error) from error
+    _print_json(status) if invocation.json else _print_text(status)
+
+
+def _look(invocation: Invocation, volume: Volume) -> Status:
+    manifest = read_deployment(invocation).manifest
+    plan = make_plan(manifest.models, volume.layout, hub_roots(volume.root))
+    models = []
+    for step in plan.steps:
+        holder = None
+        if step.action is not Action.PRESENT:
+            holder = who_holds(volume.layout, step.model.path)
+        models.append(
+            ModelStatus(
+                step.model.path,
+                "fetching" if holder else step.action.value,
+                step.record.size_bytes if step.record else None,
+                step.reason,
+                holder,
+            )
+        )
+    boot = read_state(state_file(invocation.settings.local_dir))
+    return Status(
+        str(volume.root),
+        tuple(models),
+        tuple(seen_workers(volume.layout)),
+        boot if boot and _runs(boot.pid) else None,
+    )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _print_json(status: Status) -> None:
+    json.dump(asdict(status), sys.stdout, ensure_ascii=False, indent=1)
+    print()
+
+
+def _print_text(status: Status) -> None:
+    print(f"volume {status.volume}")
+    width = max((len(m.path) for m in status.models), default=0)
+    for model in status.models:
+        detail = model.detail
+        if model.holder:
+            size = size_text(model.holder.size_bytes)
+            detail = f"by {model.holder.worker}, {size_text(model.holder.done_bytes)} of {size}"
+        print(
+            f"  {model.state:<8} {model.path:<{width}} {size_text(model.size_bytes):>16}  {detail}"
+        )
+    for worker in status.workers:
+        alive = "alive" if worker.age_s < 3 * BEAT_S else "silent"
+        print(f"worker {worker.worker}: {alive}, last beat {worker.age_s:.0f} s ago")
+    if status.boot is None:
+        print("no boot runs in this container")
+        return
+    print(
+        f"boot of {status.boot.worker}: {status.boot.readiness.value} {status.boot.error}".rstrip()
+    )
+    for phase in status.boot.phases:
+        took = "running" if phase.seconds is None else f"{phase.seconds:.1f} s"
+        print(f"  {phase.name}: {took} {phase.detail}".rstrip())
+    for service in status.boot.services:
+        print(
+            f"  {service.name} on {service.port}: {service.stage.value} {service.detail}".rstrip()
+        )

@@ -1,0 +1,58 @@
+"""``verify``: reads every cached model again and compares its SHA-256 with its record."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from morpheus_boot.cache.hashing import Condition, Repairs, Verdict, read_again
+from morpheus_boot.deployment import Deployment, fill_options, read_deployment
+from morpheus_boot.errors import StorageFailed, all_of, storage_error
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.progress import Progress
+from morpheus_boot.run.interrupt import run_to_end
+
+_BAD = (Condition.DAMAGED, Condition.MISSING)
+
+
+def run(invocation: Invocation) -> None:
+    """Prints what it found. Raises StorageFailed, naming each, where something is damaged and stays so."""
+    deployment = read_deployment(invocation)
+    try:
+        verdicts = run_to_end(lambda stopping: tuple(_verify(invocation, deployment, stopping)))
+    except OSError as error:
+        raise storage_error("volume", deployment.volume.root, error) from error
+    if invocation.json:
+        json.dump({"models": [asdict(v) for v in verdicts]}, sys.stdout, indent=1)
+        print()
+    bad = [v for v in verdicts if v.condition in _BAD]
+    if bad:
+        mend = (
+            "run verify --repair"
+            if not invocation.repair
+            else "name it in models.yaml, or remove it"
+        )
+        raise all_of([StorageFailed(v.path, v.detail, mend) for v in bad])
+
+
+def _verify(
+    invocation: Invocation, deployment: Deployment, stopping: threading.Event
+) -> Iterator[Verdict]:
+    volume = deployment.volume
+    repairs = Repairs(
+        volume,
+        fill_options(invocation, volume),
+        stopping=stopping,
+        report=Progress(lambda model: None),
+    )
+    named = {model.path: model for model in deployment.manifest.models}
+    for verdict in read_again(volume.layout):
+        found = verdict
+        model = named.get(verdict.path)
+        if invocation.repair and model is not None and verdict.condition in _BAD:
+            if repairs.repair(model):
+                found = Verdict(verdict.path, Condition.REPAIRED, verdict.detail)
+        if not invocation.json:
+            print(f"{found.condition:<10} {found.path}  {found.detail}", flush=True)
+        yield found

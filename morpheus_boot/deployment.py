@@ -1,0 +1,137 @@
+"""What is to be here, and where: models.yaml and the volume, and the steps that bring the one onto the other.
+
+``up``, ``fill``, ``plan`` and the other commands share these.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from morpheus_boot.cache import CachedModel, Plan, fill, hub_roots, make_plan
+from morpheus_boot.cache.manifests import (
+    EndpointManifest,
+    leave_manifest,
+    manifest_of,
+    require_no_conflict,
+)
+from morpheus_boot.cache.options import (
+    Credentials,
+    FillOptions,
+    LockTimes,
+    RetryPolicy,
+    TransferTimes,
+)
+from morpheus_boot.cache.workers import beat_for
+from morpheus_boot.errors import ManifestError, StorageFailed, all_of, storage_error
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.manifest import CivitaiSource, Manifest, read_manifest
+from morpheus_boot.state import ModelState
+from morpheus_boot.volume import Volume, find_volume
+
+_LOG: Final = logging.getLogger("morpheus.boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The manifest and the volume it is for."""
+
+    manifest: Manifest
+    volume: Volume
+
+
+def read_deployment(invocation: Invocation) -> Deployment:
+    """Reads the manifest, then finds the volume. Raises ManifestError, NotSetUp."""
+    settings = invocation.settings
+    manifest = read_manifest(settings.models, settings.environ)
+    invocation.redact.add(manifest.secrets)
+    _refuse_what_is_not_built(manifest)
+    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.size_gb
+    volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
+    return Deployment(manifest, volume)
+
+
+def make_volume_folder(volume: Volume) -> None:
+    """Makes the volume's directory, which off RunPod may not be there yet. Raises StorageFailed."""
+    try:
+        volume.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error("volume", volume.root, error) from error
+    if not volume.root.is_dir():
+        raise StorageFailed("volume", f"{volume.root} is not a directory", "move it away")
+
+
+def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
+    """What every fill of this worker shares."""
+    settings = invocation.settings
+    return FillOptions(
+        worker=settings.worker,
+        credentials=Credentials(settings.hf_token, settings.hf_endpoint, settings.civitai_token),
+        lock_times=LockTimes(deadline_s=invocation.lock_timeout_s),
+        transfer_times=TransferTimes(retry=RetryPolicy(deadline_s=invocation.retry_s)),
+        hub_roots=hub_roots(volume.root),
+        replace_in_place=invocation.replace_in_place,
+    )
+
+
+def plan_models(deployment: Deployment) -> Plan:
+    """What each model needs. Raises StorageFailed where the volume can't be read."""
+    volume = deployment.volume
+    try:
+        return make_plan(deployment.manifest.models, volume.layout, hub_roots(volume.root))
+    except OSError as error:
+        raise storage_error("volume", volume.root, error) from error
+
+
+def announce(invocation: Invocation, deployment: Deployment) -> None:
+    """Leaves this worker's heartbeat and its manifest on the volume; a read-only volume does without."""
+    layout = deployment.volume.layout
+    try:
+        beat_for(layout, invocation.settings.worker)
+        leave_manifest(layout, _manifest_of(invocation, deployment))
+    except OSError as error:
+        _LOG.warning("volume: this worker can't announce itself (%s)", error.strerror)
+
+
+def fill_models(
+    invocation: Invocation,
+    deployment: Deployment,
+    plan: Plan,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> tuple[CachedModel, ...]:
+    """Carries the plan out; returns its models in order.
+
+    Raises:
+        ManifestError: another endpoint names one of the paths with another origin.
+        MorpheusError: as Filler.fill() does, and for what the volume refuses.
+    """
+    volume = deployment.volume
+    try:
+        if any(step.needs_bytes for step in plan.steps):
+            require_no_conflict(volume.layout, _manifest_of(invocation, deployment))
+        options = fill_options(invocation, volume)
+        return fill(plan, volume, options, stopping=stopping, report=report)
+    except OSError as error:
+        raise storage_error("volume", volume.root, error) from error
+
+
+def _manifest_of(invocation: Invocation, deployment: Deployment) -> EndpointManifest:
+    settings = invocation.settings
+    return manifest_of(settings.endpoint, settings.worker, deployment.manifest.models)
+
+
+def _refuse_what_is_not_built(manifest: Manifest) -> None:
+    mistakes = [
+        ManifestError(
+            f"{manifest.path.name} line {model.line}, {model.path}",
+            "civitai: is not built yet",
+            f"use url: https://civitai.com/api/download/models/{model.source.version_id}",
+        )
+        for model in manifest.models
+        if isinstance(model.source, CivitaiSource)
+    ]
+    if mistakes:
+        raise all_of(mistakes)

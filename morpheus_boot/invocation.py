@@ -1,0 +1,28 @@
+"""One call of the program: what arguments and environment said, parsed."""
+
+from dataclasses import dataclass, field
+
+from morpheus_boot.cache.options import LockTimes, RetryPolicy
+from morpheus_boot.redact import Redactor
+from morpheus_boot.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The settings, and the options of single commands: ``repair`` of verify; ``apply``, ``forget`` and
+    ``jobs_older_than_h`` of gc.
+
+    ``lock_timeout_s``: the longest wait for one model that another worker fetches. ``retry_s``: how long an
+    origin may fail to get on.
+    """
+
+    settings: Settings
+    redact: Redactor = field(default_factory=Redactor)
+    json: bool = False
+    replace_in_place: bool = False
+    repair: bool = False
+    apply: bool = False
+    forget: tuple[str, ...] = ()
+    jobs_older_than_h: float | None = None
+    lock_timeout_s: float = LockTimes().deadline_s
+    retry_s: float = RetryPolicy().deadline_s

@@ -1,0 +1,64 @@
+"""Renders what the cache reports: into the state document at once, into the log in lines a person can follow."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.volume import size_text
+
+_LOG: Final = logging.getLogger("morpheus.cache")
+_LINE_EVERY_S: Final = 10.0
+
+
+class Progress:
+    """Called with each ModelState; from one thread at a time."""
+
+    def __init__(
+        self, put_model: Callable[[ModelState], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._put_model = put_model
+        self._clock = clock
+        self._last: dict[str, tuple[ModelStage, str]] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+        self._said_at: dict[str, float] = {}
+
+    def __call__(self, model: ModelState) -> None:
+        self._put_model(model)
+        now = self._clock()
+        changed = self._last.get(model.path) != (model.stage, model.detail)
+        if changed:
+            self._last[model.path] = (model.stage, model.detail)
+            self._began[model.path] = (now, model.done_bytes)
+        elif now - self._said_at[model.path] < _LINE_EVERY_S:
+            return
+        self._said_at[model.path] = now
+        self._say(model, now)
+
+    def _say(self, model: ModelState, now: float) -> None:
+        began_at, began_bytes = self._began[model.path]
+        seconds = now - began_at
+        rate = (model.done_bytes - began_bytes) / seconds if seconds > 0 else 0.0
+        match model.stage:
+            case ModelStage.FETCHING if seconds > 0:
+                left = ""
+                if model.size_bytes and rate:
+                    left = f", {(model.size_bytes - model.done_bytes) / rate:.0f} s left"
+                speed = f"{size_text(int(rate))}/s{left}"
+                _LOG.info("%s: %s, %s", model.path, _done(model), speed)
+            case ModelStage.FETCHING:
+                _LOG.info("%s: fetching %s", model.path, size_text(model.size_bytes))
+            case ModelStage.WAITING:
+                _LOG.info("%s: waiting, %s (%s)", model.path, model.detail, _done(model))
+            case ModelStage.PRESENT:
+                _LOG.info("%s: present, %s", model.path, size_text(model.size_bytes))
+            case ModelStage.FAILED | ModelStage.MISSING:
+                _LOG.warning("%s: %s, %s", model.path, model.stage.value, model.detail)
+
+
+def _done(model: ModelState) -> str:
+    if not model.size_bytes:
+        return size_text(model.done_bytes)
+    percent = 100 * model.done_bytes // model.size_bytes
+    return f"{percent}% of {size_text(model.size_bytes)}"
