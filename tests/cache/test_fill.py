@@ -1,38 +1,42 @@
 """A cold cache fills from its origins: whole or absent, checked as it arrives, a record last."""
 
-import hashlib
 import threading
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache.planner import Action
 from morpheus_boot.cache.records import read_record
+from morpheus_boot.cache.transfer import Stopped
 from morpheus_boot.errors import (
     Exit,
-    MorpheusError,
     OriginDenied,
     OriginUnavailable,
     SeveralErrors,
     StorageFailed,
 )
 from tests.cache.worker import MIB, Worker, model
-from tests.testbed.content import literal, read_all, safetensors, sha256, torch_pickle, torch_zip
+from tests.testbed.content import (
+    Content,
+    literal,
+    read_all,
+    safetensors,
+    sha256,
+    torch_pickle,
+    torch_zip,
+    write_to,
+)
 from tests.testbed.faults import (
     Corrupt,
-    Empty,
+    Fault,
     Gate,
     Gzip,
     IgnoresRange,
     LoginPage,
-    NoEtag,
-    Redirect,
     ResetAt,
     Status,
     TooMuch,
     Truncated,
-    WrongRange,
 )
 from tests.testbed.origin import Origin
 
@@ -125,11 +129,11 @@ def test_an_origin_that_ignores_ranges_is_read_from_the_start(
         (Status(500), "500"),
         (Gzip(), "gzip"),
         (TooMuch(10, declared=True), "changed"),
-        (Truncated(at=MIB), "ended after"),
+        (Truncated(at=0), "broke off"),
     ],
 )
 def test_an_origin_that_sends_no_model_is_named_and_nothing_is_published(
-    worker: Worker, origin: Origin, fault: object, said: str
+    worker: Worker, origin: Origin, fault: Fault, said: str
 ) -> None:
     url = origin.serve("/a.safetensors", WEIGHTS)
     origin.misbehave("/a.safetensors", fault)
@@ -141,3 +145,157 @@ def test_an_origin_that_sends_no_model_is_named_and_nothing_is_published(
     assert said in str(caught.value)
     assert not worker.layout.model(PATH).exists()
     assert caught.value.exit_code == Exit.UNAVAILABLE
+
+
+def test_a_login_page_that_calls_itself_a_file_is_no_model(worker: Worker, origin: Origin) -> None:
+    origin.serve("/a.safetensors", literal(b"<!DOCTYPE html><html>Log in</html>"))
+
+    with pytest.raises(OriginUnavailable, match="HTML"):
+        worker.fill(model(PATH, f"{origin.url}/a.safetensors"))
+
+    assert not worker.layout.model(PATH).exists()
+
+
+def test_an_origin_that_refuses_is_denied_with_exit_77(worker: Worker, origin: Origin) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+    origin.misbehave("/a.safetensors", Status(403))
+
+    with pytest.raises(OriginDenied) as caught:
+        worker.fill(model(PATH, url))
+
+    assert caught.value.exit_code == 77
+
+
+def test_an_origin_that_is_down_is_unavailable_with_exit_69(worker: Worker, origin: Origin) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+    origin.close()
+
+    with pytest.raises(OriginUnavailable, match="refused") as caught:
+        worker.fill(model(PATH, url))
+
+    assert caught.value.exit_code == 69
+    assert PATH in str(caught.value)
+
+
+def test_a_wrong_sha256_in_models_yaml_publishes_nothing(worker: Worker, origin: Origin) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+
+    with pytest.raises(OriginUnavailable, match="SHA-256"):
+        worker.fill(model(PATH, url, sha256="0" * 64))
+
+    assert not worker.layout.model(PATH).exists()
+    assert not any(worker.layout.parts.iterdir())
+
+
+def test_a_wrong_size_in_models_yaml_is_named_before_a_byte_is_fetched(
+    worker: Worker, origin: Origin
+) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+
+    with pytest.raises(OriginUnavailable, match=f"size 5.*{WEIGHTS.size_bytes}"):
+        worker.fill(model(PATH, url, size_bytes=5))
+
+    assert origin.count().body_bytes <= 1
+
+
+def test_one_flipped_byte_is_found_by_the_digest(worker: Worker, origin: Origin) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+    origin.misbehave("/a.safetensors", Corrupt(at=2 * MIB))
+
+    with pytest.raises(OriginUnavailable, match="SHA-256"):
+        worker.fill(model(PATH, url, sha256=sha256(WEIGHTS)))
+
+    assert not worker.layout.model(PATH).exists()
+
+
+def test_all_models_that_fail_are_named_and_the_others_are_there(
+    worker: Worker, origin: Origin
+) -> None:
+    good = model(PATH, origin.serve("/a.safetensors", WEIGHTS))
+    gone = model("loras/gone.safetensors", f"{origin.url}/gone")
+    closed = model("vae/closed.safetensors", origin.serve("/closed", WEIGHTS))
+    origin.misbehave("/closed", Status(401))
+
+    with pytest.raises(SeveralErrors) as caught:
+        worker.fill(gone, good, closed)
+
+    assert [e.exit_code for e in caught.value.errors] == [69, 77]
+    assert "loras/gone.safetensors" in str(caught.value)
+    assert "vae/closed.safetensors" in str(caught.value)
+    assert published(worker) == read_all(WEIGHTS)
+
+
+def test_a_directory_in_the_way_is_named_and_left(worker: Worker, origin: Origin) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+    worker.layout.model(PATH).mkdir(parents=True)
+
+    with pytest.raises(StorageFailed, match="move .* away"):
+        worker.fill(model(PATH, url))
+
+    assert worker.layout.model(PATH).is_dir()
+
+
+def test_a_symlink_in_the_way_is_replaced_and_its_target_is_untouched(
+    worker: Worker, origin: Origin, tmp_path: Path
+) -> None:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+    elsewhere = tmp_path / "somebody-elses"
+    elsewhere.write_bytes(b"precious")
+    worker.layout.model(PATH).parent.mkdir(parents=True)
+    worker.layout.model(PATH).symlink_to(elsewhere)
+
+    worker.fill(model(PATH, url))
+
+    assert not worker.layout.model(PATH).is_symlink()
+    assert published(worker) == read_all(WEIGHTS)
+    assert elsewhere.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("controlnet/a.pth", torch_zip(2 * MIB)),
+        ("ipadapter/a.bin", torch_pickle(2 * MIB)),
+        ("checkpoints/a.ckpt", torch_pickle(2 * MIB)),
+    ],
+)
+def test_torch_files_of_both_formats_pass_their_check(
+    worker: Worker, origin: Origin, path: str, content: Content
+) -> None:
+    worker.fill(model(path, origin.serve("/a", content)))
+
+    assert published(worker, path) == read_all(content)
+
+
+def test_a_file_url_is_copied(worker: Worker, tmp_path: Path) -> None:
+    source = write_to(WEIGHTS, tmp_path / "elsewhere" / "a file.safetensors")
+
+    worker.fill(model(PATH, source.as_uri()))
+
+    assert published(worker) == read_all(WEIGHTS)
+
+
+def test_stopping_in_the_middle_leaves_a_part_that_the_next_fill_goes_on_with(
+    worker: Worker, origin: Origin
+) -> None:
+    wanted = model(PATH, origin.serve("/a.safetensors", WEIGHTS))
+    gate = Gate(2 * MIB)
+    origin.misbehave("/a.safetensors", gate, after=1, times=1)
+    stopped = threading.Event()
+
+    def fill() -> None:
+        with suppress(Stopped):
+            worker.fill(wanted)
+        stopped.set()
+
+    threading.Thread(target=fill, daemon=True).start()
+    gate.wait_reached()
+    worker.stopping.set()
+    gate.open()
+    assert stopped.wait(10)
+    before = origin.count().body_bytes
+
+    Worker(worker.root).fill(wanted)
+
+    assert published(worker) == read_all(WEIGHTS)
+    assert origin.count().body_bytes - before <= WEIGHTS.size_bytes - MIB + 1

@@ -23,7 +23,9 @@ QUICK = FillOptions(
 )
 
 
-def model(path: str, url: str, *, sha256: str | None = None, size_bytes: int | None = None) -> ModelSpec:
+def model(
+    path: str, url: str, *, sha256: str | None = None, size_bytes: int | None = None
+) -> ModelSpec:
     """A model behind a URL, as models.yaml would name it."""
     return ModelSpec(
         path=path,

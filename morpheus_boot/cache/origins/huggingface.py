@@ -71,7 +71,7 @@ class HuggingFaceOrigin:
                 origin=source.identity,
                 size_bytes=found.size,
                 sha256=etag if len(etag) == _SHA256_HEX_DIGITS else None,
-                etag=found.etag,
+                etag=f'"{etag}"' if etag else None,
             ),
             token=self._token,
             token_hosts=frozenset({urlsplit(self._endpoint).hostname or ""}),

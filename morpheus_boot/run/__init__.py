@@ -1,0 +1,1 @@
+"""Services and their supervision: processes, signals, ports. Imports only the leaves."""

@@ -1,0 +1,120 @@
+"""What a run of services does next: events in, decisions out, and nothing here that acts."""
+
+import math
+import signal
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from morpheus_boot.errors import ServiceFailed
+from morpheus_boot.run.events import Event, Exited, Signalled, StoryEnded
+from morpheus_boot.run.output import quote_lines
+from morpheus_boot.run.process import ServiceSpec, ending_text
+from morpheus_boot.run.signals import STOP_SIGNALS
+
+_MENDS: Final = {
+    -signal.SIGKILL: "look whether its memory ran out, and at its lines in the log",
+}
+_MEND: Final = "read its lines in the log, mend what they say, and start again"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """After giving up, ``service`` is kept (or started) for ``seconds``, so that the cause can be seen."""
+
+    seconds: float
+    service: ServiceSpec
+
+
+class Stage(Enum):
+    """Which services are to run: all that were started, the one of the hold, none."""
+
+    UP = "up"
+    HOLDING = "holding"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where a run stands. Times are of the monotonic clock.
+
+    ``until`` is when the hold is over, or when what is still there is killed; ``told`` says that the story
+    has ended; ``error`` is why the run gave up; ``signum`` the signal that ended it or its hold.
+    """
+
+    grace_s: float
+    hold: Hold | None = None
+    stage: Stage = Stage.UP
+    until: float = math.inf
+    told: bool = False
+    error: BaseException | None = None
+    signum: int | None = None
+
+    def after(self, event: Event, now: float) -> "Course":
+        """The course once ``event`` has happened."""
+        match self.stage:
+            case Stage.UP:
+                return self._after_when_up(event, now)
+            case Stage.HOLDING:
+                return self._after_when_holding(event, now)
+            case Stage.STOPPING:
+                twice = self.signum == signal.SIGINT and event == Signalled(signal.SIGINT)
+                # Ctrl-C twice: a person who does not want to wait.
+                return replace(self, until=now) if twice else self
+
+    def _after_when_up(self, event: Event, now: float) -> "Course":
+        match event:
+            case Signalled(signum) if signum in STOP_SIGNALS:
+                return replace(self._stopping(now), signum=signum)
+            case StoryEnded(None):
+                return replace(self, told=True)
+            case StoryEnded(BaseException() as error):
+                return self._giving_up(error, now)
+            case Exited(wanted=False) as ended:
+                return self._giving_up(_failure(ended), now)
+            case _:
+                return self
+
+    def _after_when_holding(self, event: Event, now: float) -> "Course":
+        match event:
+            case Signalled(signum) if signum in STOP_SIGNALS:
+                return replace(self._stopping(now), signum=signum)
+            case Exited(service, wanted=False) if self.keeps(service):
+                return self._stopping(now)
+            case _:
+                return self
+
+    def at(self, now: float) -> "Course":
+        """The course at this time: a hold may be over."""
+        if self.stage is Stage.HOLDING and now >= self.until:
+            return self._stopping(now)
+        return self
+
+    def without_hold(self, now: float) -> "Course":
+        """The course where the service of the hold can't be started."""
+        return self._stopping(now)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run ends once nothing is left running."""
+        return self.stage is Stage.STOPPING or (self.stage is Stage.UP and self.told)
+
+    def keeps(self, service: str) -> bool:
+        """Whether a service of this name may go on."""
+        if self.stage is Stage.HOLDING and self.hold is not None:
+            return service == self.hold.service.name
+        return self.stage is Stage.UP
+
+    def _giving_up(self, error: BaseException, now: float) -> "Course":
+        if self.hold is None:
+            return replace(self._stopping(now), error=error)
+        until = now + self.hold.seconds
+        return replace(self, stage=Stage.HOLDING, until=until, error=error)
+
+    def _stopping(self, now: float) -> "Course":
+        return replace(self, stage=Stage.STOPPING, until=now + self.grace_s)
+
+
+def _failure(ended: Exited) -> ServiceFailed:
+    cause = f"it ended by itself ({ending_text(ended.code)}); {quote_lines(ended.lines)}"
+    return ServiceFailed(ended.service, cause, _MENDS.get(ended.code, _MEND))

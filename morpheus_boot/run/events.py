@@ -1,0 +1,49 @@
+"""What may happen while services are supervised: plain values, put into one queue by whoever sees them."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from morpheus_boot.run.process import ServiceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """A signal came."""
+
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoryEnded:
+    """The story returned (``error`` None) or raised."""
+
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A service's first process is gone. ``code`` is negative for a signal; ``wanted``: it was told to stop."""
+
+    service: str
+    code: int
+    wanted: bool
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """The story wants a service; ``done`` answers it."""
+
+    spec: ServiceSpec
+    done: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The story wants a service gone; ``done`` answers it."""
+
+    name: str
+    done: Future[None]
+
+
+Event = Signalled | StoryEnded | Exited | StartRequested | StopRequested

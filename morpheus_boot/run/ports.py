@@ -1,0 +1,85 @@
+"""Ports: whether one can be had, and if not, who has it."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.errors import NotSetUp
+
+_ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - RunPod's proxy reaches the container from outside
+_PROC: Final = Path("/proc")
+_COMMAND_CHARS: Final = 120
+
+
+def require_free(port: int, what: str, host: str = _ANY_ADDRESS) -> None:
+    """Makes sure that ``what`` can listen on ``port``: a service itself may notice only after its whole start.
+
+    Raises NotSetUp, which names the process that has the port where it can be seen.
+    """
+    with socket.socket() as probe:
+        # As servers do: connections of an earlier run that linger must not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise _port_error(port, what, error) from error
+
+
+def _port_error(port: int, what: str, error: OSError) -> NotSetUp:
+    subject = f"port {port}"
+    if error.errno == errno.EADDRINUSE:
+        cause = f"{what} needs it, but {_holder_text(port)} has it"
+        return NotSetUp(subject, cause, f"stop that process, or choose another port for {what}")
+    cause = f"{what} needs it, but may not listen there ({(error.strerror or str(error)).lower()})"
+    return NotSetUp(subject, cause, f"choose another port for {what}")
+
+
+def _holder_text(port: int) -> str:
+    inodes = frozenset(_sockets_on(port))
+    pid = next((pid for pid in _pids() if not inodes.isdisjoint(_sockets_of(pid))), None)
+    if pid is None:
+        return "a process that can't be seen from here (another user's or container's)"
+    return f"process {pid} ({_command(pid)})"
+
+
+def _sockets_on(port: int) -> Iterator[str]:
+    """The inodes of the sockets with this local port (proc(5), /proc/net/tcp); 0 belongs to nobody."""
+    for table in ("tcp", "tcp6"):
+        try:
+            rows = (_PROC / "net" / table).read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        for row in rows:
+            fields = row.split()
+            if int(fields[1].rpartition(":")[2], 16) == port and fields[9] != "0":
+                yield fields[9]
+
+
+def _pids() -> Iterator[int]:
+    return (int(folder.name) for folder in _PROC.iterdir() if folder.name.isdecimal())
+
+
+def _sockets_of(pid: int) -> Iterator[str]:
+    try:
+        descriptors = list(os.scandir(_PROC / str(pid) / "fd"))
+    except OSError:
+        return  # another user's, or ended meanwhile
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(descriptor.path)  # noqa: PTH115 - "socket:[1234]" is no path
+        except OSError:
+            continue  # closed meanwhile
+        if target.startswith("socket:["):
+            yield target[len("socket:[") : -1]
+
+
+def _command(pid: int) -> str:
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "ended meanwhile"
+    text = b" ".join(words).decode(errors="replace").strip()
+    return text if len(text) <= _COMMAND_CHARS else f"{text[:_COMMAND_CHARS]}..."

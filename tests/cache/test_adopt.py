@@ -1,0 +1,274 @@
+"""Files that the cache did not bring in itself: the old scripts', an operator's, RunPod's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.cache.records import read_record
+from morpheus_boot.errors import OriginUnavailable
+from morpheus_boot.manifest import HuggingFaceSource
+from tests.cache.worker import MIB, Worker, hub_model, model
+from tests.testbed.content import (
+    Content,
+    literal,
+    read_all,
+    safetensors,
+    sha256,
+    torch_pickle,
+    torch_zip,
+    write_to,
+)
+from tests.testbed.hub import HubStandIn
+from tests.testbed.origin import Origin
+
+WEIGHTS = safetensors(2 * MIB)
+PATH = "checkpoints/a.safetensors"
+BY_TYPE = [
+    ("checkpoints/a.safetensors", safetensors(2 * MIB)),
+    ("controlnet/a.pth", torch_zip(2 * MIB)),
+    ("ipadapter/a.bin", torch_pickle(2 * MIB)),
+    ("checkpoints/a.ckpt", torch_pickle(2 * MIB)),
+]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)
+
+
+def test_a_whole_file_without_a_record_costs_one_request_and_no_bytes(
+    worker: Worker, origin: Origin
+) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    write_to(WEIGHTS, worker.layout.model(PATH))
+
+    (cached,) = worker.fill(wanted)
+
+    assert cached.hash_later
+    assert origin.count().requests == 1
+    assert origin.count().body_bytes <= 1
+    assert worker.plan(wanted).work == ()
+
+
+@pytest.mark.parametrize(("path", "content"), BY_TYPE)
+def test_a_truncated_file_of_an_old_script_is_fetched_again(
+    worker: Worker, origin: Origin, path: str, content: Content
+) -> None:
+    wanted = model(path, origin.serve("/a", content))
+    worker.layout.model(path).parent.mkdir(parents=True)
+    worker.layout.model(path).write_bytes(read_all(content)[: MIB + 17])
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(path).read_bytes() == read_all(content)
+
+
+@pytest.mark.parametrize(("path", "content"), BY_TYPE[:2])
+def test_a_type_that_proves_itself_whole_is_adopted_without_its_origin(
+    worker: Worker, origin: Origin, path: str, content: Content
+) -> None:
+    wanted = model(path, origin.serve("/a", content))
+    write_to(content, worker.layout.model(path))
+    origin.close()
+
+    (cached,) = worker.fill(wanted)
+
+    assert cached.file.read_bytes() == read_all(content)
+
+
+@pytest.mark.parametrize(("path", "content"), BY_TYPE[2:])
+def test_a_bare_pickle_is_not_adopted_without_its_origin(
+    worker: Worker, origin: Origin, path: str, content: Content
+) -> None:
+    wanted = model(path, origin.serve("/a", content))
+    write_to(content, worker.layout.model(path))
+    origin.close()
+
+    with pytest.raises(OriginUnavailable, match="whether it is whole"):
+        worker.fill(wanted)
+
+
+def test_a_login_page_saved_as_a_model_is_fetched_again(worker: Worker, origin: Origin) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    write_to(literal(b"<html>Please log in</html>"), worker.layout.model(PATH))
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+
+
+def test_a_given_sha256_is_checked_at_adoption(worker: Worker, origin: Origin) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS), sha256=sha256(WEIGHTS))
+    write_to(safetensors(2 * MIB, seed=7), worker.layout.model(PATH))
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "old", ["morpheus_model_cache", "job_data/model_cache", "job_data/morpheus_model_cache"]
+)
+def test_an_old_cache_is_taken_over_by_renaming(worker: Worker, origin: Origin, old: str) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    inode = write_to(WEIGHTS, worker.root / old / PATH).stat().st_ino
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).stat().st_ino == inode
+    assert not (worker.root / old / PATH).exists()
+    assert origin.count().body_bytes <= 1
+
+
+def test_a_truncated_model_in_an_old_cache_is_fetched_and_the_old_file_stays(
+    worker: Worker, origin: Origin
+) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    old = worker.root / "morpheus_model_cache" / PATH
+    old.parent.mkdir(parents=True)
+    old.write_bytes(read_all(WEIGHTS)[:MIB])
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+    assert old.stat().st_size == MIB
+
+
+def test_a_cached_file_cut_behind_our_back_is_fetched_again(worker: Worker, origin: Origin) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    worker.fill(wanted)
+    os.truncate(worker.layout.model(PATH), MIB)
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+
+
+@pytest.mark.parametrize("record", [b"", b'{"path": "checkpo', b"[]", b'{"path": 1}'])
+def test_a_half_written_record_is_as_none(worker: Worker, origin: Origin, record: bytes) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    worker.fill(wanted)
+    worker.layout.record(PATH).write_bytes(record)
+    before = origin.count().body_bytes
+
+    worker.fill(wanted)
+
+    assert origin.count().body_bytes - before <= 1
+    assert read_record(worker.layout, PATH) is not None
+
+
+def test_a_record_without_its_file_is_fetched_again(worker: Worker, origin: Origin) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    worker.fill(wanted)
+    worker.layout.model(PATH).unlink()
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+
+
+def test_another_mtime_is_present_with_a_warning_and_hashed_later(
+    worker: Worker, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    worker.fill(wanted)
+    os.utime(worker.layout.model(PATH), (1, 1))
+    before = origin.count()
+
+    (cached,) = worker.fill(wanted)
+
+    assert cached.hash_later
+    assert origin.count() == before
+    assert "hashed again" in caplog.text
+
+
+def test_another_origin_in_models_yaml_replaces_the_model(worker: Worker, origin: Origin) -> None:
+    worker.fill(model(PATH, origin.serve("/a", WEIGHTS)))
+    other = safetensors(MIB, seed=3)
+
+    worker.fill(model(PATH, origin.serve("/b", other)))
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(other)
+
+
+SOURCE = HuggingFaceSource("Owner/Repo", "unet/m.safetensors")
+HUB_PATH = "diffusion_models/m.safetensors"
+
+
+@pytest.fixture
+def hub_worker(tmp_path: Path, hub: HubStandIn) -> Worker:
+    hub.add(SOURCE.repo, SOURCE.file, WEIGHTS)
+    roots = (tmp_path / "huggingface-cache" / "hub",)
+    return Worker(tmp_path).with_hub(hub.url, hub_roots=roots)
+
+
+def snapshot(
+    root: Path, content: Content, commit: str, folder: str = "models--Owner--Repo"
+) -> Path:
+    """A file in RunPod's own cache, as RunPod lays it out."""
+    repo = root / "huggingface-cache" / "hub" / folder
+    blob = write_to(content, repo / "blobs" / sha256(content))
+    link = repo / "snapshots" / commit / SOURCE.file
+    link.parent.mkdir(parents=True)
+    link.symlink_to(blob)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    return link
+
+
+@pytest.mark.parametrize("folder", ["models--Owner--Repo", "models--owner--repo"])
+def test_a_model_in_runpods_own_cache_is_linked_instead_of_fetched(
+    hub_worker: Worker, hub: HubStandIn, folder: str
+) -> None:
+    link = snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo), folder)
+    wanted = hub_model(HUB_PATH, SOURCE)
+
+    (cached,) = hub_worker.fill(wanted)
+
+    assert cached.file == link
+    assert not hub_worker.layout.model(HUB_PATH).exists()
+    assert hub.origin.count().body_bytes < WEIGHTS.size_bytes
+
+
+def test_a_model_linked_once_is_warm(hub_worker: Worker, hub: HubStandIn) -> None:
+    snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo))
+    wanted = hub_model(HUB_PATH, SOURCE)
+    hub_worker.fill(wanted)
+    before = hub.origin.count()
+
+    hub_worker.fill(wanted)
+
+    assert hub.origin.count() == before
+
+
+def test_another_file_in_runpods_own_cache_is_not_linked(
+    hub_worker: Worker, hub: HubStandIn
+) -> None:
+    snapshot(hub_worker.root, safetensors(MIB, seed=9), "a" * 40)
+
+    hub_worker.fill(hub_model(HUB_PATH, SOURCE))
+
+    assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
+
+
+def test_a_dangling_snapshot_is_not_linked(hub_worker: Worker, hub: HubStandIn) -> None:
+    link = snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo))
+    link.resolve().unlink()
+
+    hub_worker.fill(hub_model(HUB_PATH, SOURCE))
+
+    assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
+
+
+def test_a_model_that_runpod_removed_from_its_cache_is_fetched(
+    hub_worker: Worker, hub: HubStandIn
+) -> None:
+    link = snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo))
+    wanted = hub_model(HUB_PATH, SOURCE)
+    hub_worker.fill(wanted)
+    link.resolve().unlink()
+
+    hub_worker.fill(wanted)
+
+    assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
