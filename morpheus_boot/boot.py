@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from morpheus_boot import __version__
-from morpheus_boot.cache import CachedModel, Plan, hash_pending, preload
+from morpheus_boot.cache import Action, CachedModel, Plan, Step, hash_pending, preload
 from morpheus_boot.comfyui.api import ComfyUIApi
 from morpheus_boot.comfyui.command import comfyui_command
 from morpheus_boot.comfyui.environment import comfyui_environment
@@ -25,12 +25,13 @@ from morpheus_boot.deployment import (
 )
 from morpheus_boot.errors import Exit, MorpheusError, NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
+from morpheus_boot.log import parse_json_line
 from morpheus_boot.manifest import Manifest
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.services import COMFYUI, file_server
+from morpheus_boot.run.services import COMFYUI, FILE_SERVER, file_server
 from morpheus_boot.run.supervisor import Hold, Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
@@ -127,10 +128,7 @@ class Boot:
         """The plans for the models that the boot waits for, and for those it does not."""
         plan = plan_models(deployment)
         for step in plan.steps:
-            stage = ModelStage.MISSING if step in plan.work else ModelStage.PRESENT
-            self._board.put_model(
-                ModelState(step.model.path, stage, required=step.model.required, detail=step.reason)
-            )
+            self._board.put_model(_planned(step))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
         return required, Plan(tuple(s for s in plan.steps if not s.model.required))
@@ -272,5 +270,24 @@ def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
     )
 
 
+def _planned(step: Step) -> ModelState:
+    present = step.action is Action.PRESENT
+    size_bytes = step.record.size_bytes if step.record else step.model.size_bytes
+    return ModelState(
+        step.model.path,
+        ModelStage.PRESENT if present else ModelStage.MISSING,
+        done_bytes=(size_bytes or 0) if present else 0,
+        size_bytes=size_bytes,
+        required=step.model.required,
+        detail=step.reason,
+    )
+
+
 def _log_line(service: str, line: str) -> None:
-    logging.getLogger(f"morpheus.{service}").info("%s", line)
+    logger = logging.getLogger(f"morpheus.{service}")
+    # The file server logs as we do, and says so in JSON; ComfyUI's lines are only text.
+    entry = parse_json_line(line) if service == FILE_SERVER else None
+    if entry is None:
+        logger.info("%s", line)
+    else:
+        logger.log(entry.level, "%s", entry.message)

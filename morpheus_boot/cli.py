@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
         return 128 + stop.signum
     except MorpheusError as error:
         return _say(error, verbose=verbose)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last resort: a bug ends with its traceback and 70
         _LOG.exception("a bug of ours (exit %d); please report it with these lines", Exit.BUG)
         return Exit.BUG
     return Exit.DONE

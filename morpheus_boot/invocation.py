@@ -9,9 +9,9 @@ from morpheus_boot.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The settings, and the options of single commands: ``repair`` of verify; ``apply``, ``forget`` and
-    ``jobs_older_than_h`` of gc.
+    """The settings, and the options of single commands.
 
+    ``repair`` is verify's; ``apply``, ``forget`` and ``jobs_older_than_h`` are gc's.
     ``lock_timeout_s``: the longest wait for one model that another worker fetches. ``retry_s``: how long an
     origin may fail to get on.
     """

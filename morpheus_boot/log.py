@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from typing import TextIO
 
 from morpheus_boot.redact import Redactor
@@ -38,6 +39,25 @@ class _Formatter(logging.Formatter):
             )
         level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
         return f"{at} {source:<10} {level}{message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a log in JSON, as another process of ours wrote it; ``level`` is logging's number."""
+
+    level: int
+    message: str
+
+
+def parse_json_line(line: str) -> Entry | None:
+    """The entry that a line of our JSON log holds; None for any other line."""
+    if not line.startswith("{"):
+        return None
+    try:
+        document = json.loads(line)
+        return Entry(logging.getLevelNamesMapping()[document["level"].upper()], document["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def set_up_log(

@@ -16,7 +16,9 @@ class Progress:
     """Called with each ModelState; from one thread at a time."""
 
     def __init__(
-        self, put_model: Callable[[ModelState], None], clock: Callable[[], float] = time.monotonic
+        self,
+        put_model: Callable[[ModelState], None] = lambda _model: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._put_model = put_model
         self._clock = clock
@@ -25,6 +27,7 @@ class Progress:
         self._said_at: dict[str, float] = {}
 
     def __call__(self, model: ModelState) -> None:
+        """Takes one report."""
         self._put_model(model)
         now = self._clock()
         changed = self._last.get(model.path) != (model.stage, model.detail)

@@ -159,7 +159,7 @@ class Overrides:
 
 
 def read_settings(
-    overrides: Overrides = Overrides(),  # noqa: B008 - frozen and empty
+    overrides: Overrides = Overrides(),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Reads arguments and environment. Raises UsageError that names the variable and what it must be."""

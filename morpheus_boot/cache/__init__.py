@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 
 from morpheus_boot.cache.hub_cache import hub_roots
 from morpheus_boot.cache.options import FillOptions
-from morpheus_boot.cache.planner import CachedModel, Plan, make_plan
+from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, make_plan
 from morpheus_boot.cache.preload import preload
 from morpheus_boot.state import ModelState
 from morpheus_boot.volume import Volume
 
 __all__ = [
+    "Action",
     "CachedModel",
     "FillOptions",
     "Plan",
+    "Step",
     "fill",
     "hash_pending",
     "hub_roots",

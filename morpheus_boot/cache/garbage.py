@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.lock import held_if_free
-from morpheus_boot.cache.manifests import kept_paths
+from morpheus_boot.cache.manifests import (
+    WORKER_KEEPS_S,
+    kept_paths,
+    read_manifests,
+    still_counts,
+)
 from morpheus_boot.cache.part import journal_of
 from morpheus_boot.cache.workers import volume_time
 from morpheus_boot.layout import Layout, is_job_id, model_key
@@ -46,6 +51,7 @@ def find_garbage(
         *_models(layout, kept),
         *_parts(layout, {model_key(path) for path in kept}, now),
         *_locks(layout, {model_key(path) for path in kept}),
+        *_workers(layout, now),
         *_temporaries(layout, now),
     ]
     if jobs_older_than_h is not None:
@@ -95,6 +101,17 @@ def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
         key = path.name.partition(".")[0]
         if key not in kept:
             yield Garbage("lock", path, "no manifest names its model", 0, key)
+
+
+def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
+    """Heartbeats of workers that are long gone, and the manifests that belonged to them alone."""
+    for path in sorted(layout.workers.glob("*.json")):
+        if now - path.stat().st_mtime > WORKER_KEEPS_S:
+            yield Garbage("worker", path, "no beat for 7 days", path.stat().st_size)
+    for manifest in read_manifests(layout):
+        if manifest.worker is not None and not still_counts(layout, manifest, WORKER_KEEPS_S):
+            path = layout.manifests / f"{manifest.endpoint}.json"
+            yield Garbage("manifest", path, "its worker is gone", path.stat().st_size)
 
 
 def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:

@@ -4,7 +4,6 @@
 (https://docs.runpod.io/serverless/endpoints/model-caching)
 """
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ def find_hub_file(source: HuggingFaceSource, roots: Iterable[Path]) -> HubFile |
 def _repositories(root: Path, repo: str) -> list[Path]:
     wanted = f"models--{repo.replace('/', '--')}"
     try:
-        names = os.listdir(root)
+        names = [entry.name for entry in root.iterdir()]
     except OSError:
         return []
     # The exact name first: RunPod may have written it in another case.

@@ -71,7 +71,7 @@ def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
     origins = {m.path: m for m in ours.models}
     mistakes = []
     for other in read_manifests(layout):
-        if other.endpoint == ours.endpoint or not _still_counts(layout, other, WORKER_CONFLICTS_S):
+        if other.endpoint == ours.endpoint or not still_counts(layout, other, WORKER_CONFLICTS_S):
             continue
         for model in other.models:
             own = origins.get(model.path)
@@ -99,7 +99,7 @@ def kept_paths(layout: Layout, forgotten: Collection[str] = ()) -> frozenset[str
     return frozenset(
         model.path
         for manifest in read_manifests(layout)
-        if manifest.endpoint not in forgotten and _still_counts(layout, manifest, WORKER_KEEPS_S)
+        if manifest.endpoint not in forgotten and still_counts(layout, manifest, WORKER_KEEPS_S)
         for model in manifest.models
     )
 
@@ -110,7 +110,8 @@ def forget(layout: Layout, endpoint: str) -> None:
         (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
 
 
-def _still_counts(layout: Layout, manifest: EndpointManifest, for_s: float) -> bool:
+def still_counts(layout: Layout, manifest: EndpointManifest, for_s: float) -> bool:
+    """Whether a manifest is an endpoint's, or its worker's last beat is younger than ``for_s``. Raises OSError."""
     if manifest.worker is None:
         return True
     age_s = worker_age_s(layout, manifest.worker)

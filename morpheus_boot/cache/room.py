@@ -46,7 +46,8 @@ class Room:
         used = self.used
         bought = "an unknown size" if self.bought_bytes is None else size_text(self.bought_bytes)
         jobs = "" if used.jobs_bytes is None else f", jobs {size_text(used.jobs_bytes)}"
-        return f"of {bought} the models use {size_text(used.cache_bytes)}, archives {size_text(used.archives_bytes)}{jobs}"
+        models, archives = size_text(used.cache_bytes), size_text(used.archives_bytes)
+        return f"of {bought} the models use {models}, archives {archives}{jobs}"
 
 
 def look_for_room(

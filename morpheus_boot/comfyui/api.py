@@ -67,7 +67,8 @@ class ComfyUIApi:
                 missing.append(Unlisted(name, f"ComfyUI does not list it in {folder}"))
         return tuple(missing)
 
-    def _get(self, path: str) -> Any | None:
+    def _get(self, path: str) -> Any:  # noqa: ANN401 - ComfyUI's JSON; each caller knows its shape
+        """The answer's JSON; None where there is none."""
         try:
             with urllib.request.urlopen(self._base + path, timeout=_TIMEOUT_S) as response:  # noqa: S310
                 return json.load(response)

@@ -30,5 +30,5 @@ def run(invocation: Invocation) -> None:
 
 def _fill(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> None:
     plan = plan_models(deployment)
-    report = Progress(lambda model: None)
+    report = Progress()
     fill_models(invocation, deployment, plan, stopping=stopping, report=report)

@@ -52,7 +52,7 @@ def _ask(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
     try:
         plan = make_plan(deployment.manifest.models, volume.layout, hub_roots(volume.root))
         filler = Filler(
-            volume, fill_options(invocation, volume), stopping=stopping, report=lambda model: None
+            volume, fill_options(invocation, volume), stopping=stopping, report=lambda _model: None
         )
         room = filler.price(plan)
         room = replace(room, used=measure(volume.layout, with_jobs=True))

@@ -5,16 +5,15 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 
-from morpheus_boot.cache import hub_roots, make_plan
 from morpheus_boot.cache.heartbeat import Beat
 from morpheus_boot.cache.lock import who_holds
 from morpheus_boot.cache.planner import Action
 from morpheus_boot.cache.workers import BEAT_S, SeenWorker, seen_workers
-from morpheus_boot.deployment import read_deployment
+from morpheus_boot.deployment import Deployment, plan_models, read_deployment
 from morpheus_boot.errors import storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.state import BootState, read_state, state_file
-from morpheus_boot.volume import Volume, size_text
+from morpheus_boot.volume import size_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +39,18 @@ class Status:
 
 def run(invocation: Invocation) -> None:
     """Looks, and prints; changes nothing. Raises MorpheusError where there is nothing to look at."""
-    volume = read_deployment(invocation).volume
+    deployment = read_deployment(invocation)
     try:
-        status = _look(invocation, volume)
+        status = _look(invocation, deployment)
     except OSError as error:
-        raise storage_error("volume", volume.root, error) from error
+        raise storage_error("volume", deployment.volume.root, error) from error
     _print_json(status) if invocation.json else _print_text(status)
 
 
-def _look(invocation: Invocation, volume: Volume) -> Status:
-    manifest = read_deployment(invocation).manifest
-    plan = make_plan(manifest.models, volume.layout, hub_roots(volume.root))
+def _look(invocation: Invocation, deployment: Deployment) -> Status:
+    volume = deployment.volume
     models = []
-    for step in plan.steps:
+    for step in plan_models(deployment).steps:
         holder = None
         if step.action is not Action.PRESENT:
             holder = who_holds(volume.layout, step.model.path)
@@ -101,8 +99,8 @@ def _print_text(status: Status) -> None:
             f"  {model.state:<8} {model.path:<{width}} {size_text(model.size_bytes):>16}  {detail}"
         )
     for worker in status.workers:
-        alive = "alive" if worker.age_s < 3 * BEAT_S else "silent"
-        print(f"worker {worker.worker}: {alive}, last beat {worker.age_s:.0f} s ago")
+        silent = "  silent" if worker.age_s > 3 * BEAT_S else ""
+        print(f"worker {worker.worker}: last beat {worker.age_s:.0f} s ago{silent}")
     if status.boot is None:
         print("no boot runs in this container")
         return

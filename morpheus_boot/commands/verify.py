@@ -44,15 +44,15 @@ def _verify(
         volume,
         fill_options(invocation, volume),
         stopping=stopping,
-        report=Progress(lambda model: None),
+        report=Progress(),
     )
     named = {model.path: model for model in deployment.manifest.models}
     for verdict in read_again(volume.layout):
         found = verdict
         model = named.get(verdict.path)
-        if invocation.repair and model is not None and verdict.condition in _BAD:
-            if repairs.repair(model):
-                found = Verdict(verdict.path, Condition.REPAIRED, verdict.detail)
+        wanted = invocation.repair and verdict.condition in _BAD
+        if wanted and model is not None and repairs.repair(model):
+            found = Verdict(verdict.path, Condition.REPAIRED, verdict.detail)
         if not invocation.json:
             print(f"{found.condition:<10} {found.path}  {found.detail}", flush=True)
         yield found

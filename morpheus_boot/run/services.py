@@ -31,6 +31,7 @@ def file_server(
     env["MORPHEUS_LOCAL_DIR"] = str(local_dir)
     env["PYTHONPATH"] = str(repository)
     env["PYTHONUNBUFFERED"] = "1"
+    env["MORPHEUS_LOG"] = "json"
     for name, extra in zip(("PORT", "PORT_HEALTH"), extra_ports, strict=False):
         env[name] = str(extra)
     if volume is not None:

@@ -1,6 +1,5 @@
 """Origins named by a plain URL: http, https and file."""
 
-import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -79,7 +78,7 @@ class FileOrigin:
         """Stats the file; its size and mtime are its version."""
         path = file_path(self._source.url.reveal())
         try:
-            stat = os.stat(path)
+            stat = path.stat()
         except FileNotFoundError as error:
             raise OriginUnavailable(
                 self._model_path, f"there is no file {path}", "check its url in models.yaml"
