@@ -1,6 +1,8 @@
 """What holds for every test: nothing of this machine's own set-up reaches it."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,16 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("MORPHEUS_VOLUME", "/proc/you-forgot-to-choose-a-volume")
     monkeypatch.setenv("MORPHEUS_LOCAL_DIR", "/proc/you-forgot-to-choose-a-local-folder")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """What a program's main says to the log in one test (set_up_log) ends with it."""
+    logger = logging.getLogger("morpheus")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

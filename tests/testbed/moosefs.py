@@ -49,16 +49,17 @@ def reason_missing() -> str | None:
 
 
 class MooseFS:
-    """Up from construction to down(); any number of them at once, in any number of processes."""
+    """Up from construction, in the main thread, to down(); any number at once, in any number of processes."""
 
     def __init__(self, *, mount_options: str = "") -> None:
         """``mount_options`` are mfsmount's, such as ``mfstimeout=20,mfsioretries=5``; without, a cut link hangs."""
-        _sweep()
+        sweep()
+        self._pid = os.getpid()
         self._root = Path(tempfile.mkdtemp(prefix="moosefs-"))
         self._name = f"{_PREFIX}{os.getpid()}-{self._root.name.removeprefix('moosefs-')}"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folders = 0
-        atexit.register(self.down)
+        atexit.register(self._down_at_exit)
         try:
             self._make_network()
             self._start_servers()
@@ -105,13 +106,17 @@ class MooseFS:
 
     def down(self) -> None:
         """Takes everything down and away, hung or not. A second call does nothing."""
-        atexit.unregister(self.down)
+        atexit.unregister(self._down_at_exit)
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.wait(_COMMAND_TIMEOUT_S)
         self._processes.clear()
         _clear(self._name, self._root)
+
+    def _down_at_exit(self) -> None:
+        if os.getpid() == self._pid:  # not in a forked child
+            self.down()
 
     def _namespace(self, member: str) -> str:
         return f"{self._name}-{member}"
@@ -214,7 +219,7 @@ class MooseFS:
         _run("nsenter", f"--net={_NAMESPACES / self._namespace(host)}", *command)
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Clears away what runs left behind that were killed."""
     for file in Path(tempfile.gettempdir()).glob("moosefs-*/name"):
         name = file.read_text()

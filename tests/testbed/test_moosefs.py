@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testbed.moosefs import MooseFS
+from tests.testbed.moosefs import MooseFS, sweep
 from tests.wait import wait_until
 
 # Takes a lock, says so, and keeps it until it is killed.
@@ -89,3 +89,22 @@ def test_a_second_one_runs_beside_and_goes_away_with_a_hung_call(moosefs: MooseF
         root = second.a.parent
     assert hung.wait(10) != 0
     assert not root.exists()
+
+
+def test_what_a_killed_run_left_behind_is_swept_away(moosefs: MooseFS) -> None:
+    program = (
+        "import sys; from tests.testbed.moosefs import MooseFS; "
+        "print(MooseFS().a, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        left = Path(run.stdout.readline().strip())
+        sweep()
+        assert os.path.ismount(left)
+        run.kill()
+    sweep()
+    assert not left.parent.exists()
+    assert not list(Path("/run/netns").glob(f"mfs-{run.pid}-*"))
+    assert os.path.ismount(moosefs.a)

@@ -1,0 +1,85 @@
+"""``python -m fileserver``: listens first, then imports the rest."""
+
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+from fileserver.settings import Settings, read_settings
+from morpheus_boot.errors import MorpheusError, NotSetUp
+from morpheus_boot.log import set_up_log
+from morpheus_boot.redact import Redactor
+
+_log = logging.getLogger("morpheus.fileserver")
+
+
+def main() -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        settings = read_settings()
+        set_up_log(settings.log_format, 0, Redactor(settings.secrets))
+        sockets = list(_listen(settings))
+    except MorpheusError as error:
+        set_up_log("text", 0, Redactor())
+        _log.error("%s", error)
+        return error.exit_code
+    _raise_descriptor_limit()
+    # uvicorn takes the signals over while it serves, and raises them again here when it has ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    from fileserver.server import serve  # noqa: PLC0415 - after the ports are ours: a third of a second
+
+    serve(settings, sockets)
+    return 0
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _listen(settings: Settings) -> Iterator[socket.socket]:
+    try:
+        yield _bound(settings.port)
+    except OSError as error:
+        raise NotSetUp(
+            "file server",
+            f"port {settings.port} can't be had ({error.strerror})",
+            "stop what holds it, or set FILESERVER_PORT",
+        ) from error
+    for port in settings.extra_ports:
+        try:
+            yield _bound(port)
+        except OSError as error:
+            _log.warning("port %d is not served: %s", port, error.strerror)
+
+
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))  # noqa: S104 - RunPod's proxy comes from outside the container
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection takes up to three descriptors; Docker's soft limit may be 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    try:
+        code = main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    sys.stderr.flush()
+    # A thread that hangs with the volume must not keep the process from ending.
+    os._exit(code)

@@ -1,0 +1,85 @@
+"""What the server answers: errors of ours as ``{"detail": ...}`` with their status."""
+
+import logging
+from typing import Final
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from fileserver.form import BadField, BadForm, FormTooLarge
+from fileserver.threads import VolumeHangs
+from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
+from morpheus_boot.jobs.folder import NoSuchFile
+from morpheus_boot.jobs.names import InvalidName
+from morpheus_boot.jobs.part import NameTaken
+
+_log = logging.getLogger("morpheus.fileserver")
+_FAILING: Final = 500
+
+
+class NoVolume(MorpheusError):
+    """The server runs without a volume: the boot gave up before it found one."""
+
+    exit_code = Exit.SETUP
+
+    def __init__(self) -> None:
+        super().__init__("volume", "there is none", "see /status for what stopped the boot")
+
+
+class UploadTooLarge(MorpheusError):
+    """The upload is larger than the limit."""
+
+    exit_code = Exit.USAGE
+
+
+class TooManyFiles(MorpheusError):
+    """The job's input holds as many files as one may."""
+
+    exit_code = Exit.USAGE
+
+
+class TooSlow(MorpheusError):
+    """The client sends less than the floor."""
+
+    exit_code = Exit.USAGE
+
+
+STATUS: Final[dict[type[MorpheusError], int]] = {
+    BadForm: 400,
+    NoSuchFile: 404,
+    TooSlow: 408,
+    NameTaken: 409,
+    TooManyFiles: 409,
+    FormTooLarge: 413,
+    UploadTooLarge: 413,
+    BadField: 422,
+    InvalidName: 422,
+    NoVolume: 503,
+    VolumeHangs: 503,
+    VolumeFull: 507,
+}
+
+
+def status_of(error: MorpheusError) -> int:
+    """The HTTP status for an error of ours; 500 where the volume fails."""
+    return STATUS.get(type(error), 500)
+
+
+async def error_answer(_request: Request, error: Exception) -> JSONResponse:
+    """The answer for an error of ours."""
+    if not isinstance(error, MorpheusError):
+        raise error
+    if status_of(error) >= _FAILING:
+        _log.warning("%s", error)
+    return JSONResponse({"detail": str(error)}, status_of(error))
+
+
+async def invalid_answer(_request: Request, error: Exception) -> JSONResponse:
+    """The answer for a request that FastAPI itself found wrong, in the same form."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    told = "; ".join(
+        f"{'.'.join(str(place) for place in e['loc'])}: {e['msg']}" for e in error.errors()
+    )
+    return JSONResponse({"detail": told}, 422)

@@ -1,0 +1,197 @@
+"""The application: every route, and what stands behind it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+from fileserver.answers import NoVolume, error_answer, invalid_answer
+from fileserver.boot_state import BootStatus
+from fileserver.comfyui_queue import queue_length
+from fileserver.download_routes import DownloadRoutes
+from fileserver.downloads import Downloads
+from fileserver.metrics import CountedRequests, Metrics, gauge
+from fileserver.openapi import UPLOAD_BODY, download_paths, errors
+from fileserver.settings import Settings
+from fileserver.threads import VolumeHangs, VolumeThreads
+from fileserver.tokens import TokenGate
+from fileserver.uploads import Uploads
+from fileserver.zips import Zips
+from morpheus_boot import __version__
+from morpheus_boot.errors import MorpheusError
+from morpheus_boot.jobs.folder import count_jobs
+from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.removal import remove_job
+from morpheus_boot.layout import Layout
+
+# Cold reads on MooseFS wait for the network: as many at once as there are likely to be downloads.
+_READERS: Final = 64
+_WRITERS: Final = 32
+_WAITING: Final = 512
+_METRICS_DEADLINE_S: Final = 2.0
+_PAGE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Morpheus</title>
+<p>Morpheus file server. <a href="/status">Status</a>
+"""
+
+
+class UploadAnswer(BaseModel):
+    """Where an upload now lies."""
+
+    message: str
+    pod_path: str
+    comfy_path: str
+    worker_job_id: str
+
+
+class CleanupAnswer(BaseModel):
+    """What a cleanup did."""
+
+    message: str
+    worker_job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Volume:
+    """What serves the volume, in threads of its own: reads don't wait behind writes."""
+
+    layout: Layout
+    uploads: Uploads
+    downloads: Downloads
+    zips: Zips
+    threads: VolumeThreads
+
+
+def build_app(settings: Settings) -> ASGIApp:
+    """The file server's application, with the token's gate in front where there is a token."""
+    boot = BootStatus(settings.local_dir)
+    metrics = Metrics(boot)
+    volume = _volume(settings)
+    api = _Api(
+        title="Morpheus file server",
+        version=__version__,
+        openapi_url="/openapi.json" if settings.docs else None,
+        redirect_slashes=False,
+    )
+    api.add_exception_handler(MorpheusError, error_answer)
+    api.add_exception_handler(RequestValidationError, invalid_answer)
+    api.add_exception_handler(ClientDisconnect, _gone)
+    _add_boot_routes(api, boot)
+    _add_file_routes(api, volume, metrics)
+    _add_metrics_route(api, volume, metrics, settings)
+    app: ASGIApp = DownloadRoutes(
+        api, volume.downloads if volume else None, volume.zips if volume else None
+    )
+    if settings.token is not None:
+        app = TokenGate(app, settings.token)
+    return CountedRequests(app, metrics)
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        schema["paths"].update(download_paths())
+        return schema
+
+
+def _volume(settings: Settings) -> _Volume | None:
+    if settings.volume is None:
+        return None
+    reading = VolumeThreads("read", _READERS, _WAITING)
+    writing = VolumeThreads("write", _WRITERS, _WAITING)
+    return _Volume(
+        settings.volume,
+        Uploads(settings.volume, writing, settings.limits),
+        Downloads(settings.volume, reading),
+        Zips(settings.volume, reading),
+        writing,
+    )
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Nobody reads it; it is an answer only so that a client's leaving is not taken for a bug."""
+    return Response(status_code=400)
+
+
+def _add_boot_routes(app: FastAPI, boot: BootStatus) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "version": __version__}
+
+    @app.get(
+        "/ping",
+        status_code=200,
+        responses={204: {"description": "The boot runs"}, 503: {"description": "The boot failed"}},
+        response_class=Response,
+    )
+    async def ping() -> Response:
+        return Response(status_code=boot.ping)
+
+    @app.get("/status")
+    async def status() -> JSONResponse:
+        return JSONResponse(boot.document())
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page() -> str:
+        return _PAGE
+
+
+def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> None:
+    @app.post(
+        "/upload",
+        openapi_extra=UPLOAD_BODY,
+        responses=errors(400, 408, 409, 413, 422, 500, 503, 507),
+    )
+    async def upload(request: Request) -> UploadAnswer:
+        if volume is None:
+            raise NoVolume
+        uploaded = await volume.uploads.receive(request)
+        metrics.uploaded.inc(uploaded.size_bytes)
+        return UploadAnswer(
+            message=f"{uploaded.name}: {uploaded.size_bytes} bytes stored",
+            pod_path=str(uploaded.path),
+            comfy_path=uploaded.comfy_path,
+            worker_job_id=str(uploaded.job),
+        )
+
+    @app.post("/cleanup/{job}", responses=errors(422, 500, 503))
+    async def cleanup(job: str) -> CleanupAnswer:
+        if volume is None:
+            raise NoVolume
+        layout, job_id = volume.layout, JobId(job)
+        removed = await volume.threads.run(lambda: remove_job(layout, job_id))
+        volume.uploads.forget(job_id)
+        return CleanupAnswer(
+            message="removed" if removed else "there was no such job", worker_job_id=job
+        )
+
+
+def _add_metrics_route(
+    app: FastAPI, volume: _Volume | None, metrics: Metrics, settings: Settings
+) -> None:
+    @app.get("/metrics", response_class=Response)
+    async def page() -> Response:
+        more = []
+        waiting = await queue_length(settings.comfyui_port, settings.token)
+        if waiting is not None:
+            more.append(
+                gauge("morpheus_comfyui_queue", "Prompts that ComfyUI has to run.", waiting)
+            )
+        if volume is not None:
+            layout = volume.layout
+            try:
+                jobs = await volume.threads.run(
+                    lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S
+                )
+                more.append(gauge("morpheus_jobs", "Jobs that have files on the volume.", jobs))
+            except VolumeHangs:
+                more.append(
+                    gauge("morpheus_volume_hangs", "1 where the volume does not answer.", 1)
+                )
+        return Response(metrics.page(more), media_type=CONTENT_TYPE_LATEST)

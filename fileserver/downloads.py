@@ -1,0 +1,172 @@
+"""``GET /download/<job>/<file>``: from the volume to the socket, as fast as the page cache gives it."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from fileserver.conditions import Selection, etag_of, last_modified_of, select
+from fileserver.connection import Connection
+from fileserver.disposition import file_headers
+from fileserver.threads import VolumeThreads
+from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
+from morpheus_boot.jobs.folder import OpenFile, open_output
+from morpheus_boot.jobs.names import JobId, OutputPath
+from morpheus_boot.layout import Layout
+
+# All downloads together hold so much that the sockets have not taken, in pieces between these sizes.
+_PENDING_BYTES: Final = 16 * 2**20
+_LARGEST_PIECE_BYTES: Final = 256 * 2**10
+_SMALLEST_PIECE_BYTES: Final = 32 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file as a thread left it: small ones read and closed, since each visit to a thread costs.
+
+    ``asks_cache``: its file system can say whether a read would wait. One that can't may hang in anything.
+    """
+
+    file: OpenFile
+    content: bytes | None
+    asks_cache: bool
+
+
+class Downloads:
+    """Sends files of jobs' outputs."""
+
+    def __init__(self, layout: Layout, threads: VolumeThreads) -> None:
+        self._layout = layout
+        self._threads = threads
+        self._active = 0
+
+    async def send(
+        self,
+        job: JobId,
+        path: OutputPath,
+        *,
+        inline: bool,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answers a GET or HEAD of ``path``; ``inline`` shows what a browser can show.
+
+        Raises NoSuchFile, VolumeHangs, StorageFailed before the answer begins.
+        """
+        opened = await self._threads.run(
+            lambda: _open(self._layout, job, path), abandoned=_close_abandoned
+        )
+        self._active += 1
+        try:
+            chosen = select(scope["method"], Headers(scope=scope), opened.file)
+            headers = _headers(opened.file, chosen, inline=inline)
+            await send({"type": "http.response.start", "status": chosen.status, "headers": headers})
+            if scope["method"] == "HEAD" or not chosen.length:
+                await send({"type": "http.response.body"})
+            elif opened.content is not None:
+                piece = opened.content[chosen.first : chosen.first + chosen.length]
+                await send({"type": "http.response.body", "body": piece})
+            else:
+                await self._stream(opened, chosen, Connection(scope, receive), send)
+        finally:
+            self._active -= 1
+            if opened.content is None:
+                if opened.asks_cache:
+                    opened.file.close()
+                else:
+                    self._threads.start(opened.file.close, always=True)
+
+    async def _stream(
+        self, opened: _Opened, chosen: Selection, connection: Connection, send: Send
+    ) -> None:
+        at, left = chosen.first, chosen.length
+        while left:
+            if connection.gone:
+                await connection.until_gone()
+                return
+            share = _PENDING_BYTES // self._active
+            size_bytes = max(_SMALLEST_PIECE_BYTES, min(_LARGEST_PIECE_BYTES, share))
+            try:
+                piece = await self._read(opened, at, min(left, size_bytes))
+            except MorpheusError as error:
+                await connection.cut(error)
+                return
+            at += len(piece)
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+
+    async def _read(self, opened: _Opened, at: int, size_bytes: int) -> bytes | memoryview:
+        """The next piece, up to ``size_bytes`` of it: at once from the page cache, else by a thread."""
+        if opened.asks_cache:
+            buffer = bytearray(size_bytes)
+            try:
+                got = os.preadv(opened.file.fd, [buffer], at, os.RWF_NOWAIT)
+            except BlockingIOError:
+                got = 0
+            if got:
+                return memoryview(buffer)[:got]
+        return await self._threads.run(lambda: read_piece(opened.file, at, size_bytes))
+
+
+def read_piece(file: OpenFile, at: int, size_bytes: int) -> bytes:
+    """Up to ``size_bytes`` of ``file`` from ``at`` on, and at least one.
+
+    Raises StorageFailed, also where the file ends there: it was longer when it was opened.
+    """
+    try:
+        piece = os.pread(file.fd, size_bytes, at)
+    except OSError as error:
+        raise storage_error(file.name, Path(file.name), error) from error
+    if not piece:
+        raise StorageFailed(file.name, "it became shorter while it was sent", "download it again")
+    return piece
+
+
+def _open(layout: Layout, job: JobId, path: OutputPath) -> _Opened:
+    file = open_output(layout, job, path)
+    if file.size_bytes > _LARGEST_PIECE_BYTES:
+        return _Opened(file, None, asks_cache=_asks_cache(file.fd))
+    try:
+        content = read_piece(file, 0, file.size_bytes) if file.size_bytes else b""
+    finally:
+        file.close()
+    return _Opened(replace(file, size_bytes=len(content)), content, asks_cache=False)
+
+
+def _asks_cache(fd: int) -> bool:
+    """FUSE and network file systems refuse RWF_NOWAIT; ext4, XFS and their like take it."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _close_abandoned(opened: _Opened) -> None:
+    if opened.content is None:
+        opened.file.close()
+
+
+def _headers(file: OpenFile, chosen: Selection, *, inline: bool) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"accept-ranges", b"bytes"),
+        (b"etag", etag_of(file).encode()),
+        (b"last-modified", last_modified_of(file).encode()),
+        *file_headers(file.name, inline=inline),
+    ]
+    if chosen.status == 304:
+        return headers
+    headers.append((b"content-length", b"%d" % chosen.length))
+    if chosen.status == 206:
+        last = chosen.first + chosen.length - 1
+        within = f"bytes {chosen.first}-{last}/{file.size_bytes}"
+        headers.append((b"content-range", within.encode()))
+    elif chosen.status == 416:
+        headers.append((b"content-range", f"bytes */{file.size_bytes}".encode()))
+    return headers

@@ -1,0 +1,171 @@
+"""The multipart form of an upload, parsed as it arrives: its names, and its file as a stream."""
+
+from typing import Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.names import FileName, JobId, SubDir
+
+_FILE: Final = "file"
+_JOB: Final = "worker_job_id"
+_SUB_DIR: Final = "sub_dir"
+_MOST_PARTS: Final = 32
+
+
+class BadForm(MorpheusError):
+    """The body is not what multipart/form-data is (RFC 7578)."""
+
+    exit_code = Exit.USAGE
+
+
+class BadField(MorpheusError):
+    """The form is well made, and a field of it is missing, given twice, or wrong."""
+
+    exit_code = Exit.USAGE
+
+
+class FormTooLarge(MorpheusError):
+    """The fields of the form are more than is allowed."""
+
+    exit_code = Exit.USAGE
+
+
+class UploadForm:
+    """Takes the body in pieces; ``chunks`` holds what came of the file and was not taken yet."""
+
+    def __init__(self, content_type: str, form_bytes: int) -> None:
+        """``form_bytes`` limits everything but the file's content. Raises BadForm."""
+        self.chunks: list[memoryview] = []
+        self.chunks_bytes = 0
+        self.file_name: FileName | None = None
+        self.job: JobId | None = None
+        self.sub_dir = SubDir()
+        self._given: set[str] = set()
+        self._left_bytes = form_bytes
+        self._parts = 0
+        self._name = ""
+        self._value = bytearray()
+        self._in_file = False
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._disposition = b""
+        self._ended = False
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/form-data" or not boundary:
+            raise BadForm(
+                "upload", "the body is not multipart/form-data", "send the file as a form's field"
+            )
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise _bad(error) from error
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next piece of the body. Raises BadForm, BadField, InvalidName or FormTooLarge."""
+        try:
+            self._parser.write(piece)
+        except FormParserError as error:
+            raise _bad(error) from error
+
+    def take_chunks(self) -> list[memoryview]:
+        """What came of the file since the last call."""
+        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
+        return taken
+
+    def finish(self) -> FileName:
+        """The file's name, at the end of the body. Raises BadForm where that is cut, BadField without a file."""
+        if not self._ended:
+            raise BadForm("form", "it ends before its last boundary", "send all of it")
+        if self.file_name is None:
+            raise BadField("file", "the form has no such file", "send the file in the field 'file'")
+        return self.file_name
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise FormTooLarge("form", "it has too many fields", f"send up to {_MOST_PARTS}")
+        self._disposition = b""
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = _text(options.get(b"name", b""))
+        if not name:
+            raise BadForm("form", "a part has no name", "name each field")
+        if name in self._given:
+            raise BadField(name, "it is given twice", "send one file an upload")
+        if name in {_FILE, _JOB, _SUB_DIR}:
+            self._given.add(name)
+        self._in_file, self._name = name == _FILE, name
+        if self._in_file:
+            file_name = _text(options.get(b"filename", b""))
+            if not file_name:
+                raise BadField(name, "it has no filename", "send a file, not a text")
+            self.file_name = FileName.from_client(file_name)
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self.chunks.append(memoryview(data)[start:end])
+            self.chunks_bytes += end - start
+            return
+        self._count(end - start)
+        if self._name in {_JOB, _SUB_DIR}:
+            self._value += data[start:end]
+
+    def _on_part_end(self) -> None:
+        value = _text(bytes(self._value))
+        if self._name == _JOB and value:
+            self.job = JobId(value)
+        elif self._name == _SUB_DIR:
+            self.sub_dir = SubDir.parse(value)
+        self._value.clear()
+        self._in_file, self._name = False, ""
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+    def _count(self, size_bytes: int) -> None:
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise FormTooLarge("form", "its fields are too long", "send only the contract's fields")
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _bad(error: FormParserError) -> BadForm:
+    return BadForm("form", f"it is malformed ({error})", "send multipart/form-data of RFC 7578")

@@ -1,0 +1,96 @@
+"""What FastAPI can't see for its OpenAPI page: the upload's form, which is parsed as it arrives, and the downloads."""
+
+from typing import Any, Final
+
+_TEXT: Final = {"type": "string"}
+_BYTES: Final = {"type": "string", "format": "binary"}
+_ERROR_BODY: Final = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["detail"], "properties": {"detail": _TEXT}}
+    }
+}
+_JOB: Final = {
+    "name": "job",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers ``{"detail": ...}`` that a route may give."""
+    told = {
+        400: "The request is malformed",
+        404: "There is no such file or job",
+        408: "The client sends too slowly",
+        409: "The name is taken, or the job is full or going",
+        412: "The file is another one",
+        413: "Larger than the limit",
+        416: "The range lies outside the file",
+        422: "A name or a field is wrong",
+        500: "The volume fails",
+        503: "There is no volume, or it hangs",
+        507: "The volume is full",
+    }
+    return {status: {"description": told[status], "content": _ERROR_BODY} for status in statuses}
+
+
+UPLOAD_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": _BYTES, "worker_job_id": _TEXT, "sub_dir": _TEXT},
+                },
+                # Without a content type the part is still sent as a file, with a name.
+                "encoding": {"file": {"contentType": "application/octet-stream"}},
+            }
+        },
+    }
+}
+
+
+def download_paths() -> dict[str, Any]:
+    """The routes of download_routes.py."""
+    inline = {"name": "inline", "in": "query", "schema": {"type": "boolean", "default": False}}
+    path = {"name": "path", "in": "path", "required": True, "schema": _TEXT}
+    file = {
+        "200": _sent("The file", "*/*"),
+        "206": _sent("The range asked for", "*/*"),
+        "304": {"description": "It has not changed"},
+        "412": {"description": "The file is another one"},
+        "416": {"description": "The range lies outside the file"},
+        **_by_text(errors(404, 422, 500, 503)),
+    }
+    archive = {"200": _sent("The zip", "application/zip"), **_by_text(errors(404, 422, 500, 503))}
+    return {
+        "/download/{job}/{path}": {
+            method: {
+                "summary": "One of the job's outputs",
+                "operationId": f"{method}_output",
+                "parameters": [_JOB, path, inline],
+                "responses": file,
+            }
+            for method in ("get", "head")
+        },
+        "/download/{job}": {
+            method: {
+                "summary": "All of the job's outputs as a zip",
+                "operationId": f"{method}_outputs",
+                "parameters": [_JOB],
+                "responses": archive,
+            }
+            for method in ("get", "head")
+        },
+    }
+
+
+def _sent(told: str, media_type: str) -> dict[str, Any]:
+    return {"description": told, "content": {media_type: {"schema": _BYTES}}}
+
+
+def _by_text(answers: dict[int | str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {str(status): answer for status, answer in answers.items()}

@@ -1,0 +1,69 @@
+"""uvicorn around the application, and the housekeeping beside it."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import uvicorn
+import uvloop
+
+from fileserver.app import build_app
+from fileserver.housekeeping import keep_house
+from fileserver.protocol import guarded
+from fileserver.settings import Settings
+from fileserver.threads import VolumeThreads
+
+_log = logging.getLogger("morpheus.fileserver")
+
+# The boot's own grace is 4 s: what is under way by then is cut.
+_GRACE_S: Final = 2
+# Longer than RunPod's proxy and other clients keep a connection that they want to use again.
+_KEEP_ALIVE_S: Final = 65
+
+
+def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    """Serves on ``sockets`` until SIGTERM or SIGINT."""
+    _join_logs()
+    config = uvicorn.Config(
+        build_app(settings),
+        http=guarded(settings.limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    _log.info("listening on port %s", ", ".join(str(s.getsockname()[1]) for s in sockets))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(uvicorn.Server(config), settings, sockets))
+
+
+async def _serve(
+    server: uvicorn.Server, settings: Settings, sockets: Sequence[socket.socket]
+) -> None:
+    if settings.volume is None:
+        await server.serve(sockets=list(sockets))
+        return
+    threads = VolumeThreads("house", 1, 1)
+    house = asyncio.create_task(keep_house(settings.volume, threads, settings.job_ttl_hours))
+    try:
+        await server.serve(sockets=list(sockets))
+    finally:
+        house.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await house
+
+
+def _join_logs() -> None:
+    """Errors of uvicorn are lines of our log; warnings are about what clients send, and go."""
+    theirs = logging.getLogger("uvicorn")
+    theirs.handlers[:] = logging.getLogger("morpheus").handlers
+    theirs.propagate = False
+    for name in ("uvicorn", "uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,123 @@
+"""The file server's environment, read once; the only place of it that reads ``os.environ``."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from morpheus_boot.errors import UsageError
+from morpheus_boot.layout import Layout
+from morpheus_boot.redact import Secret
+
+
+class Variable(NamedTuple):
+    """One environment variable as the documentation shows it."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+# Those that only the file server reads; the others are in morpheus_boot/settings.py.
+VARIABLES: Final = (
+    Variable("MORPHEUS_MAX_UPLOAD_MB", "20000", "the largest upload, in 10^6 bytes"),
+    Variable("MORPHEUS_MAX_JOB_FILES", "10000", "how many files one job's input may hold"),
+    Variable("MORPHEUS_MAX_FORM_KB", "64", "all fields of a form but its file, in 10^3 bytes"),
+    Variable("MORPHEUS_MAX_HEADER_KB", "32", "a request's line and headers, in 10^3 bytes"),
+    Variable("MORPHEUS_MAX_CONNECTIONS", "512", "connections at once"),
+    Variable("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", "1000", "a client that sends slower is cut off"),
+    Variable("MORPHEUS_DOCS", "off", "1: serve the API's pages at /docs and /openapi.json"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask of the server."""
+
+    upload_bytes: int = 20_000_000_000
+    job_files: int = 10_000
+    form_bytes: int = 64_000
+    header_bytes: int = 32_000
+    connections: int = 512
+    upload_floor_bytes_per_s: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the environment says, parsed. ``volume`` None: there is none to serve."""
+
+    port: int
+    extra_ports: tuple[int, ...]
+    volume: Layout | None
+    local_dir: Path
+    token: Secret | None
+    job_ttl_hours: float | None
+    comfyui_port: int
+    secrets: tuple[Secret, ...]
+    log_format: str
+    docs: bool
+    limits: Limits
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Reads the environment as the boot gives it. Raises UsageError that names the variable."""
+    env = os.environ if environ is None else environ
+
+    def text(name: str) -> str:
+        return env.get(name, "").strip()
+
+    def number(name: str, default: int) -> int:
+        value = text(name) or str(default)
+        if not value.isdecimal() or int(value) < 1:
+            raise UsageError(name, f"'{value}' is not a whole number above 0", "give one")
+        return int(value)
+
+    port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
+    comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    extra = [_port(name, text(name)) for name in ("PORT", "PORT_HEALTH") if text(name)]
+    volume, token = text("MORPHEUS_VOLUME"), text("MORPHEUS_TOKEN")
+    local_dir = text("MORPHEUS_LOCAL_DIR")
+    if not local_dir:
+        raise UsageError("MORPHEUS_LOCAL_DIR", "it is not set", "the boot sets it")
+    return Settings(
+        port=port,
+        extra_ports=tuple(p for p in dict.fromkeys(extra) if p not in {port, comfyui_port}),
+        volume=Layout(Path(volume)) if volume else None,
+        local_dir=Path(local_dir),
+        token=Secret(token) if token else None,
+        job_ttl_hours=_hours("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS")),
+        comfyui_port=comfyui_port,
+        secrets=tuple(
+            Secret(value) for name, value in env.items() if value and _names_a_secret(name)
+        ),
+        log_format="json" if text("MORPHEUS_LOG") == "json" else "text",
+        docs=text("MORPHEUS_DOCS") == "1",
+        limits=Limits(
+            upload_bytes=number("MORPHEUS_MAX_UPLOAD_MB", 20_000) * 10**6,
+            job_files=number("MORPHEUS_MAX_JOB_FILES", 10_000),
+            form_bytes=number("MORPHEUS_MAX_FORM_KB", 64) * 1000,
+            header_bytes=number("MORPHEUS_MAX_HEADER_KB", 32) * 1000,
+            connections=number("MORPHEUS_MAX_CONNECTIONS", 512),
+            upload_floor_bytes_per_s=number("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", 1000),
+        ),
+    )
+
+
+def _port(name: str, value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
+    return int(value)
+
+
+def _hours(name: str, value: str) -> float | None:
+    if not value:
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", value) or float(value) == 0:
+        raise UsageError(name, f"'{value}' is not a number above 0", "give one, or unset it")
+    return float(value)
+
+
+def _names_a_secret(name: str) -> bool:
+    return any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY"))

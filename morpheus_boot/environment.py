@@ -1,0 +1,239 @@
+"""Makes our virtual environment on local disk from a lock of exact, hashed versions.
+
+Run by pod_start.sh with whatever Python the host has (``python -m morpheus_boot.environment FOLDER LOCK``), so
+standard library only. pod_start.sh's ``find_environment`` is the other half: it knows a whole one by its lock.txt.
+"""
+
+import fcntl
+import importlib.metadata
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.errors import (
+    Exit,
+    MorpheusError,
+    NotSetUp,
+    OriginUnavailable,
+    StorageFailed,
+    UsageError,
+    WaitedTooLong,
+)
+from morpheus_boot.log import set_up_log
+from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
+from morpheus_boot.redact import Redactor
+from morpheus_boot.settings import read_settings
+
+_LOG: Final = logging.getLogger("morpheus.environment")
+
+# From this version on pip trusts what the system trusts; older ones also take twice the time over the index.
+_OLDEST_PIP: Final = (24, 2)
+_INSTALL_TIMEOUT_S: Final = 900.0
+_LOCK_TIMEOUT_S: Final = 1000.0
+_LOCK_INTERVAL_S: Final = 0.1
+
+
+def make_environment(
+    folder: Path, lock: Path, environ: Mapping[str, str], lock_timeout_s: float = _LOCK_TIMEOUT_S
+) -> Path:
+    """The environment below ``folder`` that has what ``lock`` names, made now unless another start has made it.
+
+    Each build has a folder of its own, ``venv-*``, and writes lock.txt into it last: whoever finds that file finds
+    all. What a killed build left is removed; environments of other locks stay, since they may be running.
+
+    Raises:
+        NotSetUp: this Python can't make one, or pip.conf can't be parsed.
+        OriginUnavailable: the package index can't be reached, or has not what the lock names.
+        StorageFailed: ``folder`` can't be written, or its disk is full.
+        WaitedTooLong: another start, or an installer, took too long.
+    """
+    wanted = lock.read_bytes()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "venv.lock", lock_timeout_s):
+            found = [venv for venv in folder.glob("venv-*") if _is_whole(venv)]
+            for venv in found:
+                if (venv / "lock.txt").read_bytes() == wanted:
+                    return venv
+            for venv in set(folder.glob("venv-*")).difference(found):
+                shutil.rmtree(venv, ignore_errors=True)  # an installer may have outlived its build
+            return _build(folder, wanted, environ)
+    except OSError as error:
+        raise StorageFailed(
+            "MORPHEUS_LOCAL_DIR",
+            f"{folder} can't be written ({error.strerror or error})",
+            "set it to a folder on local disk with room that this user may write",
+        ) from error
+
+
+def _is_whole(venv: Path) -> bool:
+    return (venv / "lock.txt").is_file() and os.access(venv / "bin" / "python", os.X_OK)
+
+
+@contextmanager
+def _locked(path: Path, timeout_s: float) -> Iterator[None]:
+    """Holds an flock, on local disk: the kernel frees it with whoever holds it."""
+    deadline = time.monotonic() + timeout_s
+    announced = False
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise WaitedTooLong(
+                        str(path),
+                        f"another start has held it for {timeout_s:.0f} s",
+                        "end that one, and try again",
+                    ) from None
+                if not announced:
+                    _LOG.info("waiting for another start that makes the environment")
+                    announced = True
+                time.sleep(_LOCK_INTERVAL_S)
+        yield
+
+
+def _build(folder: Path, wanted: bytes, environ: Mapping[str, str]) -> Path:
+    started = time.monotonic()
+    venv = Path(tempfile.mkdtemp(prefix="venv-", dir=folder))
+    venv.chmod(0o755)  # mkdtemp's 0700 would keep other users' ComfyUI and tools out
+    _LOG.info("making the environment in %s, once a container", venv)
+    try:
+        part = venv / "lock.part"
+        part.write_bytes(wanted)
+        _make_venv(venv)
+        _install(venv, part, environ)
+        _compile(venv)
+        os.replace(part, venv / "lock.txt")
+    except BaseException:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise
+    _LOG.info("the environment is there after %.1f s", time.monotonic() - started)
+    return venv
+
+
+def _make_venv(venv: Path) -> None:
+    # With pip it would need ensurepip, which Debian keeps in another package, and take 5 s more.
+    made = _run([sys.executable, "-I", "-m", "venv", "--without-pip", str(venv)])
+    if made.returncode != 0:
+        raise NotSetUp(
+            "Python",
+            f"{sys.executable} can't make a virtual environment ({_words(made)})",
+            "install another Python 3.11 or newer (apt-get install python3), or uv",
+        )
+
+
+def _install(venv: Path, lock: Path, environ: Mapping[str, str]) -> None:
+    uv = shutil.which("uv")
+    if uv is not None:
+        options = ("--quiet", "--require-hashes", "--no-build", "--python", str(venv))
+        synced = _run([uv, "pip", "sync", *options, str(lock)])
+        if synced.returncode == 0:
+            return
+        # An old uv, or one that knows another index or other certificates than pip.
+        _LOG.warning("uv can't install (%s): trying pip", _words(synced))
+    options = ("--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--no-compile")
+    exact = ("--require-hashes", "--only-binary=:all:", "--requirement", str(lock))
+    installed = _run([*_pip(venv, environ), "install", *options, *exact])
+    if installed.returncode != 0:
+        raise _install_error(installed.stderr)
+    (venv / PIP_WHEEL).unlink(missing_ok=True)
+
+
+def _pip(venv: Path, environ: Mapping[str, str]) -> list[str]:
+    """The pip that installs into ``venv``: the host's, else one fetched for this once."""
+    python = str(venv / "bin" / "python")
+    try:
+        version = importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0"
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= _OLDEST_PIP:
+        return [sys.executable, "-m", "pip", "--python", python]
+    _LOG.info("this Python has no pip, or an old one: fetching one from the package index")
+    return [python, str(fetch_pip(index_url(environ), venv) / "pip")]
+
+
+def _install_error(stderr: str) -> MorpheusError:
+    if "No space left on device" in stderr:
+        return StorageFailed(
+            "our environment",
+            "no space is left on the local disk",
+            "give the container more disk, or set MORPHEUS_LOCAL_DIR to another local folder",
+        )
+    lines = [" ".join(line.split()) for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    # pip names the broken connection in its warnings alone, and ends with a version that it "could not find".
+    broken = [line for line in lines if "connection broken by" in line]
+    cause = broken[-1].partition("connection broken by ")[2] if broken else ""
+    return OriginUnavailable(
+        "package index",
+        f"can't be reached ({cause})" if broken else (errors or lines or ["pip said nothing"])[0],
+        "check the network and pip's configuration (pip config list), and start again",
+    )
+
+
+def _compile(venv: Path) -> None:
+    """Byte code for all starts, by content: it stays good when mtimes change, and images forbid it at import."""
+    options = ("-q", "-j", "0", "--invalidation-mode", "unchecked-hash")
+    # Its exit code says that some package ships a file which is no Python of this version.
+    _run([str(venv / "bin" / "python"), "-m", "compileall", *options, str(venv / "lib")])
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_INSTALL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WaitedTooLong(
+            Path(command[0]).name,
+            f"did not end within {_INSTALL_TIMEOUT_S:.0f} s",
+            "check the network, and start again",
+        ) from error
+
+
+def _words(ended: subprocess.CompletedProcess[str]) -> str:
+    said = " ".join((ended.stderr or ended.stdout).split())
+    return said[:300] or f"exit code {ended.returncode}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Makes the environment that pod_start.sh asks for; returns the exit code."""
+    environ, log_format, redact = _read_environment()
+    set_up_log(log_format, 0, redact)
+    folder, lock = map(Path, argv)
+    try:
+        make_environment(folder, lock, environ)
+    except MorpheusError as error:
+        _LOG.error("%s (exit %d)", error, error.exit_code)
+        return error.exit_code
+    return Exit.DONE
+
+
+def _read_environment() -> tuple[Mapping[str, str], str, Redactor]:
+    try:
+        settings = read_settings()
+    except UsageError:
+        # The boot itself says this, where it can be held for reading (MORPHEUS_HOLD_S).
+        return dict(os.environ), "text", Redactor()  # noqa: TID251 - pip's variables are good all the same
+    return settings.environ, settings.log_format, Redactor(settings.secrets)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

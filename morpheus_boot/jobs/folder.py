@@ -1,0 +1,212 @@
+"""One job's files, reached so that no symbolic link on the way is ever followed.
+
+Every folder from ``jobs/`` on is opened relative to the one above it with O_NOFOLLOW: what is checked
+is what is opened, whoever swaps names in between.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from morpheus_boot.errors import Exit, MorpheusError, storage_error
+from morpheus_boot.jobs.names import MAX_DEPTH, JobId, OutputPath
+from morpheus_boot.layout import Layout
+
+# O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
+_WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO somewhere in the output must not hang who opens it.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+# A link in place of a folder is ENOTDIR with O_DIRECTORY, and ELOOP in place of a file.
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+class NoSuchFile(MorpheusError):
+    """The job has no such file, or there is no such job."""
+
+    exit_code = Exit.STORAGE
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A regular file, open for reading; whoever has it closes ``fd``."""
+
+    fd: int
+    name: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+    def close(self) -> None:
+        """Lets go of it."""
+        os.close(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file below a job's output/, as it was listed."""
+
+    path: OutputPath
+    size_bytes: int
+    mtime_ns: int
+
+
+def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
+    """Opens a file of ``job``'s output.
+
+    Raises:
+        NoSuchFile: it is not there, no regular file, or behind a symbolic link.
+        StorageFailed: the volume fails.
+    """
+    missing = NoSuchFile(f"{job}/{path}", "there is no such file", "see what the job has made")
+    try:
+        fd = open_below(layout, ("jobs", job.text, "output", *path.parts), _FILE)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            raise missing from None
+        raise storage_error(str(job), layout.jobs / job.text, error) from error
+    seen = os.fstat(fd)
+    if not stat.S_ISREG(seen.st_mode):
+        os.close(fd)
+        raise missing
+    return OpenFile(fd, path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
+
+
+def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
+    """All regular files below ``job``'s output/, by name; none where there is no job. Links are left out.
+
+    Raises:
+        StorageFailed: the volume fails.
+    """
+    return tuple(sorted(_listed(layout, job, "output"), key=lambda output: output.path.parts))
+
+
+def open_below(layout: Layout, parts: Sequence[str], flags: int) -> int:
+    """Opens what ``parts`` name below the volume's root, following no link. Raises OSError."""
+    fd = os.open(layout.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts[:-1]:
+        fd = _step(fd, part, _WAY)
+    return _step(fd, parts[-1], flags)
+
+
+def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
+    """Opens the folder that ``parts`` name below the volume's root, and makes what is missing of it.
+
+    What was made is durable. Raises OSError.
+    """
+    fd = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts:
+        try:
+            os.mkdir(part, 0o755, dir_fd=fd)
+            os.fsync(fd)
+        except FileExistsError:
+            pass
+        except OSError:
+            os.close(fd)
+            raise
+        fd = _step(fd, part, FOLDER)
+    return fd
+
+
+def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:
+    """Whether ``parts`` still name the open ``folder``. Raises OSError."""
+    try:
+        found = open_below(layout, parts, _WAY)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(found), os.fstat(folder))
+    finally:
+        os.close(found)
+
+
+def touch_input(layout: Layout, parts: Sequence[str]) -> None:
+    """Makes the input/ of the job in ``parts`` young: the sweep of old jobs looks no deeper.
+
+    Raises OSError.
+    """
+    job = open_below(layout, parts[:2], _WAY)
+    try:
+        os.utime("input", dir_fd=job, follow_symlinks=False)
+    finally:
+        os.close(job)
+
+
+def count_inputs(layout: Layout, job: JobId) -> int:
+    """How many files ``job``'s input/ holds. Raises StorageFailed."""
+    return len(_listed(layout, job, "input"))
+
+
+def count_jobs(layout: Layout) -> int:
+    """How many jobs have a folder on the volume. Raises StorageFailed."""
+    try:
+        fd = open_below(layout, ("jobs",), FOLDER)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise storage_error("jobs", layout.jobs, error) from error
+    try:
+        return len(names_in(fd))
+    finally:
+        os.close(fd)
+
+
+def _listed(layout: Layout, job: JobId, folder: str) -> tuple[Output, ...]:
+    try:
+        fd = open_below(layout, ("jobs", job.text, folder), FOLDER)
+        return tuple(_files_below(fd, ()))
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return ()
+        raise storage_error(str(job), layout.jobs / job.text, error) from error
+
+
+def names_in(folder: int) -> list[str]:
+    """The names in an open folder. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def is_folder(parent: int, name: str) -> bool:
+    """Whether ``name`` in an open folder is a folder itself, and not a link to one."""
+    try:
+        os.close(os.open(name, _WAY, dir_fd=parent))
+    except OSError:
+        return False
+    return True
+
+
+def _step(fd: int, part: str, flags: int) -> int:
+    """From one open folder to what it holds; the folder is closed either way."""
+    try:
+        return os.open(part, flags, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _files_below(fd: int, way: tuple[str, ...]) -> Iterator[Output]:
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                parts = (*way, entry.name)
+                if entry.is_dir(follow_symlinks=False) and len(parts) < MAX_DEPTH:
+                    yield from _files_in(fd, parts)
+                elif entry.is_file(follow_symlinks=False):
+                    seen = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
+                    yield Output(OutputPath(parts), seen.st_size, seen.st_mtime_ns)
+    finally:
+        os.close(fd)
+
+
+def _files_in(fd: int, parts: tuple[str, ...]) -> Iterator[Output]:
+    try:
+        below = os.open(parts[-1], FOLDER, dir_fd=fd)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return  # removed, or swapped for a link, since it was listed
+        raise
+    yield from _files_below(below, parts)

@@ -1,0 +1,81 @@
+"""A volume that hangs, as MooseFS does when its link is cut: who touches it can't even be killed.
+
+A FUSE file system that answers its mount and then nothing: a request that was read and not answered
+is waited for without end (fs/fuse/dev.c, request_wait_answer).
+"""
+
+import ctypes
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_HEADER = struct.Struct("<IIQQIIII")
+_ANSWER = struct.Struct("<IiQ")
+_INIT = 26
+_INIT_ANSWER = struct.pack("<IIIIHHIIHH32x", 7, 31, 0, 0, 0, 0, 4096, 0, 0, 0)
+_DETACH = 2
+
+
+class HungVolume:
+    """Answers nothing, and knows whether someone waits."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._held = threading.Event()
+        self._on_held: Callable[[], None] = lambda: None
+
+    def holds_someone(self) -> bool:
+        return self._held.is_set()
+
+    def call_once_held(self, on_held: Callable[[], None]) -> None:
+        self._on_held = on_held
+
+    def serve(self) -> None:
+        while request := self._request():
+            _, opcode, unique, *_ = _HEADER.unpack_from(request)
+            if opcode == _INIT:
+                answer = _ANSWER.pack(_ANSWER.size + len(_INIT_ANSWER), 0, unique)
+                os.write(self._fd, answer + _INIT_ANSWER)
+            elif not self._held.is_set():
+                self._held.set()
+                self._on_held()
+
+    def _request(self) -> bytes:
+        try:
+            return os.read(self._fd, 1 << 20)
+        except OSError:
+            return b""  # unmounted
+
+
+@contextmanager
+def hung_volume(folder: Path) -> Iterator[HungVolume]:
+    """Mounts one on ``folder``; at the end everyone whom it holds is let go with an error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
+    if libc.mount(b"hung", os.fsencode(folder), b"fuse", 0, options):
+        raise OSError(ctypes.get_errno(), "mount")
+    volume = HungVolume(fd)
+    device = os.minor(_device_of(folder))
+    server = threading.Thread(target=volume.serve, daemon=True)
+    server.start()
+    try:
+        yield volume
+    finally:
+        Path(f"/sys/fs/fuse/connections/{device}/abort").write_text("1")
+        libc.umount2(os.fsencode(folder), _DETACH)
+        server.join()
+        os.close(fd)
+
+
+def _device_of(folder: Path) -> int:
+    """Read from mountinfo: a stat would hang."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[4] == str(folder):
+            major, minor = map(int, fields[2].split(":"))
+            return os.makedev(major, minor)
+    raise AssertionError(f"{folder} is not mounted")

@@ -1,0 +1,172 @@
+"""The project's own rules: the locks, the order of imports, and docs that have a row for everything."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import morpheus_boot
+from morpheus_boot.cli import COMMANDS
+from morpheus_boot.errors import Exit
+from morpheus_boot.settings import VARIABLES
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+RUNTIME_LOCK: Final = REPOSITORY / "morpheus_boot" / "requirements.txt"
+TESTS_LOCK: Final = REPOSITORY / "tests" / "requirements.txt"
+RUNTIME: Final[list[str]] = PROJECT["project"]["dependencies"]
+DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
+
+LEAVES: Final = frozenset(
+    {"errors", "layout", "log", "package_index", "progress", "publish", "redact", "state", "volume"}
+)
+# From the ground up: a room imports itself and those before it. Rooms of one line do not know each other.
+ROOMS: Final = (
+    LEAVES,
+    {"settings"},
+    {"environment", "manifest"},
+    {"cache", "comfyui", "jobs", "run"},
+    {"invocation"},
+    {"deployment"},
+    {"boot", "smoke"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+# design.md: on the path to ComfyUI's exec nothing imports these.
+HEAVY: Final = frozenset({"fastapi", "huggingface_hub", "requests", "rich"})
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """The lock's versions by canonical name."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+@pytest.mark.parametrize(
+    ("lock", "dependency"),
+    [*((RUNTIME_LOCK, one) for one in RUNTIME), *((TESTS_LOCK, one) for one in RUNTIME)]
+    + [(TESTS_LOCK, one) for one in DEVELOPMENT],
+)
+def test_the_lock_pins_every_dependency_within_its_range(lock: Path, dependency: str) -> None:
+    requirement = Requirement(dependency)
+
+    version = locked(lock)[canonicalize_name(requirement.name)]
+
+    assert requirement.specifier.contains(version)
+
+
+def test_the_tests_run_on_the_versions_that_are_shipped() -> None:
+    assert locked(RUNTIME_LOCK).items() <= locked(TESTS_LOCK).items()
+
+
+@pytest.mark.parametrize("lock", [RUNTIME_LOCK, TESTS_LOCK])
+def test_every_pin_has_hashes(lock: Path) -> None:
+    pins = re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.MULTILINE)[1:]
+
+    assert pins
+    assert not [pin for pin in pins if "--hash=sha256:" not in pin]
+
+
+def test_the_version_is_one() -> None:
+    assert PROJECT["project"]["version"] == morpheus_boot.__version__
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((REPOSITORY / package).rglob("*.py"))
+
+
+def imports(module: Path) -> Iterator[str]:
+    """The full names of what the module imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: Path) -> str:
+    return module.relative_to(REPOSITORY / "morpheus_boot").parts[0].removesuffix(".py")
+
+
+def rank_of(room: str) -> int:
+    return next((rank for rank, rooms in enumerate(ROOMS) if room in rooms), -1)
+
+
+def imported_rooms(module: Path) -> Iterator[str]:
+    for name in imports(module):
+        package, _, rest = name.partition(".")
+        if package == "morpheus_boot" and rank_of(rest.partition(".")[0]) >= 0:
+            yield rest.partition(".")[0]
+
+
+def test_every_module_has_its_room() -> None:
+    rooms = {room_of(module) for module in modules("morpheus_boot")} - {"__init__"}
+
+    assert rooms <= frozenset().union(*ROOMS)
+
+
+@pytest.mark.parametrize(
+    "module", modules("morpheus_boot"), ids=lambda module: str(module.relative_to(REPOSITORY))
+)
+def test_imports_go_only_downwards(module: Path) -> None:
+    own = room_of(module)
+
+    wrong = [
+        room
+        for room in imported_rooms(module)
+        if room != own and rank_of(room) >= rank_of(own) and not {own, room} <= LEAVES
+    ]
+
+    assert not wrong
+
+
+def test_the_program_never_imports_the_file_server() -> None:
+    for module in modules("morpheus_boot"):
+        assert not [name for name in imports(module) if name.split(".")[0] == "fileserver"], module
+
+
+def test_the_file_server_imports_only_the_leaves_and_jobs() -> None:
+    for module in modules("fileserver"):
+        assert set(imported_rooms(module)) <= LEAVES | {"jobs"}, module
+
+
+def test_nothing_heavy_is_imported_on_the_way_to_comfyui() -> None:
+    command = "import sys, morpheus_boot.cli, morpheus_boot.commands.up; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert "morpheus_boot.boot" in loaded
+    assert not HEAVY.intersection(loaded)
+
+
+def first_cells() -> set[str]:
+    """What stands in the first cells of the docs' tables, word by word."""
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    rows = [row for page in pages for row in page.read_text().splitlines() if row.startswith("|")]
+    return {word for row in rows for word in re.findall(r"[A-Za-z0-9_]+", row.split("|")[1])}
+
+
+@pytest.mark.parametrize("name", [variable.name for variable in VARIABLES])
+def test_every_variable_has_its_row_in_the_docs(name: str) -> None:
+    assert name in first_cells()
+
+
+@pytest.mark.parametrize("code", list(Exit))
+def test_every_exit_code_has_its_row_in_the_docs(code: Exit) -> None:
+    assert str(code.value) in first_cells()
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_every_command_has_its_row_in_the_docs(name: str) -> None:
+    assert name in first_cells()
