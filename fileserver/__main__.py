@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -18,27 +17,38 @@ _log = logging.getLogger("morpheus.fileserver")
 
 
 def main() -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    """Reads the environment and serves; returns the exit code."""
     try:
-        settings = read_settings()
-        set_up_log(settings.log_format, 0, Redactor(settings.secrets))
-        sockets = list(_listen(settings))
+        return run(read_settings())
     except MorpheusError as error:
         set_up_log("text", 0, Redactor())
         _log.error("%s", error)
         return error.exit_code
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT. Raises NotSetUp where the port can't be had."""
+    set_up_log(settings.log_format, 0, Redactor(settings.secrets))
+    sockets = list(_listen(settings))
     _raise_descriptor_limit()
     # uvicorn takes the signals over while it serves, and raises them again here when it has ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    from fileserver.server import serve  # noqa: PLC0415 - after the ports are ours: a third of a second
+    try:
+        from fileserver.server import serve  # noqa: PLC0415 - a third of a second, after the ports are ours
 
-    serve(settings, sockets)
+        serve(settings, sockets)
+    except _Ended:
+        pass
     return 0
 
 
+class _Ended(BaseException):
+    """A signal said so."""
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    raise _Ended
 
 
 def _listen(settings: Settings) -> Iterator[socket.socket]:
@@ -76,10 +86,5 @@ def _raise_descriptor_limit() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        code = main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    sys.stderr.flush()
     # A thread that hangs with the volume must not keep the process from ending.
-    os._exit(code)
+    os._exit(main())

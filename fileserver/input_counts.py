@@ -5,8 +5,8 @@ from collections import OrderedDict
 from typing import Final
 
 from fileserver.answers import TooManyFiles
-from morpheus_boot.jobs.folder import count_inputs
-from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.folder import count_inputs, has_input
+from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.layout import Layout
 
 _REMEMBERED_JOBS: Final = 1024
@@ -24,14 +24,16 @@ class InputCounts:
         self._counts: OrderedDict[JobId, int] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, job: JobId) -> None:
-        """Counts one more file. Raises TooManyFiles where the job is full, StorageFailed."""
+    def add(self, job: JobId, sub_dir: SubDir, name: FileName) -> None:
+        """Counts one more file. Raises TooManyFiles where the job is full and has none of that name, StorageFailed."""
         with self._lock:
             known = self._counts.get(job)
         # A replaced file was counted twice: before refusing, look.
         if known is None or known >= self._limit:
             known = count_inputs(self._layout, job)
             if known >= self._limit:
+                if has_input(self._layout, job, sub_dir, name):
+                    return
                 raise TooManyFiles(
                     str(job), f"its input holds {known} files", "clean it up, or use another job"
                 )

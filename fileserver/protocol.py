@@ -5,18 +5,11 @@ The time that a body takes is the business of whoever reads it.
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fileserver.settings import Limits
-
-# A request's head comes in one packet or two; who takes longer holds a connection for nothing.
-HEAD_TIMEOUT_S: Final = 10.0
-# nginx's send_timeout: a reader that takes nothing for so long is gone, or has paused its video.
-STALL_TIMEOUT_S: Final = 60.0
-# An early answer (401, 413) reaches a client that is still sending only if we read on for a while.
-_LINGER_S: Final = 5.0
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -46,7 +39,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections and not self._make_room():
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
-        self._time(HEAD_TIMEOUT_S)
+        self._time(self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
@@ -63,18 +56,13 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
-            return
-        if self._head_bytes > self.limits.header_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._head_bytes and self._timer is None and self.waits:
-            self._time(HEAD_TIMEOUT_S)
+        self._check_head()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we send; if it stops altogether, it is cut off."""
         super().pause_writing()
         if self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(STALL_TIMEOUT_S, self.transport.abort)
+            self._stall_timer = self.loop.call_later(self.limits.stall_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client reads on."""
@@ -121,9 +109,18 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._in_head:
-            self._time(_LINGER_S)
+            self._time(self.limits.linger_s)
         elif self._head_bytes:
-            self._time(HEAD_TIMEOUT_S)
+            self._time(self.limits.head_s)
+
+    def _check_head(self) -> None:
+        """After bytes that may have ended the head, and begun another."""
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head_bytes > self.limits.header_bytes:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._head_bytes and self._timer is None and self.waits:
+            self._time(self.limits.head_s)
 
     def _make_room(self) -> bool:
         """Closes the connection that has waited longest without a request; False where all have one."""

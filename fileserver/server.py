@@ -18,8 +18,9 @@ from fileserver.threads import VolumeThreads
 
 _log = logging.getLogger("morpheus.fileserver")
 
-# The boot's own grace is 4 s: what is under way by then is cut.
+# The boot's own grace is 4 s: what is under way by this time is cut, and has the rest to clear up after itself.
 _GRACE_S: Final = 2
+_CLEAR_UP_S: Final = 1
 # Longer than RunPod's proxy and other clients keep a connection that they want to use again.
 _KEEP_ALIVE_S: Final = 65
 
@@ -37,11 +38,22 @@ def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=_GRACE_S + _CLEAR_UP_S,
     )
     _log.info("listening on port %s", ", ".join(str(s.getsockname()[1]) for s in sockets))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(uvicorn.Server(config), settings, sockets))
+        runner.run(_serve(_Server(config), settings, sockets))
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Waits for what is under way, then cuts it; uvicorn would cancel it, which is no clean end."""
+        asyncio.get_running_loop().call_later(_GRACE_S, self._cut)
+        await super().shutdown(sockets)
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 async def _serve(

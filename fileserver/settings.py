@@ -34,7 +34,7 @@ VARIABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may ask of the server."""
+    """What one client may ask of the server; the times have no variables."""
 
     upload_bytes: int = 20_000_000_000
     job_files: int = 10_000
@@ -42,6 +42,14 @@ class Limits:
     header_bytes: int = 32_000
     connections: int = 512
     upload_floor_bytes_per_s: int = 1_000
+    # The floor is measured over so long, which a lost packet or a phone in a tunnel outlives.
+    upload_window_s: float = 20.0
+    # A request's head comes in one packet or two; who takes longer holds a connection for nothing.
+    head_s: float = 10.0
+    # As nginx's send_timeout: a reader that takes nothing for so long is gone, or has paused its video.
+    stall_s: float = 60.0
+    # An early answer (401, 413) reaches a client that still sends only if we read on for a while.
+    linger_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

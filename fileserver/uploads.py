@@ -30,8 +30,6 @@ _SMALLEST_BATCH_BYTES: Final = 64 * 2**10
 _MOST_CHUNKS: Final = 512
 # A final fsync of 1 GiB costs 0.4 s and more; so often in the background it is hidden.
 _SETTLE_BYTES: Final = 64 * 2**20
-# The floor is measured over so long, which a lost packet or a phone in a tunnel outlives.
-_FLOOR_WINDOW_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +90,10 @@ class Uploads:
         return uploaded
 
     async def _read(self, request: Request, form: UploadForm, file: "_File") -> None:
-        floor = _Floor(self._limits.upload_floor_bytes_per_s)
+        floor = _Floor(self._limits)
         size_bytes = 0
         try:
-            async with asyncio.timeout(_FLOOR_WINDOW_S) as timeout:
+            async with asyncio.timeout(self._limits.upload_window_s) as timeout:
                 floor.begin(timeout)
                 more = True
                 while more:
@@ -159,7 +157,7 @@ class _File:
 
         def store() -> Uploaded:
             part.write(chunks)
-            counts.add(job)
+            counts.add(job, sub_dir, name)
             return Uploaded(part.publish(job, sub_dir, name), job, sub_dir, name, part.size_bytes)
 
         self._begun = True
@@ -197,9 +195,10 @@ def _heard(future: asyncio.Future[None]) -> None:
 class _Floor:
     """Ends an upload whose client sends less than so many bytes a second; our own disk's time is not counted."""
 
-    def __init__(self, bytes_per_s: int) -> None:
-        self.bytes_per_s = bytes_per_s
-        self._due_bytes = int(bytes_per_s * _FLOOR_WINDOW_S)
+    def __init__(self, limits: Limits) -> None:
+        self.bytes_per_s = limits.upload_floor_bytes_per_s
+        self._window_s = limits.upload_window_s
+        self._due_bytes = int(self.bytes_per_s * self._window_s)
         self._left_bytes = self._due_bytes
         self._timeout: asyncio.Timeout | None = None
 
@@ -212,7 +211,7 @@ class _Floor:
         self._left_bytes -= size_bytes
         if self._left_bytes <= 0 and self._timeout is not None:
             self._left_bytes = self._due_bytes
-            self._timeout.reschedule(asyncio.get_running_loop().time() + _FLOOR_WINDOW_S)
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._window_s)
 
     async def pause(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Awaits ``wait`` off the clock."""

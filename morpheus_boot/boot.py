@@ -2,13 +2,14 @@
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from morpheus_boot import __version__
-from morpheus_boot.cache import Action, CachedModel, Plan, Step, hash_pending, preload
+from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
 from morpheus_boot.comfyui.api import ComfyUIApi
 from morpheus_boot.comfyui.command import comfyui_command
 from morpheus_boot.comfyui.environment import comfyui_environment
@@ -31,7 +32,7 @@ from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.services import COMFYUI, FILE_SERVER, file_server
+from morpheus_boot.run.services import COMFYUI, FILE_SERVER, file_server, wait_until_it_listens
 from morpheus_boot.run.supervisor import Hold, Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
@@ -48,6 +49,9 @@ from morpheus_boot.volume import Volume, size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 _COMFYUI_DEADLINE_S: Final = 900.0
+_FILE_SERVER_DEADLINE_S: Final = 120.0
+# ComfyUI and its nodes colour their lines for a terminal.
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Boot:
@@ -58,6 +62,7 @@ class Boot:
         self._settings = invocation.settings
         self._began = time.monotonic()
         self._board = _open_board(invocation.settings, invocation.redact)
+        self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
         self._supervisor = Supervisor(on_line=_log_line, on_service=self._board.put_service)
 
@@ -84,7 +89,7 @@ class Boot:
         self._start_file_server(deployment.volume)
         with phase("plan"):
             required, optional = self._plan(deployment)
-            announce(self._invocation, deployment)
+            self._heart = announce(self._invocation, deployment)
         with phase("fill"):
             cached = self._fill(required, deployment)
         with phase("link"):
@@ -92,7 +97,8 @@ class Boot:
         with phase("start ComfyUI"):
             self._start_comfyui(comfyui, deployment)
             self._preload(cached)
-            self._wait_until_ready(cached)
+            self._wait_for_comfyui(cached)
+            self._wait_for_file_server()
         board.set_readiness(Readiness.READY)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
         cached += self._fill_optional(optional, comfyui, deployment)
@@ -102,13 +108,18 @@ class Boot:
         with self._board.phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
         self._start_file_server(deployment.volume)
+        self._wait_for_file_server()
         self._board.set_readiness(Readiness.READY)
 
     def _supervise(self, story: Callable[[], None]) -> None:
         hold = Hold(self._settings.hold_s, self._file_server(None))
-        self._supervisor.run(
-            story, hold=hold if hold.seconds else None, on_failure=self._on_failure
-        )
+        try:
+            self._supervisor.run(
+                story, hold=hold if hold.seconds else None, on_failure=self._on_failure
+            )
+        finally:
+            if self._heart is not None:
+                self._heart.end()
         self._board.set_readiness(Readiness.STOPPED)
 
     def _on_failure(self, error: BaseException) -> None:
@@ -122,7 +133,14 @@ class Boot:
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
         _LOG.info("volume %s (%s)", volume.root, size_text(volume.size_bytes))
         require_free(self._settings.fileserver_port, "the file server")
+        if self._settings.morpheus_token is None:
+            _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
         self._supervisor.start(self._file_server(volume))
+
+    def _wait_for_file_server(self) -> None:
+        stopping = self._supervisor.stopping
+        wait_until_it_listens(self._file_server(None), _FILE_SERVER_DEADLINE_S, stopping)
+        self._supervisor.raise_if_stopping()
 
     def _plan(self, deployment: Deployment) -> tuple[Plan, Plan]:
         """The plans for the models that the boot waits for, and for those it does not."""
@@ -182,15 +200,17 @@ class Boot:
             target=preload, args=(files, self._supervisor.stopping), name="preload", daemon=True
         ).start()
 
-    def _wait_until_ready(self, cached: Iterable[CachedModel]) -> None:
+    def _wait_for_comfyui(self, cached: Iterable[CachedModel]) -> None:
         api = ComfyUIApi(self._settings.comfyui_port)
         api.wait_until_it_answers(
             deadline_s=_COMFYUI_DEADLINE_S,
             stopping=self._supervisor.stopping,
             last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
         )
+        self._supervisor.raise_if_stopping()
         unlisted = api.unlisted(name for c in cached for name in (c.model.path, *c.model.links))
-        if unlisted and not self._supervisor.stopping.is_set():
+        self._supervisor.raise_if_stopping()
+        if unlisted:
             names = ", ".join(u.name for u in unlisted)
             raise NotSetUp(
                 "ComfyUI",
@@ -288,6 +308,6 @@ def _log_line(service: str, line: str) -> None:
     # The file server logs as we do, and says so in JSON; ComfyUI's lines are only text.
     entry = parse_json_line(line) if service == FILE_SERVER else None
     if entry is None:
-        logger.info("%s", line)
+        logger.info("%s", _COLOURS.sub("", line))
     else:
         logger.log(entry.level, "%s", entry.message)

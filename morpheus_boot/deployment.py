@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.cache import CachedModel, Plan, fill, hub_roots, make_plan
+from morpheus_boot.cache.heartbeat import Heart
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
     leave_manifest,
@@ -84,14 +85,19 @@ def plan_models(deployment: Deployment) -> Plan:
         raise storage_error("volume", volume.root, error) from error
 
 
-def announce(invocation: Invocation, deployment: Deployment) -> None:
-    """Leaves this worker's heartbeat and its manifest on the volume; a read-only volume does without."""
+def announce(invocation: Invocation, deployment: Deployment) -> Heart | None:
+    """Leaves this worker's heartbeat and its manifest on the volume; a read-only volume does without.
+
+    The heart beats until it is ended, which tells the others that this worker fetches nothing any more.
+    """
     layout = deployment.volume.layout
+    heart: Heart | None = None
     try:
-        beat_for(layout, invocation.settings.worker)
+        heart = beat_for(layout, invocation.settings.worker)
         leave_manifest(layout, _manifest_of(invocation, deployment))
     except OSError as error:
         _LOG.warning("volume: this worker can't announce itself (%s)", error.strerror)
+    return heart
 
 
 def fill_models(

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
+SAMPLE_PAGE: Final = "/simple/morpheus-sample/"
 SAMPLE_WHEEL: Final = "morpheus_sample-1.0-py3-none-any.whl"
 
 
@@ -52,7 +53,7 @@ class PackageIndex:
     failures: list[int] = field(default_factory=list)
     """Status codes for the next requests, before anything is served."""
     gate: threading.Event = field(default_factory=threading.Event)
-    """No request is answered before it is set; it is set from the start unless ``hanging`` prepared this."""
+    """The sample's page is not answered before this is set; it is, from the start, unless ``hanging`` cleared it."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Each request's path and Authorization header."""
 
@@ -80,7 +81,8 @@ def package_index(
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             index.asked.append((self.path, self.headers["Authorization"]))
-            index.gate.wait()
+            if self.path == SAMPLE_PAGE:
+                index.gate.wait()
             status = index.failures.pop(0) if index.failures else 200
             content = index.files.get(self.path)
             if status == 200 and content is None:
@@ -124,6 +126,11 @@ def with_sample(pip_wheel: Path) -> Callable[[PackageIndex], None]:
     return prepare
 
 
-def hanging(index: PackageIndex) -> None:
-    """Prepares an index that takes requests and answers none, until its gate is set."""
-    index.gate.clear()
+def hanging(pip_wheel: Path) -> Callable[[PackageIndex], None]:
+    """Prepares such an index that lets an installer wait for the sample, until its gate is set."""
+
+    def prepare(index: PackageIndex) -> None:
+        with_sample(pip_wheel)(index)
+        index.gate.clear()
+
+    return prepare

@@ -288,7 +288,7 @@ def test_the_indexs_password_goes_to_the_index_alone_and_into_no_error(
         url = index.url.replace("://", "://user:pass%20word@")
 
         fetch_pip(url, tmp_path)
-        files.files.clear()
+        index.files.clear()
         with pytest.raises(OriginUnavailable) as caught:
             fetch_pip(url, tmp_path)
 

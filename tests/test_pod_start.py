@@ -15,6 +15,7 @@ import pytest
 
 from morpheus_boot.settings import read_settings
 from tests.package_index import (
+    SAMPLE_PAGE,
     SAMPLE_WHEEL,
     PackageIndex,
     hanging,
@@ -249,12 +250,12 @@ def test_two_starts_at_once_make_one_environment_and_both_use_it(fresh: Host) ->
     ],
 )
 def test_a_stop_while_the_environment_is_made_ends_all_of_it(
-    fresh: Host, arguments: list[str], number: int, code: int
+    fresh: Host, pip_wheel: Path, arguments: list[str], number: int, code: int
 ) -> None:
-    with package_index(hanging) as index:
+    with package_index(hanging(pip_wheel)) as index:
         host = Host(fresh.root, fresh.tools, fresh.local, index)
         process = host.start(*arguments)
-        wait_until(lambda: bool(index.asked), timeout_s=30)
+        wait_until(lambda: SAMPLE_PAGE in index.paths(), timeout_s=30)
         assert host.processes()
 
         process.send_signal(number)
@@ -264,11 +265,11 @@ def test_a_stop_while_the_environment_is_made_ends_all_of_it(
         assert not host.processes()
 
 
-def test_a_build_that_was_killed_is_made_again(fresh: Host) -> None:
-    with package_index(hanging) as index:
+def test_a_build_that_was_killed_is_made_again(fresh: Host, pip_wheel: Path) -> None:
+    with package_index(hanging(pip_wheel)) as index:
         host = Host(fresh.root, fresh.tools, fresh.local, index)
         process = host.start()
-        wait_until(lambda: bool(index.asked), timeout_s=30)
+        wait_until(lambda: SAMPLE_PAGE in index.paths(), timeout_s=30)
         (killed,) = host.local.glob("venv-*")
 
         process.kill()
@@ -356,6 +357,24 @@ def test_uv_brings_a_python_below_the_local_folder_where_there_is_none(tmp_path:
 
     assert functions('find_python "$1"', tmp_path, PATH=tools) == str(base_python())
     assert brought.exists()
+
+
+def test_an_environment_counts_only_whole_with_its_python_and_of_the_same_lock(
+    tmp_path: Path,
+) -> None:
+    lock, whole = tmp_path / "lock", tmp_path / "venv-whole"
+    lock.write_text(sample_lock())
+    for name, text in {"a": None, "b": "another lock", "whole": sample_lock()}.items():
+        (tmp_path / f"venv-{name}" / "bin").mkdir(parents=True)
+        (tmp_path / f"venv-{name}" / "bin" / "python").symlink_to(base_python())
+        if text is not None:
+            (tmp_path / f"venv-{name}" / "lock.txt").write_text(text)
+
+    found = functions('find_environment "$@"', tmp_path, lock)
+    (whole / "bin" / "python").unlink()
+    found_without_python = functions('find_environment "$@" || echo none', tmp_path, lock)
+
+    assert (found, found_without_python) == (str(whole), "none")
 
 
 @pytest.mark.parametrize(

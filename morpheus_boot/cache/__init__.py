@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 
+from morpheus_boot.cache.heartbeat import Heart
 from morpheus_boot.cache.hub_cache import hub_roots
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, make_plan
@@ -14,6 +15,7 @@ __all__ = [
     "Action",
     "CachedModel",
     "FillOptions",
+    "Heart",
     "Plan",
     "Step",
     "fill",

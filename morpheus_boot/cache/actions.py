@@ -15,7 +15,7 @@ from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.fetch import Fetcher
 from morpheus_boot.cache.lock import Claim
 from morpheus_boot.cache.options import FillOptions
-from morpheus_boot.cache.part import Version
+from morpheus_boot.cache.part import Version, drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.resolutions import Resolutions
@@ -89,6 +89,8 @@ class Actions:
             step.found.rename(step.file)
         self._record(model, step.file, version, sha256=model.sha256)
         _LOG.info("%s: taken over, %s", model.path, step.reason)
+        # A worker killed between its publication and its record has left its journal.
+        drop_parts(self.layout, model.path)
         return CachedModel(model, step.file, hash_later=model.sha256 is None)
 
     def _link(self, step: Step) -> CachedModel | None:

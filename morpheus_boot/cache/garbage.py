@@ -10,9 +10,9 @@ from typing import Final
 from morpheus_boot.cache.lock import held_if_free
 from morpheus_boot.cache.manifests import (
     WORKER_KEEPS_S,
+    is_kept,
     kept_paths,
     read_manifests,
-    still_counts,
 )
 from morpheus_boot.cache.part import journal_of
 from morpheus_boot.cache.workers import volume_time
@@ -109,7 +109,7 @@ def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
         if now - path.stat().st_mtime > WORKER_KEEPS_S:
             yield Garbage("worker", path, "no beat for 7 days", path.stat().st_size)
     for manifest in read_manifests(layout):
-        if manifest.worker is not None and not still_counts(layout, manifest, WORKER_KEEPS_S):
+        if manifest.worker is not None and not is_kept(layout, manifest):
             path = layout.manifests / f"{manifest.endpoint}.json"
             yield Garbage("manifest", path, "its worker is gone", path.stat().st_size)
 

@@ -15,16 +15,18 @@ from typing import Final
 from morpheus_boot.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.cache")
+_LAST_BEAT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One beat: who writes it, its counter, and how far the work is."""
+    """One beat: who writes it, its counter, how far the work is, and whether it was the last, in good order."""
 
     worker: str
     counter: int
     done_bytes: int = 0
     size_bytes: int | None = None
+    ended: bool = False
 
 
 def read_beat(path: Path) -> Beat | None:
@@ -58,28 +60,30 @@ class Heart:
         """What the next beats say about the work."""
         self._done_bytes, self._size_bytes = done_bytes, size_bytes
 
-    def stop(self) -> None:
-        """Ends the beats; the file stays, and tells when the last one was."""
+    def end(self) -> None:
+        """Writes a last beat that says so, and stops; waits for a second at most, since the volume may hang."""
         self._stopped.set()
+        self._thread.join(timeout=_LAST_BEAT_S)
 
-    def stop_and_remove(self) -> None:
+    def remove(self) -> None:
         """Ends the beats and removes the file, unless the volume hangs. Raises OSError."""
-        self.stop()
-        self._thread.join(timeout=1.0)
+        self.end()
         if not self._thread.is_alive():
             self._path.unlink(missing_ok=True)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._interval_s):
+        ended = False
+        while not ended:
+            ended = self._stopped.wait(self._interval_s)
             try:
-                self._beat()
+                self._beat(ended=ended)
             except OSError as error:
                 # A full volume must not end a download that has its room already.
                 _LOG.debug("heartbeat %s: %s", self._path.name, error)
 
-    def _beat(self) -> None:
+    def _beat(self, *, ended: bool = False) -> None:
         self._counter += 1
-        beat = Beat(self._worker, self._counter, self._done_bytes, self._size_bytes)
+        beat = Beat(self._worker, self._counter, self._done_bytes, self._size_bytes, ended)
         write_whole(self._path, json.dumps(asdict(beat)).encode(), durable=False)
 
 

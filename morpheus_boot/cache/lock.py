@@ -46,7 +46,7 @@ class Claim:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._heart.stop_and_remove()
+            self._heart.remove()
         finally:
             self._lock.release()
 

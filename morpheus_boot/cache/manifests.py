@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.workers import worker_age_s
+from morpheus_boot.cache.workers import seen_worker
 from morpheus_boot.errors import ManifestError, all_of
 from morpheus_boot.layout import Layout, is_job_id
 from morpheus_boot.manifest import ModelSpec
@@ -15,7 +15,7 @@ from morpheus_boot.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
-WORKER_CONFLICTS_S: Final = 86_400.0
+_WORKER_CONFLICTS_S: Final = 86_400.0
 WORKER_KEEPS_S: Final = 7 * 86_400.0
 
 
@@ -71,7 +71,7 @@ def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
     origins = {m.path: m for m in ours.models}
     mistakes = []
     for other in read_manifests(layout):
-        if other.endpoint == ours.endpoint or not still_counts(layout, other, WORKER_CONFLICTS_S):
+        if other.endpoint == ours.endpoint or not _conflicts(layout, other):
             continue
         for model in other.models:
             own = origins.get(model.path)
@@ -99,7 +99,7 @@ def kept_paths(layout: Layout, forgotten: Collection[str] = ()) -> frozenset[str
     return frozenset(
         model.path
         for manifest in read_manifests(layout)
-        if manifest.endpoint not in forgotten and still_counts(layout, manifest, WORKER_KEEPS_S)
+        if manifest.endpoint not in forgotten and is_kept(layout, manifest)
         for model in manifest.models
     )
 
@@ -110,12 +110,20 @@ def forget(layout: Layout, endpoint: str) -> None:
         (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
 
 
-def still_counts(layout: Layout, manifest: EndpointManifest, for_s: float) -> bool:
-    """Whether a manifest is an endpoint's, or its worker's last beat is younger than ``for_s``. Raises OSError."""
+def _conflicts(layout: Layout, manifest: EndpointManifest) -> bool:
     if manifest.worker is None:
         return True
-    age_s = worker_age_s(layout, manifest.worker)
-    return age_s is not None and age_s < for_s
+    seen = seen_worker(layout, manifest.worker)
+    # A worker that ended in good order fetches nothing any more.
+    return seen is not None and not seen.ended and seen.age_s < _WORKER_CONFLICTS_S
+
+
+def is_kept(layout: Layout, manifest: EndpointManifest) -> bool:
+    """Whether gc keeps what a manifest names: an endpoint's, or a worker's seen within 7 days. Raises OSError."""
+    if manifest.worker is None:
+        return True
+    seen = seen_worker(layout, manifest.worker)
+    return seen is not None and seen.age_s < WORKER_KEEPS_S
 
 
 def _read(path: Path) -> EndpointManifest | None:

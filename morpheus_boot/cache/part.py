@@ -49,9 +49,14 @@ class Part:
         self._done = done
         self._unsynced: list[range] = []
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._journal_fd = os.open(
-            self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
-        )
+        self._journal_fd = -1
+        try:
+            self._journal_fd = os.open(
+                self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+            )
+        except OSError:
+            os.close(self._fd)
+            raise
 
     @property
     def front(self) -> int:
@@ -87,10 +92,11 @@ class Part:
 
     def restart(self) -> None:
         """Forgets all bytes, where the origin won't continue."""
+        # The journal first: killed in between, it must not name bytes that are gone.
+        os.ftruncate(self._journal_fd, 0)
         os.ftruncate(self._fd, 0)
         self._unsynced.clear()
         self._done = ()
-        os.ftruncate(self._journal_fd, 0)
         _begin(self._fd, self._journal_fd, self.version)
 
     def finish(self) -> int:
@@ -137,14 +143,14 @@ def open_part(layout: Layout, model_path: str, version: Version, *, inherits: bo
     Raises OSError; an exhausted quota shows here already, where the part takes its full size.
     """
     layout.parts.mkdir(parents=True, exist_ok=True)
-    found = sorted(_parts_of(layout, model_path), key=lambda f: -_total(f.done))
-    usable = [f for f in found if f.version is not None and version.continues(f.version)]
+    found = sorted(_parts_of(layout, model_path), key=lambda f: -f.journal.done_bytes)
+    usable = [f for f in found if _is_usable(f, version)]
     best = usable[0] if usable else None
-    for other in found:
-        if other is not best:
-            _remove(other.path)
+    drop_parts(layout, model_path, but=best.path if best else None)
     if best is not None and inherits:
-        return Part(best.path, version, best.done)
+        # A line that a kill cut off would swallow the next one.
+        os.truncate(journal_of(best.path), best.journal.whole_bytes)
+        return Part(best.path, version, best.journal.done)
     try:
         part = _begin_part(layout, model_path, version)
         if best is not None:
@@ -156,12 +162,15 @@ def open_part(layout: Layout, model_path: str, version: Version, *, inherits: bo
 
 
 def _begin_part(layout: Layout, model_path: str, version: Version) -> Part:
-    name = f"{model_key(model_path)}.{secrets.token_hex(6)}.part"
-    part = Part(layout.parts / name, version, ())
+    path = layout.parts / f"{model_key(model_path)}.{secrets.token_hex(6)}.part"
+    part: Part | None = None
     try:
+        part = Part(path, version, ())
         part.restart()
     except OSError:
-        part.discard()
+        if part is not None:
+            part.discard()
+        _remove(path)
         raise
     return part
 
@@ -174,43 +183,79 @@ def _begin(fd: int, journal_fd: int, version: Version) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Journal:
+    """What a journal says: a version (None: it can't be read as a journal), the finished ranges.
+
+    ``whole_bytes``: the length of its lines up to one that a kill cut off.
+    """
+
+    version: Version | None = None
+    done: tuple[range, ...] = ()
+    whole_bytes: int = 0
+
+    @property
+    def done_bytes(self) -> int:
+        """The number of finished bytes."""
+        return sum(len(r) for r in self.done)
+
+
+def read_journal(path: Path) -> Journal:
+    """The journal at ``path``, up to a line that a kill cut off. Raises OSError other than not found."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return Journal()
+    version: Version | None = None
+    ranges: list[range] = []
+    whole_bytes = 0
+    for line in lines:
+        try:
+            if version is None:
+                version = Version(**json.loads(line))
+            elif line.endswith(b"\n"):
+                begin, end = json.loads(line)
+                ranges.append(range(begin, end))
+        except (ValueError, TypeError):
+            break
+        if line.endswith(b"\n"):
+            whole_bytes += len(line)
+    return Journal(version, _merged(ranges), whole_bytes) if whole_bytes else Journal()
+
+
+def drop_parts(layout: Layout, model_path: str, *, but: Path | None = None) -> None:
+    """Removes the parts of a model and journals that have lost theirs, ``but`` one. Raises OSError.
+
+    Only for who has the model's claim.
+    """
+    for path in layout.parts.glob(f"{model_key(model_path)}.*"):
+        if but is None or path not in (but, journal_of(but)):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
     path: Path
-    version: Version | None
-    done: tuple[range, ...]
+    journal: Journal
 
 
 def _parts_of(layout: Layout, model_path: str) -> Iterator[_Found]:
     for path in layout.parts.glob(f"{model_key(model_path)}.*.part"):
-        version, done = read_journal(journal_of(path))
-        yield _Found(path, version, done)
+        yield _Found(path, read_journal(journal_of(path)))
 
 
-def read_journal(path: Path) -> tuple[Version | None, tuple[range, ...]]:
-    """A journal's version and finished ranges; a line that was cut off by a kill ends it. Raises OSError."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return None, ()
-    try:
-        version = Version(**json.loads(lines[0]))
-    except (ValueError, TypeError, IndexError):
-        return None, ()
-    ranges = []
-    for line in lines[1:]:
-        try:
-            begin, end = json.loads(line)
-            ranges.append(range(begin, end))
-        except (ValueError, TypeError):
-            break
-    return version, _merged(ranges)
+def _is_usable(found: _Found, version: Version) -> bool:
+    journal = found.journal
+    if journal.version is None or not version.continues(journal.version):
+        return False
+    # A part that is shorter than its journal says was cut behind our back.
+    return not journal.done or found.path.stat().st_size >= journal.done[-1].stop
 
 
 def _copy(source: _Found, part: Part) -> None:
     buffer = memoryview(bytearray(_COPY_BYTES))
     fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for done in source.done:
+        for done in source.journal.done:
             at = done.start
             while at < done.stop:
                 count = os.preadv(fd, [buffer[: min(_COPY_BYTES, done.stop - at)]], at)
@@ -246,7 +291,3 @@ def _merged(ranges: list[range]) -> tuple[range, ...]:
 
 def _front(done: tuple[range, ...]) -> int:
     return done[0].stop if done and done[0].start == 0 else 0
-
-
-def _total(done: tuple[range, ...]) -> int:
-    return sum(len(r) for r in done)

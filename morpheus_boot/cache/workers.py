@@ -3,13 +3,12 @@
 import errno
 import secrets
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.heartbeat import Heart
+from morpheus_boot.cache.heartbeat import Heart, read_beat
 from morpheus_boot.layout import Layout
 
 BEAT_S: Final = 15.0
@@ -17,10 +16,11 @@ BEAT_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class SeenWorker:
-    """One worker, and the seconds since its last beat by the volume's own clock."""
+    """One worker: seconds since its last beat by the volume's own clock, and whether it ended in good order."""
 
     worker: str
     age_s: float
+    ended: bool
 
 
 def beat_for(layout: Layout, worker: str) -> Heart:
@@ -28,20 +28,16 @@ def beat_for(layout: Layout, worker: str) -> Heart:
     return Heart(_path(layout, worker), worker, BEAT_S)
 
 
-def seen_workers(layout: Layout) -> Iterator[SeenWorker]:
+def seen_workers(layout: Layout) -> tuple[SeenWorker, ...]:
     """All workers with a heartbeat on the volume. Raises OSError."""
-    paths = sorted(layout.workers.glob("*.json"))
-    now = volume_time(layout) if paths else 0.0
-    for path in paths:
-        age_s = _age_s(path, now)
-        if age_s is not None:
-            yield SeenWorker(path.stem, age_s)
+    names = [path.stem for path in sorted(layout.workers.glob("*.json"))]
+    now = volume_time(layout) if names else 0.0
+    return tuple(seen for name in names if (seen := _seen(layout, name, now)) is not None)
 
 
-def worker_age_s(layout: Layout, worker: str) -> float | None:
-    """Seconds since a worker's last beat by the volume's own clock; None: it has none. Raises OSError."""
-    path = _path(layout, worker)
-    return _age_s(path, volume_time(layout)) if path.exists() else None
+def seen_worker(layout: Layout, worker: str) -> SeenWorker | None:
+    """One worker; None where it has left no heartbeat. Raises OSError."""
+    return _seen(layout, worker, volume_time(layout)) if _path(layout, worker).exists() else None
 
 
 def volume_time(layout: Layout) -> float:
@@ -67,8 +63,11 @@ def _path(layout: Layout, worker: str) -> Path:
     return layout.workers / f"{worker}.json"
 
 
-def _age_s(path: Path, now: float) -> float | None:
+def _seen(layout: Layout, worker: str, now: float) -> SeenWorker | None:
+    path = _path(layout, worker)
     try:
-        return max(0.0, now - path.stat().st_mtime)
+        age_s = max(0.0, now - path.stat().st_mtime)
+        beat = read_beat(path)
     except FileNotFoundError:
         return None
+    return SeenWorker(worker, age_s, ended=beat is not None and beat.ended)

@@ -23,8 +23,12 @@ def run(invocation: Invocation) -> None:
     """Fills, and returns when all models are there. Raises MorpheusError, Interrupted."""
     deployment = read_deployment(invocation)
     make_volume_folder(deployment.volume)
-    announce(invocation, deployment)
-    run_to_end(lambda stopping: _fill(invocation, deployment, stopping))
+    heart = announce(invocation, deployment)
+    try:
+        run_to_end(lambda stopping: _fill(invocation, deployment, stopping))
+    finally:
+        if heart is not None:
+            heart.end()
     _LOG.info("all %d models are there", len(deployment.manifest.models))
 
 

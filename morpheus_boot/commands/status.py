@@ -67,7 +67,7 @@ def _look(invocation: Invocation, deployment: Deployment) -> Status:
     return Status(
         str(volume.root),
         tuple(models),
-        tuple(seen_workers(volume.layout)),
+        seen_workers(volume.layout),
         boot if boot and _runs(boot.pid) else None,
     )
 
@@ -99,8 +99,9 @@ def _print_text(status: Status) -> None:
             f"  {model.state:<8} {model.path:<{width}} {size_text(model.size_bytes):>16}  {detail}"
         )
     for worker in status.workers:
-        silent = "  silent" if worker.age_s > 3 * BEAT_S else ""
-        print(f"worker {worker.worker}: last beat {worker.age_s:.0f} s ago{silent}")
+        silent = "silent" if worker.age_s > 3 * BEAT_S else "alive"
+        how = "ended" if worker.ended else silent
+        print(f"worker {worker.worker}: {how}, last beat {worker.age_s:.0f} s ago")
     if status.boot is None:
         print("no boot runs in this container")
         return

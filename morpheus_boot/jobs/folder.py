@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.names import MAX_DEPTH, JobId, OutputPath
+from morpheus_boot.jobs.names import MAX_DEPTH, FileName, JobId, OutputPath, SubDir
 from morpheus_boot.layout import Layout
 
 # O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
@@ -139,6 +139,18 @@ def touch_input(layout: Layout, parts: Sequence[str]) -> None:
 def count_inputs(layout: Layout, job: JobId) -> int:
     """How many files ``job``'s input/ holds. Raises StorageFailed."""
     return len(_listed(layout, job, "input"))
+
+
+def has_input(layout: Layout, job: JobId, sub_dir: SubDir, name: FileName) -> bool:
+    """Whether ``job``'s input/ holds something of that name. Raises StorageFailed."""
+    way = ("jobs", job.text, "input", *sub_dir.parts, name.text)
+    try:
+        os.close(open_below(layout, way, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise storage_error(str(job), layout.jobs / job.text, error) from error
+    return True
 
 
 def count_jobs(layout: Layout) -> int:

@@ -4,6 +4,7 @@ Parts lie in ``.morpheus/uploads/``, so that a job's folders hold whole files al
 holds an flock on it; a part whose lock is free was left by a process that died, and may go.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -86,6 +87,8 @@ class UploadPart:
             try:
                 self._open()
                 os.fsync(self._fd)
+                # MooseFS may say only at close that the quota is used up; this one keeps the lock.
+                os.close(os.dup(self._fd))
                 self._move(("jobs", job.text, "input", *sub_dir.parts), name.text)
                 self._close()
             except (IsADirectoryError, NotADirectoryError) as error:
@@ -174,8 +177,9 @@ class UploadPart:
             self._over = True
             fd, self._fd = self._fd, -1
             os.close(self._folder)
-            # MooseFS may say only here that the quota is used up.
-            os.close(fd)
+            # What it may say was heard before publishing, or is about a file that is gone.
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _failed(self, error: OSError) -> MorpheusError:
         return storage_error("upload", self._layout.root.joinpath(*_PARTS), error)

@@ -60,11 +60,12 @@ def read_document(name: str, text: str, environ: Mapping[str, str]) -> Document:
 
 def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> ManifestError:
     begin, end = error.context_mark, error.problem_mark or error.context_mark
-    line = end.line + 1 if end else 1
-    context = (
-        f", {error.context} of line {begin.line + 1}" if begin and begin.line + 1 != line else ""
-    )
-    written = (text + "\n").split("\n")[line - 1]
+    lines = text.split("\n")
+    # libyaml puts what is missing at the end into a line after the last.
+    line = min(end.line + 1, len(lines)) if end else 1
+    begun = begin.line + 1 if begin else line
+    context = f", {error.context} of line {begun}" if begun < line else ""
+    written = lines[line - 1]
     if "\t" in written[: len(written) - len(written.lstrip())]:
         mend = "indent with spaces, not with tabs"
     elif "${" in written:
@@ -178,4 +179,5 @@ class _Builder:
 
 
 def _line(event: Event) -> int:
-    return int(event.start_mark.line) + 1
+    # The stubs allow events without marks; neither parser makes any.
+    return event.start_mark.line + 1 if event.start_mark else 1

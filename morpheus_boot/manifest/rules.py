@@ -99,7 +99,7 @@ def wrong_git(text: str) -> str | None:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return "has no valid host and port"
-    if scheme != "file" and not re.match(r"[A-Za-z0-9\[]", host):
+    if scheme != "file" and not re.match(r"[A-Za-z0-9:]", host):
         return "has no valid host"
     return None if parts.path.strip("/") else "names no repository"
 

@@ -81,5 +81,5 @@ def _command(pid: int) -> str:
         words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return "ended meanwhile"
-    text = b" ".join(words).decode(errors="replace").strip()
+    text = " ".join(b" ".join(words).decode(errors="replace").split())
     return text if len(text) <= _COMMAND_CHARS else f"{text[:_COMMAND_CHARS]}..."

@@ -103,16 +103,18 @@ class Process:
         if now < self._kill_at or self._killed_at < math.inf:
             return False
         self._killed_at = now
-        self.kill()
+        self._send(signal.SIGKILL)
         return True
 
     def is_stuck(self, now: float) -> bool:
         """Whether even KILL did not end it in time."""
         return now - self._killed_at >= _SETTLE_S
 
-    def kill(self) -> None:
-        """KILL to the group, at once."""
+    def end(self) -> None:
+        """KILL to the group, at once, and reaps: the last resort."""
         self._send(signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_SETTLE_S)
 
     def _send(self, signum: int) -> None:
         # Another user's process in the group can't be reached; all others are.

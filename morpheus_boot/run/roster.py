@@ -101,10 +101,10 @@ class Roster:
                 if not done.done():
                     done.set_result(None)
 
-    def kill_all(self) -> None:
-        """KILL to every group, at once and without a word."""
+    def end_all(self) -> None:
+        """KILL to every group, at once and without a word: where the supervisor itself has failed."""
         for process in self._processes.values():
-            process.kill()
+            process.end()
 
     def _leave_behind(self, process: Process) -> None:
         cause = f"pid {process.pid} does not end, not even by SIGKILL: it hangs in the kernel"

@@ -1,13 +1,20 @@
-"""The file server's command line and environment; ComfyUI's are comfyui/'s."""
+"""The file server's command line, environment and first answer; ComfyUI's are comfyui/'s."""
 
+import socket
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from typing import Final
+
+from morpheus_boot.errors import WaitedTooLong
 from morpheus_boot.run.process import ServiceSpec
 
-FILE_SERVER = "fileserver"
-COMFYUI = "comfyui"
+FILE_SERVER: Final = "fileserver"
+COMFYUI: Final = "comfyui"
+_POLL_S: Final = 0.05
 
 
 def file_server(
@@ -43,3 +50,24 @@ def file_server(
         cwd=local_dir,
         port=port,
     )
+
+
+def wait_until_it_listens(
+    service: ServiceSpec, deadline_s: float, stopping: threading.Event
+) -> None:
+    """Returns once the service's port takes connections, or ``stopping`` is set.
+
+    Raises WaitedTooLong after ``deadline_s``.
+    """
+    until = time.monotonic() + deadline_s
+    while not _listens(service.port):
+        if time.monotonic() >= until:
+            cause = f"it did not listen on port {service.port} within {deadline_s:.0f} s"
+            raise WaitedTooLong(service.name, cause, "look at its lines in the log")
+        if stopping.wait(_POLL_S):
+            return
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

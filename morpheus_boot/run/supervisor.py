@@ -118,7 +118,7 @@ class Supervisor:
                 course = self._loop(course, on_failure)
             finally:
                 # Where the loop itself failed (a full local disk, a bug) the services must not outlive it.
-                self._roster.kill_all()
+                self._roster.end_all()
         if course.error is not None:
             raise course.error
         return course.signum

@@ -22,7 +22,9 @@ from morpheus_boot.smoke.target import Target, choose_target, remove_links
 
 _log = logging.getLogger("morpheus.smoke")
 
-_WANTED_SIZE: Final = (96, 64)
+# Neither the upload's size nor twice that, which the upscaler makes of it.
+_UPLOADED_SIZE: Final = (48, 32)
+_WANTED_SIZE: Final = (80, 60)
 _REPORT: Final = "report this with the log"
 
 
@@ -148,7 +150,7 @@ class _Chain:
     def _run_job(self, client: Client) -> None:
         job = f"smoke-{secrets.token_hex(4)}"
         with self._steps.step("upload"):
-            comfy_path = client.upload(job, "morpheus.png", gradient(48, 32))
+            comfy_path = client.upload(job, "morpheus.png", gradient(*_UPLOADED_SIZE))
         with self._steps.step("job", "upscaled by a model from the cache, scaled, saved"):
             saved = client.run(_graph(comfy_path, f"{job}/output/smoke"))
         with self._steps.step("download", f"a PNG of {_WANTED_SIZE[0]} x {_WANTED_SIZE[1]}"):

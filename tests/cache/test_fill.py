@@ -229,7 +229,7 @@ def test_a_directory_in_the_way_is_named_and_left(worker: Worker, origin: Origin
     url = origin.serve("/a.safetensors", WEIGHTS)
     worker.layout.model(PATH).mkdir(parents=True)
 
-    with pytest.raises(StorageFailed, match="move .* away"):
+    with pytest.raises(StorageFailed, match=r"move .* away"):
         worker.fill(model(PATH, url))
 
     assert worker.layout.model(PATH).is_dir()

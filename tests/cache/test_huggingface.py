@@ -66,7 +66,7 @@ def test_a_gated_repository_without_access_says_how_to_get_it(
 ) -> None:
     hub.add(SOURCE.repo, SOURCE.file, WEIGHTS, access=Access.GATED)
 
-    with pytest.raises(OriginDenied, match="gated.*accept its terms.*HF_TOKEN"):
+    with pytest.raises(OriginDenied, match=r"gated.*accept its terms.*HF_TOKEN"):
         worker.with_hub(hub.url, token).fill(WANTED)
 
 

@@ -79,7 +79,10 @@ class Worker:
             report=self.states.append,
         )
 
-    def with_hub(self, endpoint: str, token: str | None = None, **changes: object) -> "Worker":
+    def with_hub(
+        self, endpoint: str, token: str | None = None, hub_roots: tuple[Path, ...] = ()
+    ) -> "Worker":
         """The same worker, to whom ``endpoint`` is Hugging Face."""
         credentials = Credentials(Secret(token) if token else None, endpoint)
-        return replace(self, options=replace(self.options, credentials=credentials, **changes))
+        options = replace(self.options, credentials=credentials, hub_roots=hub_roots)
+        return replace(self, options=options)

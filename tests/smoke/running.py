@@ -3,8 +3,7 @@
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import requests
 
 from morpheus_boot.smoke.inner import free_ports
+from tests.wait import wait_until
 
 SOURCE = Path(__file__).parents[2] / "morpheus_boot" / "smoke" / "stand-in"
 _LIMIT_S = 20.0
@@ -46,15 +46,10 @@ class StandIn:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["prompt_id"])
 
-    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _LIMIT_S
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {_LIMIT_S} s until {what}"
-
     def outcome(self, prompt_id: str) -> dict[str, Any]:
         """Waits until the prompt has ended; its entry in the history."""
         path = f"/history/{prompt_id}"
-        self.wait_until(lambda: bool(self.get(path)), f"{prompt_id} has ended")
+        wait_until(lambda: bool(self.get(path)), _LIMIT_S)
         entry: dict[str, Any] = self.get(path)[prompt_id]
         return entry
 
@@ -94,14 +89,15 @@ def running(folder: Path, *more: str) -> Iterator[StandIn]:
     with subprocess.Popen(command(folder, port, *more)) as process:
         try:
             stand_in = StandIn(folder, port, process)
-            stand_in.wait_until(lambda: _answers(stand_in), "the stand-in answers")
+            wait_until(lambda: _answers(stand_in), _LIMIT_S)
             yield stand_in
         finally:
             process.kill()
 
 
 def _answers(stand_in: StandIn) -> bool:
-    assert stand_in.process.poll() is None, "the stand-in ended at its start"
+    if stand_in.process.poll() is not None:
+        raise RuntimeError(f"the stand-in ended at its start with {stand_in.process.returncode}")
     try:
         requests.get(stand_in.url, timeout=10)
     except requests.ConnectionError:

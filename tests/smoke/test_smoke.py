@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.smoke.inner import free_ports
 from tests.smoke.running import prepare
 from tests.wait import wait_until
 
@@ -76,20 +77,22 @@ def _as_real(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 def test_smoke_passes_in_a_container_whose_own_variables_would_not_let_it(workplace: Path) -> None:
+    ports = [str(port) for port in free_ports(2)]
     variables = {
         "RUNPOD_POD_ID": "a-pod-without-a-volume",
         "RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1:9/job",
-        "PORT": "1",
-        "PORT_HEALTH": "1",
+        "PORT": ports[0],
+        "PORT_HEALTH": ports[1],
         "MORPHEUS_TOKEN": "sesame",
         "MORPHEUS_JOB_TTL_HOURS": "1",
         "HTTP_PROXY": "http://127.0.0.1:9",
         "COMFYUI_ARGS": "--unknown-to-the-stand-in",
     }
 
-    code, out, _ = _smoke(workplace, variables=variables)
+    code, out, lines = _smoke(workplace, variables=variables)
 
     assert code == 0
+    assert not [line for line in lines for port in ports if port in line]
     heading, *rows, verdict = out.splitlines()
     assert heading.split() == ["step", "seconds"]
     assert [re.split(r",|  ", row)[0] for row in rows] == _STEPS
@@ -138,7 +141,7 @@ def test_a_picture_of_the_wrong_size_fails_the_download(tmp_path: Path, workplac
 
     assert code == 70
     assert "smoke: download:" in lines[-1]
-    assert "instead of a PNG of (96, 64)" in lines[-1]
+    assert "instead of a PNG of (80, 60)" in lines[-1]
     _assert_nothing_is_left(workplace)
 
 
@@ -154,7 +157,8 @@ def test_sigterm_ends_smoke_with_everything_it_started(workplace: Path) -> None:
     with _start(workplace) as process:
         wait_until(lambda: any("main.py" in line for line in _processes_that_know(workplace)))
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        out, err = process.communicate(timeout=30)
 
-    assert process.returncode == 143
+    assert (process.returncode, out) == (143, "")
+    assert "upload" not in err
     _assert_nothing_is_left(workplace)

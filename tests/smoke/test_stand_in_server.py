@@ -10,6 +10,7 @@ from morpheus_boot.smoke.picture import gradient
 from tests.smoke import graphs
 from tests.smoke.conftest import CHECKPOINT, UPSCALER
 from tests.smoke.running import StandIn
+from tests.wait import wait_until
 
 _LONG = 10_000  # steps: more than any test waits for
 
@@ -71,7 +72,7 @@ def test_an_interrupt_ends_the_running_prompt(stand_in: StandIn) -> None:
 
 def test_an_interrupt_that_names_another_prompt_changes_nothing(stand_in: StandIn) -> None:
     running = stand_in.submit(graphs.sampled(CHECKPOINT, seed=12, steps=50))
-    stand_in.wait_until(lambda: bool(stand_in.get("/queue")["queue_running"]), "the prompt runs")
+    wait_until(lambda: bool(stand_in.get("/queue")["queue_running"]))
 
     stand_in.post("/interrupt", {"prompt_id": "another"})
 
@@ -96,7 +97,7 @@ def test_one_waiting_prompt_can_be_deleted(stand_in: StandIn) -> None:
 def _start_long(stand_in: StandIn) -> str:
     """A prompt that runs until it is interrupted."""
     prompt_id = stand_in.submit(graphs.sampled(CHECKPOINT, steps=_LONG))
-    stand_in.wait_until(lambda: bool(stand_in.get("/queue")["queue_running"]), "the prompt runs")
+    wait_until(lambda: bool(stand_in.get("/queue")["queue_running"]))
     return prompt_id
 
 

@@ -4,12 +4,13 @@ ignore-term       goes on after SIGTERM
 grandchild        has a child in its own group that ignores SIGTERM and holds its output open
 escaped           has such a child in another session
 exit=N            ends by itself with N, after a few last words
-open=PATH         opens a file at the start, before it is ready
+look=PATH         looks at a file at the start, before it is ready
 """
 
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 
@@ -26,9 +27,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, on_signal)
     if "grandchild" in words or "escaped" in words:
         grandchild(own_session="escaped" in words)
-    if "open" in ends:
-        say("opening")
-        os.stat(ends["open"])
+    if "look" in ends:
+        say("looking")
+        Path(ends["look"]).stat()
     say("ready")
     if "exit" in ends:
         say("one thing went wrong")

@@ -1,6 +1,7 @@
 """After giving up, one service stays up so that the cause can be seen."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -8,10 +9,9 @@ import pytest
 
 from morpheus_boot.errors import NotSetUp, ServiceFailed
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.supervisor import Hold
+from morpheus_boot.run.supervisor import Hold, ShuttingDown
 from morpheus_boot.state import ServiceStage
 from tests.supervision.watched import Watched, child, runs, signal_us
-from tests.wait import wait_until
 
 FULL = NotSetUp("volume", "it is full of eels", "drain it")
 
@@ -69,7 +69,7 @@ def test_the_failure_is_told_before_the_hold_begins() -> None:
         watched.supervisor.run(
             fail,
             hold=Hold(0.1, child("files")),
-            on_failure=lambda error: up_at_failure.append(len(watched.states)),
+            on_failure=lambda _error: up_at_failure.append(len(watched.states)),
         )
 
     assert up_at_failure == [0]
@@ -77,9 +77,12 @@ def test_the_failure_is_told_before_the_hold_begins() -> None:
 
 def test_a_service_that_died_is_started_again_for_the_hold_once_its_remains_are_gone() -> None:
     watched = Watched(grace_s=0.2)
-    watched.on_line["files"] = lambda: (
-        watched.said("files").count("ready") == 2 and signal_us(signal.SIGTERM)
-    )
+
+    def on_line() -> None:
+        if watched.said("files").count("ready") == 2:
+            signal_us(signal.SIGTERM)
+
+    watched.on_line["files"] = on_line
 
     def story() -> None:
         watched.supervisor.start(child("files", "grandchild", "exit=5"))
@@ -107,19 +110,19 @@ def test_a_hold_with_nothing_to_show_ends_at_once_with_the_first_error(
 
 def test_nothing_is_started_by_the_story_in_a_hold() -> None:
     watched = Watched()
-    outcome: list[BaseException] = []
+    refused = threading.Event()
 
     def story() -> None:
         watched.supervisor.start(child("comfyui", "exit=7"))
         watched.supervisor.stopping.wait()
         try:
             watched.supervisor.start(child("another"))
-        except Exception as error:
-            outcome.append(error)
+        except ShuttingDown:
+            refused.set()
             signal_us(signal.SIGTERM)
 
     with pytest.raises(ServiceFailed, match="exit code 7"):
         watched.supervisor.run(story, hold=Hold(1000, child("files")))
 
-    wait_until(lambda: bool(outcome))
+    assert refused.wait(10)
     assert watched.stages("another") == []

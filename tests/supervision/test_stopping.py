@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,24 +27,49 @@ def left_behind() -> Iterator[list[int]]:
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture
+def supervise() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts a supervisor in a process of its own; what is left of it at the end is killed."""
+    with ExitStack() as stack:
+
+        def start(program: str, *arguments: str) -> "subprocess.Popen[str]":
+            command = [sys.executable, "-c", program, *arguments]
+            folder = Path(__file__).parents[2]
+            supervisor = stack.enter_context(
+                subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+            )
+            stack.callback(supervisor.kill)
+            return supervisor
+
+        yield start
+
+
+def first_line(supervisor: "subprocess.Popen[str]") -> str:
+    assert supervisor.stdout is not None
+    return supervisor.stdout.readline().strip()
+
+
 def test_the_grace_of_all_begins_with_the_stop_request() -> None:
     watched = Watched(grace_s=0.5)
-    requested_at: list[float] = []
+    times: list[float] = []
+    for name in ("one", "two"):
+        watched.on_ended[name] = lambda: times.append(time.monotonic())
 
     def story() -> None:
-        for name in ("one", "two", "three"):
+        for name in ("one", "two"):
             watched.start(name, "ignore-term")
         watched.start("polite")
-        requested_at.append(time.monotonic())
+        times.append(time.monotonic())
         signal_us(signal.SIGTERM)
 
     watched.supervisor.run(story)
 
-    assert 0.5 <= time.monotonic() - requested_at[0] < 1.2
-    assert watched.said("three") == ["ready", "SIGTERM"]
+    requested_at, first_at, second_at = times
+    assert first_at - requested_at >= 0.5
+    assert second_at - first_at < 0.4
+    assert watched.said("two") == ["ready", "SIGTERM"]
     details = {state.name: state.detail for state in watched.states}
-    assert details["polite"] == "exit code 0"
-    assert details["one"] == details["two"] == details["three"] == "killed by SIGKILL"
+    assert details == {"one": "killed by SIGKILL", "two": "killed by SIGKILL", "polite": "exit code 0"}
 
 
 def test_a_second_sigterm_does_not_break_a_stop() -> None:
@@ -88,7 +114,7 @@ def test_a_grandchild_goes_too_though_it_ignores_sigterm_and_its_parent_went_in_
     assert watched.states[-1].detail == "exit code 0"
 
 
-def test_what_a_dead_service_leaves_in_its_group_is_gone_before_it_starts_again() -> None:
+def test_a_stop_by_the_story_waits_for_grandchildren_too() -> None:
     watched = Watched(grace_s=0.3)
 
     def story() -> None:
@@ -114,14 +140,16 @@ def test_a_grandchild_elsewhere_that_holds_the_output_open_hangs_nothing(
     assert watched.said("one")[-1] == "SIGTERM"
 
 
+# subprocess complains of a child that nobody waits for, which is what is left behind here.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 def test_a_service_that_hangs_in_the_kernel_is_left_behind_and_named(tmp_path: Path) -> None:
     watched = Watched(grace_s=0.2)
     refused: list[WaitedTooLong] = []
 
     def story() -> None:
-        watched.supervisor.start(child("one", f"open={tmp_path}/model"))
-        watched.wait_for("one", "opening")
+        watched.supervisor.start(child("one", f"look={tmp_path}/model"))
+        watched.wait_for("one", "looking")
         wait_until(volume.holds_someone)
         with pytest.raises(WaitedTooLong) as raised:
             watched.supervisor.stop("one")
@@ -139,32 +167,40 @@ def test_a_service_that_hangs_in_the_kernel_is_left_behind_and_named(tmp_path: P
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
-def test_a_story_that_hangs_in_the_kernel_delays_no_signal(tmp_path: Path) -> None:
-    watched = Watched()
-
-    def story() -> None:
-        watched.start("one")
-        (tmp_path / "model").stat()
-
+def test_a_story_that_hangs_in_the_kernel_delays_no_signal(
+    supervise: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    program = (
+        "import os, sys\n"
+        "from tests.supervision.watched import Watched\n"
+        "watched = Watched()\n"
+        "def story():\n"
+        "    watched.start('one')\n"
+        "    os.stat(sys.argv[1])\n"
+        "print(watched.supervisor.run(story), flush=True)\n"
+    )
     with hung_volume(tmp_path) as volume:
-        volume.call_once_held(lambda: signal_us(signal.SIGTERM))
-        assert watched.supervisor.run(story) == signal.SIGTERM
+        supervisor = supervise(program, f"{tmp_path}/model")
+        wait_until(volume.holds_someone)
+
+        supervisor.terminate()
+
+        assert first_line(supervisor) == str(int(signal.SIGTERM))
 
 
-def test_services_die_with_a_supervisor_that_is_killed() -> None:
+def test_services_die_with_a_supervisor_that_is_killed(
+    supervise: Callable[..., "subprocess.Popen[str]"],
+) -> None:
     program = (
         "from tests.supervision.watched import Watched\n"
         "watched = Watched()\n"
         "watched.supervisor.run(lambda: print(watched.start('one'), flush=True))\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    ) as supervisor:
-        assert supervisor.stdout is not None
-        pid = int(supervisor.stdout.readline())
-        assert runs(pid)
+    supervisor = supervise(program)
+    pid = int(first_line(supervisor))
+    assert runs(pid)
 
-        supervisor.kill()
+    supervisor.kill()
 
     wait_until(lambda: not runs(pid))
 
@@ -185,8 +221,4 @@ def test_when_the_supervisor_itself_fails_its_services_go() -> None:
     with pytest.raises(OSError, match="No space left"):
         watched.supervisor.run(story)
 
-    pid = watched.states[0].pid
-    assert pid is not None
-    wait_until(lambda: not runs(pid))
-    os.waitpid(pid, 0)
-    os.waitpid(watched.states[1].pid or 0, 0)
+    assert not any(runs(state.pid or 0) for state in watched.states)

@@ -18,7 +18,7 @@ from tests.wait import wait_until
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_every_service_in_order(signum: signal.Signals) -> None:
     watched = Watched()
-    pids = []
+    pids: list[int] = []
 
     def story() -> None:
         pids.extend(watched.start(name) for name in ("one", "two"))
@@ -72,7 +72,7 @@ def test_the_storys_error_stops_the_services_and_comes_out() -> None:
 
     with pytest.raises(NotSetUp) as raised:
         watched.supervisor.run(
-            story, on_failure=lambda error: stages_at_failure.extend(watched.stages("one"))
+            story, on_failure=lambda _error: stages_at_failure.extend(watched.stages("one"))
         )
 
     assert raised.value is full

@@ -127,8 +127,10 @@ def test_a_signature_expires(hub: HubStandIn) -> None:
     assert ask(fresh).status == 403
 
 
-def test_storage_refuses_a_token_and_a_forged_signature(hub: HubStandIn) -> None:
-    hub.add("org/name", "m.safetensors", MODEL)
+def test_storage_refuses_a_token_and_a_signature_that_is_not_the_files(hub: HubStandIn) -> None:
+    mine = hub.add("org/name", "m.safetensors", MODEL)
+    other = hub.add("org/name", "other.safetensors", safetensors(1000))
     location = metadata(hub).location
     assert ask(location, {"Authorization": f"Bearer {READER}"}).status == 400
     assert ask(location[:-1] + "0").status == 403
+    assert ask(location.replace(mine, other)).status == 403

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import fcntl
 import os
@@ -34,6 +35,15 @@ def can_lock(path: Path) -> bool:
         except BlockingIOError:
             return False
         return True
+
+
+def processes_of(root: Path) -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if str(root) in (command := file.read_text(errors="replace")):
+                found.append(command)
+    return found
 
 
 def test_two_hosts_see_one_volume(moosefs: MooseFS) -> None:
@@ -103,7 +113,9 @@ def test_what_a_killed_run_left_behind_is_swept_away(moosefs: MooseFS) -> None:
         left = Path(run.stdout.readline().strip())
         sweep()
         assert os.path.ismount(left)
+        assert len(processes_of(left.parent)) >= 4
         run.kill()
+    wait_until(lambda: not processes_of(left.parent))
     sweep()
     assert not left.parent.exists()
     assert not list(Path("/run/netns").glob(f"mfs-{run.pid}-*"))

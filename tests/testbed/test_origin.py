@@ -194,3 +194,10 @@ def test_it_runs_as_a_process_and_ends_with_its_counters(process: subprocess.Pop
 def test_two_versions_differ_and_one_stays_the_same() -> None:
     assert sha256(safetensors(1000)) == sha256(safetensors(1000))
     assert sha256(safetensors(1000)) != sha256(safetensors(1000, seed=1))
+
+
+def test_bytes_in_another_place_are_other_bytes() -> None:
+    content = Generated(1 << 30)
+    step = 8 << 20
+    blocks = [b"".join(content.pieces(at, at + 4096)) for at in range(0, content.size_bytes, step)]
+    assert len(set(blocks)) == 128

@@ -1,203 +1,311 @@
 """Two hosts, one volume, on a real MooseFS: whatever dies, fills up or is cut off, the file is right."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from morpheus_boot.cache import make_plan
-from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.part import read_journal
-from morpheus_boot.errors import Exit
 from morpheus_boot.layout import Layout
+from morpheus_boot.manifest import ModelSpec
+from tests.cache.fill_process import FillProcess, states_of
 from tests.cache.worker import MIB, Worker, model
-from tests.testbed.content import Generated, read_all, safetensors, write_to
+from tests.testbed.content import read_all, safetensors, torch_pickle, write_to
 from tests.testbed.exchange import Reply, Request
 from tests.testbed.faults import Gate, NoLength
-from tests.testbed.moosefs import MooseFS
+from tests.testbed.moosefs import Host, MooseFS
 from tests.testbed.origin import Origin
 from tests.wait import wait_until
 
-WEIGHTS = safetensors(8 * MIB)
-PATH = "checkpoints/a.safetensors"
-SYNC_BYTES = MIB
-# Not a whole number of syncs: whoever is held here has written bytes that no journal names.
-HELD_AT = 4 * MIB + MIB // 2
-PATIENT = LockTimes(beat_s=0.1, silence_s=60.0, deadline_s=60.0, poll_s=0.02)
-QUICK = replace(PATIENT, silence_s=1.0)
+WEIGHTS: Final = safetensors(8 * MIB)
+RIGHT: Final = read_all(WEIGHTS)
+PATH: Final = "checkpoints/a.safetensors"
+# Not a whole number of syncs: whoever is held there has written bytes that no journal names.
+HELD_AT: Final = 4 * MIB + MIB // 2
+JOURNALLED: Final = 4 * MIB
+# Longer than any test lasts: whoever goes on sooner was not waiting for a silence.
+NEVER_S: Final = 60.0
+RESOLVED: Final = "bytes=0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDownload(Gate):
+    """Holds downloads; the requests that ask for a model's size go through."""
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        resolves = request.headers.get("range") == RESOLVED
+        return reply if resolves else Gate.reply(self, request, reply)
 
 
 class Fill:
-    """A worker that fills as a process of its own, on one of the two hosts."""
+    """A worker that fills as a process of its own."""
 
-    def __init__(self, root: Path, name: str, told: dict[str, Any], folder: Path) -> None:
-        self.root = root
-        self._said = folder / f"{name}.out"
-        with self._said.open("wb") as out, (folder / f"{name}.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.volume.fill_process"],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=log,
-            )
-        assert self._process.stdin is not None
-        with self._process.stdin as stdin:
-            stdin.write(json.dumps({"root": str(root), "worker": name, **told}).encode())
+    def __init__(self, root: Path, process: subprocess.Popen[str]) -> None:
+        self.layout = Layout(root)
+        self.process = process
+        self.states: list[dict[str, Any]] = []
+        self._errors = ""
+        # Its pipes hold 64 KiB, and whoever waits says so at every look.
+        self._readers = [threading.Thread(target=r) for r in (self._read_states, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_states(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.states += states_of(line)
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as errors:
+            self._errors = errors.read()
 
     @property
-    def said(self) -> list[dict[str, Any]]:
-        """What it has printed so far."""
-        lines = self._said.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+    def published(self) -> tuple[bytes, int, int]:
+        """The model as its host sees it: bytes, inode, mtime."""
+        path = self.layout.model(PATH)
+        stat = path.stat()
+        return path.read_bytes(), stat.st_ino, stat.st_mtime_ns
 
     def waits_for(self, holder: str) -> bool:
-        return any(
-            s.get("stage") == "waiting" and holder in s["detail"] for s in self.said
-        )
+        return any(s["stage"] == "waiting" and holder in s["detail"] for s in self.states)
 
-    def ended(self, timeout_s: float = 20) -> tuple[int, str]:
-        """Its exit code and its error, once it has ended."""
-        code = self._process.wait(timeout_s)
-        return code, self.said[-1]["error"]
+    def end(self, timeout_s: float = 20) -> tuple[int, str]:
+        """Its exit code and what it wrote to stderr, once it has ended."""
+        code = self.process.wait(timeout_s)
+        for reader in self._readers:
+            reader.join()
+        return code, self._errors
+
+    def end_well(self) -> None:
+        code, errors = self.end()
+        assert code == 0, errors
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(20)
-
-    def send(self, signum: int) -> None:
-        self._process.send_signal(signum)
+        self.process.kill()
+        self.end()
 
 
-Start = Callable[..., Fill]
+class Bed:
+    """One volume of two hosts and an origin, for one test."""
+
+    def __init__(self, moosefs: MooseFS, origin: Origin) -> None:
+        self.moosefs = moosefs
+        self.origin = origin
+        self.name = moosefs.fresh()
+        self.wanted = model(PATH, origin.serve("/a", WEIGHTS))
+        self._fills: list[Fill] = []
+
+    def root(self, host: Host) -> Path:
+        return (self.moosefs.a if host == "a" else self.moosefs.b) / self.name
+
+    def start(self, host: Host, *models: ModelSpec, silence_s: float = NEVER_S) -> Fill:
+        """Starts a fill of ``models`` (of PATH alone, where none is given) by worker-<host>."""
+        fill = FillProcess(self.root(host), models or (self.wanted,), silence_s=silence_s)
+        self._fills.append(Fill(self.root(host), fill.start(f"worker-{host}")))
+        return self._fills[-1]
+
+    def start_held(self, host: Host, silence_s: float = NEVER_S) -> tuple[Fill, Gate]:
+        """Starts a fill that is held at HELD_AT, with the bytes up to JOURNALLED synced."""
+        gate = Gate(HELD_AT)
+        # The request before the download asks for the size.
+        self.origin.misbehave("/a", gate, after=1, times=1)
+        fill = self.start(host, silence_s=silence_s)
+        gate.wait_reached()
+        wait_until(lambda: journalled_bytes(fill.layout) >= JOURNALLED)
+        return fill, gate
+
+    def end(self) -> None:
+        self.moosefs.restore("a")
+        self.moosefs.restore("b")
+        for fill in self._fills:
+            fill.kill()
 
 
 @pytest.fixture
-def folder(moosefs: MooseFS) -> str:
-    """A volume of this test's own: a folder of MooseFS."""
-    return moosefs.fresh()
+def bed(moosefs: MooseFS, origin: Origin) -> Iterator[Bed]:
+    bed = Bed(moosefs, origin)
+    yield bed
+    bed.end()
 
 
-@pytest.fixture
-def start(moosefs: MooseFS, folder: str, tmp_path: Path) -> Iterator[Start]:
-    """Starts a fill of PATH (or of ``models``) on a host; what is left of them at the end is killed."""
-    fills: list[Fill] = []
-
-    def begin(
-        host: str, name: str, *models: dict[str, Any], lock_times: LockTimes = PATIENT
-    ) -> Fill:
-        told = {"models": models, "lock_times": asdict(lock_times), "sync_bytes": SYNC_BYTES}
-        root = {"a": moosefs.a, "b": moosefs.b}[host] / folder
-        fills.append(Fill(root, name, told, tmp_path))
-        return fills[-1]
-
-    yield begin
-    moosefs.restore("a")
-    moosefs.restore("b")
-    for one in fills:
-        one.kill()
+def journalled_bytes(layout: Layout) -> int:
+    """The synced bytes of the only part."""
+    (journal,) = layout.parts.glob("*.journal")
+    return sum(map(len, read_journal(journal)[1]))
 
 
-def part_of(root: Path) -> Path:
-    (part,) = (Layout(root).parts).glob("*.part")
-    return part
+def inode_of_part(layout: Layout) -> int:
+    (part,) = layout.parts.glob("*.part")
+    return part.stat().st_ino
 
 
-def holds(root: Path, size_bytes: int) -> Callable[[], bool]:
-    """Whether the only journal on the volume names so many bytes."""
-
-    def look() -> bool:
-        parts = list(Layout(root).parts.glob("*.journal"))
-        return any(sum(map(len, read_journal(p)[1])) >= size_bytes for p in parts)
-
-    return look
-
-
-def seen(path: Path) -> tuple[bytes, int, int]:
-    """A published model as it must stay: bytes, inode, mtime."""
-    stat = path.stat()
-    return path.read_bytes(), stat.st_ino, stat.st_mtime_ns
-
-
-def hold_first_download(origin: Origin, path: str) -> Gate:
-    """Holds the first download of ``path``; the request before it, which resolves, goes through."""
-    gate = Gate(HELD_AT)
-    origin.misbehave(path, gate, after=1, times=1)
-    return gate
-
-
-def test_two_hosts_on_a_cold_cache_fetch_each_byte_once(
-    moosefs: MooseFS, folder: str, start: Start, origin: Origin
-) -> None:
+def test_two_hosts_fill_a_cold_cache_together_and_fetch_each_byte_once(bed: Bed) -> None:
     contents = {f"loras/{n}.safetensors": safetensors(2 * MIB, seed=n) for n in range(5)}
-    models = [
-        {"path": path, "url": origin.serve(f"/{path}", content)}
-        for path, content in contents.items()
-    ]
-    gates = [Gate(MIB) for _ in models]
-    fills = [start("a", "worker-a", *models), start("b", "worker-b", *models)]
+    models = [model(path, bed.origin.serve(f"/{path}", c)) for path, c in contents.items()]
+    gate = HeldDownload(0)
+    bed.origin.misbehave("/loras/", gate)
 
-    assert [fill.ended() for fill in fills] == [(0, ""), (0, "")]
+    fills = [bed.start("a", *models), bed.start("b", *models)]
+    wait_until(lambda: bed.origin.ledger.running == 2)
+    downloads = {s.path for s in bed.origin.seen() if s.headers.get("range") != RESOLVED}
+    gate.open()
 
+    for fill in fills:
+        fill.end_well()
+    assert len(downloads) == 2
     for path, content in contents.items():
-        for root in (moosefs.a / folder, moosefs.b / folder):
-            assert Layout(root).model(path).read_bytes() == read_all(content)
-        assert origin.count(f"/{path}").body_bytes <= content.size_bytes + 2
+        for fill in fills:
+            assert fill.layout.model(path).read_bytes() == read_all(content)
+        # Each worker asks for the size once, with a byte.
+        assert bed.origin.count(f"/{path}").body_bytes <= content.size_bytes + 2
 
 
-def test_a_killed_holders_part_is_gone_on_with_at_once(
-    moosefs: MooseFS, folder: str, start: Start, origin: Origin
-) -> None:
-    wanted = {"path": PATH, "url": origin.serve("/a", WEIGHTS)}
-    gate = hold_first_download(origin, "/a")
-    first = start("a", "worker-a", wanted)
-    gate.wait_reached()
-    wait_until(holds(first.root, 4 * MIB))
-    second = start("b", "worker-b", wanted)
+def test_a_killed_holders_part_is_gone_on_with_at_once_by_the_other_host(bed: Bed) -> None:
+    first, _gate = bed.start_held("a")
+    second = bed.start("b")
     wait_until(lambda: second.waits_for("worker-a"))
-    inode = part_of(first.root).stat().st_ino
+    inode = inode_of_part(second.layout)
 
     first.kill()
-    killed_at = time.monotonic()
 
-    assert second.ended() == (0, "")
-    print("took", time.monotonic() - killed_at)
-    content, published_inode, _ = seen(Layout(second.root).model(PATH))
-    assert content == read_all(WEIGHTS)
+    second.end_well()
+    content, published_inode, _ = second.published
+    assert content == RIGHT
     assert published_inode == inode
-    assert origin.count("/a").body_bytes <= WEIGHTS.size_bytes + SYNC_BYTES + 2
+    assert bed.origin.count("/a").body_bytes <= HELD_AT + len(RIGHT) - JOURNALLED + 2
 
 
-def test_a_holder_that_was_cut_off_finds_its_model_published_and_leaves_it_alone(
-    moosefs: MooseFS, folder: str, start: Start, origin: Origin
-) -> None:
-    wanted = {"path": PATH, "url": origin.serve("/a", WEIGHTS)}
-    gate = hold_first_download(origin, "/a")
-    first = start("a", "worker-a", wanted, lock_times=QUICK)
-    gate.wait_reached()
-    wait_until(holds(first.root, 4 * MIB))
-    inode = part_of(moosefs.b / folder).stat().st_ino
-    second = start("b", "worker-b", wanted, lock_times=QUICK)
+def test_a_holder_whose_host_was_lost_is_replaced_and_comes_back_without_harm(bed: Bed) -> None:
+    first, gate = bed.start_held("a", silence_s=1)
+    second = bed.start("b", silence_s=1)
     wait_until(lambda: second.waits_for("worker-a"))
+    inode = inode_of_part(second.layout)
 
-    moosefs.cut("a")
+    bed.moosefs.cut("a")
 
-    assert second.ended() == (0, "")
-    published = seen(Layout(second.root).model(PATH))
-    assert published[0] == read_all(WEIGHTS)
+    second.end_well()
+    published = second.published
+    assert published[0] == RIGHT
     assert published[1] != inode
-    print(origin.count("/a"))
-    moosefs.restore("a")
+    assert bed.origin.count("/a").body_bytes <= HELD_AT + len(RIGHT) - JOURNALLED + 2
     gate.open()
-    assert first.ended() == (0, "")
-    print(origin.count("/a"))
-    assert seen(Layout(second.root).model(PATH)) == published
-    assert Layout(first.root).model(PATH).read_bytes() == read_all(WEIGHTS)
-    print(list(Layout(first.root).ours.rglob("*")))
+    bed.moosefs.restore("a")
+    first.end_well()
+    assert second.published == published
+    assert first.published == published
+
+
+def test_a_lost_holder_that_comes_back_before_the_other_has_published_waits_for_it(
+    bed: Bed,
+) -> None:
+    first, gate = bed.start_held("a", silence_s=1)
+    bed.moosefs.cut("a")
+    second_gate = HeldDownload(MIB)
+    bed.origin.misbehave("/a", second_gate)
+    second = bed.start("b", silence_s=1)
+    second_gate.wait_reached()
+
+    bed.moosefs.restore("a")
+    gate.open()
+
+    wait_until(lambda: first.waits_for("worker-b"))
+    second_gate.open()
+    second.end_well()
+    published = second.published
+    assert published[0] == RIGHT
+    first.end_well()
+    assert second.published == published
+
+
+def test_two_holders_by_force_leave_one_right_file(bed: Bed) -> None:
+    first, gate = bed.start_held("a")
+    Layout(bed.root("b")).lock(PATH).unlink()
+
+    second = bed.start("b")
+
+    second.end_well()
+    published = second.published
+    assert published[0] == RIGHT
+    gate.open()
+    first.end_well()
+    assert second.published == published
+
+
+def test_a_second_holder_by_force_that_is_the_slower_one_leaves_the_file_alone(bed: Bed) -> None:
+    first, gate = bed.start_held("a")
+    Layout(bed.root("b")).lock(PATH).unlink()
+    second_gate = HeldDownload(MIB)
+    bed.origin.misbehave("/a", second_gate)
+    second = bed.start("b")
+    second_gate.wait_reached()
+
+    gate.open()
+    wait_until(lambda: bed.origin.ledger.running == 1)
+    print(list(first.layout.ours.rglob("*")))
+    second_gate.open()
+    first.end_well()
+    published = first.published
+    second.end_well()
+
+    assert published[0] == RIGHT
+    assert second.published == published
+
+
+def test_a_quota_that_the_model_exceeds_is_named_before_a_byte_is_fetched(bed: Bed) -> None:
+    bed.moosefs.quota(bed.name, 5 * MIB)
+
+    code, errors = bed.start("a").end()
+
+    print(errors)
+    assert code == 73
+    assert "EDQUOT" in errors
+    assert not list(Layout(bed.root("b")).parts.iterdir())
+    assert bed.origin.count("/a").body_bytes == 1
+
+
+def test_a_quota_hit_in_mid_download_frees_the_part_for_the_jobs(bed: Bed) -> None:
+    bed.moosefs.quota(bed.name, 5 * MIB)
+    bed.origin.misbehave("/a", NoLength())
+
+    code, errors = bed.start("a").end()
+    print(errors)
+
+    assert code == 73
+    assert "EDQUOT" in errors
+    assert not list(Layout(bed.root("b")).parts.iterdir())
+    write_to(torch_pickle(4 * MIB), bed.root("b") / "jobs" / "j" / "output" / "x")
+
+
+@pytest.mark.parametrize("old", ["morpheus_model_cache", "job_data/model_cache"])
+def test_an_old_cache_is_taken_over_by_renaming_and_seen_so_by_the_other_host(
+    bed: Bed, old: str
+) -> None:
+    found = write_to(WEIGHTS, bed.root("a") / old / PATH)
+    inode = found.stat().st_ino
+
+    Worker(bed.root("a")).fill(bed.wanted)
+
+    other = Worker(bed.root("b"))
+    assert other.layout.model(PATH).stat().st_ino == inode
+    assert not other.plan(bed.wanted).work
+    assert bed.origin.count("/a").body_bytes == 1
+
+
+def test_what_one_host_has_filled_is_warm_on_the_other_at_once(bed: Bed) -> None:
+    other = Worker(bed.root("b"), "worker-b")
+    assert other.plan(bed.wanted).work
+    bed.start("a").end_well()
+    before = bed.origin.count()
+
+    (cached,) = other.fill(bed.wanted)
+
+    assert cached.file.read_bytes() == RIGHT
+    assert bed.origin.count() == before

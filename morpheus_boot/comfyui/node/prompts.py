@@ -1,0 +1,156 @@
+"""Reads a prompt as its nodes will, and decides what of it is put right and what is refused. Touches nothing."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .declared import choices_of  # noqa: TID252 - found by its folder
+from .paths import Places  # noqa: TID252 - found by its folder
+from .prefixes import PrefixEscapes, place  # noqa: TID252 - found by its folder
+
+Json = dict[str, Any]
+
+# "SaveLoRANode" in ComfyUI 0.3, "SaveLoRA" since its nodes are V3.
+_PREFIX_BY_CLASS = {"SaveLoRANode": "prefix", "SaveLoRA": "prefix"}
+# Core nodes that write <folder_name>/<filename_prefix>_00000.png, the prefix unchecked (comfy_extras/nodes_dataset.py).
+_DATASET_CLASSES = frozenset({"SaveImageDataSetToFolder", "SaveImageTextDataSetToFolder"})
+# What core nodes join to a path unchecked at execution, where a value that comes over a link can't be seen here.
+_LITERAL_ALONE = {
+    **dict.fromkeys(_DATASET_CLASSES, ("folder_name", "filename_prefix")),
+    "DiffusersLoader": ("model_path",),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An input that may not be, and why."""
+
+    node_id: str
+    input_name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The folder, relative to output and temp, that a node writes into."""
+
+    node_id: str
+    input_name: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The prompt as it should run, the folders that it needs, and all that is refused (then nothing of it may run)."""
+
+    prompt: Json
+    destinations: tuple[Destination, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+def decide(prompt: Json, classes: Mapping[str, Any], places: Places, worker: str) -> Decision:
+    """What becomes of ``prompt``; ``classes`` is ComfyUI's NODE_CLASS_MAPPINGS.
+
+    What is no node, or of an unknown class, is left as it is: ComfyUI refuses it in its own words.
+    """
+    reader = _Reader(classes, places, worker)
+    changed = {node_id: reader.read(node_id, node) for node_id, node in prompt.items()}
+    return Decision(changed, tuple(reader.destinations), tuple(reader.refusals))
+
+
+class _Reader:
+    """Goes through the nodes of one prompt and collects what it finds."""
+
+    def __init__(self, classes: Mapping[str, Any], places: Places, worker: str) -> None:
+        self._classes = classes
+        self._places = places
+        self._worker = worker
+        self.destinations: list[Destination] = []
+        self.refusals: list[Refusal] = []
+
+    def read(self, node_id: str, node: Any) -> Any:  # noqa: ANN401 - any JSON
+        """``node`` as it should run."""
+        kind = node.get("class_type") if isinstance(node, dict) else None
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        if not isinstance(kind, str) or kind not in self._classes or not isinstance(inputs, dict):
+            return node
+        for name in _LITERAL_ALONE.get(kind, ()):
+            if isinstance(inputs.get(name), list):
+                self._refuse(node_id, name, "it must be written here, not linked")
+        saving = self._saving(node_id, kind, inputs)
+        reading = {k: v for k, v in inputs.items() if k not in saving and not isinstance(v, list)}
+        return {**node, "inputs": {**inputs, **self._reading(node_id, kind, reading), **saving}}
+
+    def _saving(self, node_id: str, kind: str, inputs: Json) -> Json:
+        """The inputs that say where the node writes."""
+        name = _PREFIX_BY_CLASS.get(kind, "filename_prefix")
+        if kind in _DATASET_CLASSES:
+            return self._saving_dataset(node_id, inputs)
+        if name not in inputs or isinstance(inputs[name], list):
+            return {}
+        return {name: self._place(node_id, name, _text(inputs[name]))}
+
+    def _saving_dataset(self, node_id: str, inputs: Json) -> Json:
+        names = ("folder_name", "filename_prefix")
+        if any(isinstance(inputs.get(name, []), list) for name in names):
+            return {}
+        joined = posixpath.join(*(_text(inputs[name]) for name in names))
+        folder, prefix = posixpath.split(self._place(node_id, "folder_name", joined))
+        return {"folder_name": folder, "filename_prefix": prefix}
+
+    def _place(self, node_id: str, name: str, prefix: str) -> str:
+        try:
+            placed = place(prefix, self._places, self._worker)
+        except PrefixEscapes as escape:
+            self._refuse(node_id, name, str(escape))
+            return prefix
+        self.destinations.append(Destination(node_id, name, posixpath.dirname(placed)))
+        return placed
+
+    def _reading(self, node_id: str, kind: str, inputs: Json) -> Json:
+        """The other inputs; those that name a file by a choice are held to ComfyUI's own directories."""
+        try:
+            choices = choices_of(self._classes[kind])
+        except Exception:  # noqa: BLE001 - a stranger's class: ComfyUI asks it again, and then says what it raised
+            choices = {}
+        return {
+            name: self._file(node_id, name, value, choices[name])
+            if name in choices
+            else self._translated(value)
+            for name, value in inputs.items()
+        }
+
+    def _file(self, node_id: str, name: str, value: Any, choices: Any) -> Any:  # noqa: ANN401 - any JSON
+        if isinstance(value, dict) and "__value__" in value:
+            return {**value, "__value__": self._file(node_id, name, value["__value__"], choices)}
+        if isinstance(value, list):
+            return [self._file(node_id, name, one, choices) for one in value]
+        if not isinstance(value, str) or value in choices:
+            return value
+        relative = self._places.below_jobs(self._places.split(value)[0])
+        annotated = value if relative is None else f"{relative} [output]"
+        if not self._places.hold(self._places.located(annotated)):
+            self._refuse(node_id, name, f"{value!r} lies outside of input, temp and output")
+        return annotated
+
+    def _translated(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
+        if isinstance(value, str):
+            return self._places.here(value) or value
+        if isinstance(value, list):
+            return [self._translated(one) for one in value]
+        if isinstance(value, dict):
+            return {name: self._translated(one) for name, one in value.items()}
+        return value
+
+    def _refuse(self, node_id: str, name: str, message: str) -> None:
+        self.refusals.append(Refusal(node_id, name, message))
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """A literal as ComfyUI makes a string of it (execution.validate_inputs)."""
+    if isinstance(value, dict) and "__value__" in value:
+        value = value["__value__"]
+    return str(value)

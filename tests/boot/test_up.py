@@ -1,0 +1,223 @@
+"""The whole boot as its user meets it: from nothing to a ready ComfyUI, and down again."""
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.boot.program import Site
+from tests.testbed.content import read_all, safetensors
+from tests.testbed.faults import Gate
+from tests.testbed.origin import Origin
+from tests.wait import wait_until
+
+SMALL = safetensors(300_000)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def three_models(origin: Origin) -> str:
+    """A manifest of three files on a local HTTP server, one of them linked twice, one not required."""
+    for name in ("a", "b", "c"):
+        origin.serve(f"/{name}.safetensors", SMALL)
+    return (
+        "version: 1\nmodels:\n"
+        f"  - {{path: checkpoints/a.safetensors, url: '{origin.url}/a.safetensors', preload: true}}\n"
+        f"  - {{path: loras/b.safetensors, url: '{origin.url}/b.safetensors', links: [vae/b.safetensors]}}\n"
+        f"  - {{path: loras/c.safetensors, url: '{origin.url}/c.safetensors', required: false}}\n"
+    )
+
+
+def test_a_cold_boot_comes_up_with_its_models_and_sigterm_ends_it_with_0(
+    site: Site, origin: Origin
+) -> None:
+    site.models = three_models(origin)
+
+    with site.start("up") as up:
+        up.wait_until_ready()
+        listed = requests.get(f"http://127.0.0.1:{site.comfyui_port}/models/loras", timeout=10)
+        assert "b.safetensors" in listed.json()
+        wait_until((site.comfyui / "models" / "loras" / "c.safetensors").exists)
+        assert up.stop() == 0
+
+    assert (site.volume / "model_cache/checkpoints/a.safetensors").read_bytes() == read_all(SMALL)
+
+
+def test_a_warm_boot_makes_no_request(site: Site, origin: Origin) -> None:
+    site.models = three_models(origin)
+    assert site.run("fill").code == 0
+    origin.close()
+
+    with site.start("up") as up:
+        up.wait_until_ready()
+        assert "0 need work" in up.log
+        assert up.stop(signal.SIGINT) == 0
+
+
+def test_the_file_server_is_up_before_the_fill_ends_and_says_how_far_it_is(
+    site: Site, origin: Origin
+) -> None:
+    site.models = three_models(origin)
+    gate = Gate(100_000)
+    origin.misbehave("/b.safetensors", gate, after=1)
+
+    with site.start("up") as up:
+        gate.wait_reached(20)
+        wait_until(lambda: up.ping() == 204)
+        assert up.get("/health").status_code == 200
+        models = {m["path"]: m["stage"] for m in up.get("/status").json()["models"]}
+        assert models["checkpoints/a.safetensors"] == "present"
+        assert models["loras/b.safetensors"] == "fetching"
+        gate.open()
+        up.wait_until_ready()
+
+
+def test_sigterm_in_the_middle_of_a_fill_ends_it_in_time(site: Site, origin: Origin) -> None:
+    site.models = three_models(origin)
+    gate = Gate(100_000)
+    origin.misbehave("/b.safetensors", gate, after=1)
+
+    with site.start("up") as up:
+        gate.wait_reached(20)
+        wait_until(lambda: up.ping() == 204)
+        assert up.stop() == 0
+
+
+def test_a_misspelt_key_ends_with_65_naming_line_and_key(site: Site) -> None:
+    site.models = "version: 1\nmodles: []\n"
+
+    ended = site.run("up")
+
+    assert ended.code == 65
+    assert "line 2" in ended.err
+    assert "modles" in ended.err
+
+
+def test_an_origin_that_is_down_ends_with_69_naming_the_model(site: Site, origin: Origin) -> None:
+    site.models = three_models(origin)
+    origin.close()
+
+    ended = site.run("up", "--retry-for", "0.2")
+
+    assert ended.code == 69
+    assert "checkpoints/a.safetensors" in ended.err
+    assert "loras/b.safetensors" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_no_comfyui_ends_with_78_saying_where_it_looked(site: Site, tmp_path: Path) -> None:
+    site.comfyui = tmp_path / "nothing-here"
+
+    ended = site.run("up")
+
+    assert ended.code == 78
+    assert str(tmp_path / "nothing-here") in ended.err
+
+
+@pytest.mark.parametrize("which", ["fileserver_port", "comfyui_port"])
+def test_a_taken_port_ends_at_once_with_78_naming_who_has_it(site: Site, which: str) -> None:
+    with socket.create_server(("127.0.0.1", getattr(site, which))):
+        ended = site.run("up")
+
+    assert ended.code == 78
+    assert str(getattr(site, which)) in ended.err
+    assert "pytest" in ended.err
+
+
+def test_a_comfyui_that_dies_ends_the_boot_with_69_and_its_last_lines(
+    site: Site, tmp_path: Path
+) -> None:
+    site.comfyui = tmp_path / "broken"
+    site.comfyui.mkdir()
+    (site.comfyui / "main.py").write_text("print('no CUDA today')\nraise SystemExit(3)\n")
+
+    ended = site.run("up")
+
+    assert ended.code == 69
+    assert "exit code 3" in ended.err
+    assert "no CUDA today" in ended.err
+
+
+def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_end(
+    site: Site,
+) -> None:
+    site.models = "version: 1\nmodles: []\n"
+    site.environ = {"MORPHEUS_HOLD_S": "60"}
+
+    with site.start("up") as up:
+        wait_until(lambda: up.ping() == 503, timeout_s=20)
+        status = up.get("/status").json()
+        assert "modles" in status["error"]
+        assert status["exit_code"] == 65
+        assert up.stop() == 65
+
+
+def test_files_serves_the_volume_without_a_comfyui(site: Site, tmp_path: Path) -> None:
+    site.comfyui = tmp_path / "nothing-here"
+
+    with site.start("files") as files:
+        files.wait_until_ready()
+        base = f"http://127.0.0.1:{site.fileserver_port}"
+        sent = requests.post(f"{base}/upload", files={"file": ("x.png", b"data")}, timeout=10)
+        assert sent.status_code == 200
+        assert Path(sent.json()["pod_path"]).read_bytes() == b"data"
+        assert files.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MORPHEUS_TOKEN", "a-token-of-some-length"),
+        ("MORPHEUS_JOB_TTL_HOURS", "24.125"),
+        ("RUNPOD_WEBHOOK_GET_JOB", "http://127.0.0.1:1/take?x=1"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_and_not_ignored(
+    site: Site, name: str, value: str
+) -> None:
+    site.environ = {name: value}
+
+    ended = site.run("up")
+
+    assert ended.code == 78
+    assert name in ended.err
+    assert value not in ended.err
+
+
+def test_on_runpod_a_volume_on_the_containers_own_disk_is_refused(site: Site) -> None:
+    site.environ = {"RUNPOD_POD_ID": "pod1", "MORPHEUS_HOLD_S": "0"}
+
+    ended = site.run("fill")
+
+    assert ended.code == 78
+    assert "vanish" in ended.err
+
+
+def test_comfyui_sees_no_secret_of_ours(site: Site, tmp_path: Path) -> None:
+    site.comfyui = tmp_path / "telling"
+    site.comfyui.mkdir()
+    (site.comfyui / "main.py").write_text("import json, os; print(json.dumps(dict(os.environ)))\n")
+    site.environ = {"HF_TOKEN": "hf_secret", "MY_API_KEY": "k3y", "PLAIN": "plain"}
+
+    ended = site.run("up")
+
+    printed = next(line for line in ended.err.splitlines() if '{"' in line)
+    seen = json.loads(printed[printed.index("{") :])
+    assert seen["PLAIN"] == "plain"
+    assert not {"HF_TOKEN", "MY_API_KEY", "MORPHEUS_LOCAL_DIR"} & set(seen)
+    assert "hf_secret" not in ended.err
+
+
+def test_a_json_log_is_an_object_a_line(site: Site) -> None:
+    site.models = "version: 1\nmodles: []\n"
+
+    ended = site.run("up", "--log-format", "json")
+
+    entries = [json.loads(line) for line in ended.err.splitlines()]
+    assert entries[-1]["level"] == "error"

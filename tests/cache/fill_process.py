@@ -1,0 +1,147 @@
+"""One worker as a process of its own: plans and fills, as ``fill`` does, with times that no test waits for.
+
+``python -m tests.cache.fill_process --volume DIR --worker NAME --model PATH=URL[=SHA256] ...`` prints each state
+that it reports as a line of JSON, and ends with 0 or the code that the command line would end with.
+"""
+
+import argparse
+import json
+import logging
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from morpheus_boot.cache import FillOptions, fill
+from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, storage_error
+from morpheus_boot.manifest import ModelSpec, UrlSource
+from morpheus_boot.state import ModelState
+from tests.cache.worker import QUICK, Worker, model
+
+_MODEL: Final = re.compile(r"(?P<path>[^=]+)=(?P<url>.+?)(=(?P<sha256>[0-9a-f]{64}))?")
+_BOUGHT_BYTES: Final = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class FillProcess:
+    """How such processes are started: on one volume, for one list of models."""
+
+    root: Path
+    models: tuple[ModelSpec, ...]
+    sync_bytes: int = QUICK.transfer_times.sync_bytes
+    beat_s: float = QUICK.lock_times.beat_s
+    silence_s: float = QUICK.lock_times.silence_s
+    deadline_s: float = QUICK.lock_times.deadline_s
+
+    def start(
+        self, worker: str = "worker-1", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Starts one, with its stdout and stderr piped; ``env`` is the shim's, or nothing."""
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.cache.fill_process"),
+                *("--volume", str(self.root), "--worker", worker),
+                *("--sync-bytes", str(self.sync_bytes), "--beat", str(self.beat_s)),
+                *("--silence", str(self.silence_s), "--deadline", str(self.deadline_s)),
+                *(word for wanted in self.models for word in ("--model", _text_of(wanted))),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env=dict(env or {}),
+        )
+
+    def run(
+        self, worker: str = "worker-1", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs one to its end, whichever that is."""
+        with self.start(worker, env) as process:
+            try:
+                said, errors = process.communicate(timeout=60)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def states_of(stdout: str) -> tuple[dict[str, Any], ...]:
+    """What a process printed, as values."""
+    return tuple(json.loads(line) for line in stdout.splitlines())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fills; returns the exit code."""
+    options = _options(arguments)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    worker = Worker(options.volume, options.worker, _BOUGHT_BYTES, _fill_options(options))
+    try:
+        fill(
+            worker.plan(*options.model),
+            worker.volume,
+            worker.options,
+            stopping=threading.Event(),
+            report=_print_state,
+        )
+    except MorpheusError as error:
+        return _say(error)
+    except OSError as error:
+        return _say(storage_error("volume", options.volume, error))
+    return Exit.DONE
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--volume", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--worker", default="worker-1", metavar="NAME")
+    parser.add_argument("--sync-bytes", type=int, default=QUICK.transfer_times.sync_bytes)
+    parser.add_argument("--beat", type=float, default=QUICK.lock_times.beat_s)
+    parser.add_argument("--silence", type=float, default=QUICK.lock_times.silence_s)
+    parser.add_argument("--deadline", type=float, default=QUICK.lock_times.deadline_s)
+    parser.add_argument("--model", type=_model, action="append", required=True)
+    return parser.parse_args(arguments)
+
+
+def _fill_options(options: argparse.Namespace) -> FillOptions:
+    return replace(
+        QUICK,
+        worker=options.worker,
+        lock_times=replace(
+            QUICK.lock_times,
+            beat_s=options.beat,
+            silence_s=options.silence,
+            deadline_s=options.deadline,
+        ),
+        transfer_times=replace(QUICK.transfer_times, sync_bytes=options.sync_bytes),
+    )
+
+
+def _model(text: str) -> ModelSpec:
+    match = _MODEL.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return model(match["path"], match["url"], sha256=match["sha256"])
+
+
+def _text_of(wanted: ModelSpec) -> str:
+    assert isinstance(wanted.source, UrlSource)
+    url = wanted.source.url.reveal()
+    return f"{wanted.path}={url}" + (f"={wanted.sha256}" if wanted.sha256 else "")
+
+
+def _print_state(state: ModelState) -> None:
+    print(json.dumps(asdict(state)), flush=True)
+
+
+def _say(error: MorpheusError) -> int:
+    print(error, file=sys.stderr)
+    first = error.errors[0] if isinstance(error, SeveralErrors) else error
+    return first.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

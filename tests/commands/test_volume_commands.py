@@ -1,0 +1,231 @@
+"""``plan``, ``status``, ``verify``, ``gc`` on a volume, as an operator runs them by hand."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boot.program import Site
+from tests.testbed.content import read_all, safetensors
+from tests.testbed.faults import Gate, Status
+from tests.testbed.origin import Origin
+
+WEIGHTS = safetensors(2_000_000)
+MODEL = "checkpoints/a.safetensors"
+
+
+@pytest.fixture
+def site(tmp_path: Path, origin: Origin) -> Site:
+    url = origin.serve("/a.safetensors", WEIGHTS)
+    return Site(tmp_path, f"version: 1\nmodels:\n  - {{path: {MODEL}, url: '{url}'}}\n")
+
+
+def document(out: str) -> dict[str, Any]:
+    parsed = json.loads(out)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def damage(site: Site) -> None:
+    """One flipped byte, with name, size and mtime as they were."""
+    path = site.volume / "model_cache" / MODEL
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(1_000_000)
+        byte = file.read(1)
+        file.seek(1_000_000)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_plan_says_what_is_missing_and_changes_nothing(site: Site) -> None:
+    ended = site.run("plan", "--json")
+
+    assert ended.code == 0
+    plan = document(ended.out)
+    assert plan["models"][0]["action"] == "fetch"
+    assert plan["missing_bytes"] == WEIGHTS.size_bytes
+    assert not site.volume.exists()
+
+
+def test_plan_of_a_full_cache_has_nothing_to_fetch(site: Site) -> None:
+    assert site.run("fill").code == 0
+
+    ended = site.run("plan")
+
+    assert ended.code == 0
+    assert "present" in ended.out
+    assert "to fetch: 0 bytes" in ended.out
+
+
+def test_plan_ends_with_the_error_that_up_would_meet(site: Site, origin: Origin) -> None:
+    origin.misbehave("/a.safetensors", Status(403))
+
+    ended = site.run("plan")
+
+    assert ended.code == 77
+    assert MODEL in ended.err
+
+
+def test_plan_knows_that_the_models_do_not_fit(site: Site) -> None:
+    site.environ = {"MORPHEUS_VOLUME_GB": "0.001"}
+
+    ended = site.run("plan", "--json")
+
+    assert ended.code == 73
+    assert document(ended.out)["fits"] is False
+    assert "2.0 MB are missing, but of 1.0 MB" in ended.err
+
+
+def test_fill_fetches_nothing_where_the_models_do_not_fit(site: Site, origin: Origin) -> None:
+    site.environ = {"MORPHEUS_VOLUME_GB": "0.001"}
+
+    ended = site.run("fill")
+
+    assert ended.code == 73
+    assert origin.count().body_bytes <= 1
+
+
+def test_a_replacement_that_does_not_fit_beside_the_old_model_names_replace_in_place(
+    site: Site, origin: Origin
+) -> None:
+    site.environ = {"MORPHEUS_VOLUME_GB": "0.003"}
+    assert site.run("fill").code == 0
+    other = safetensors(1_900_000, seed=5)
+    site.models = site.models.replace("/a.safetensors'", "/b.safetensors'")
+    origin.serve("/b.safetensors", other)
+
+    refused = site.run("fill")
+    assert refused.code == 73
+    assert "--replace-in-place" in refused.err
+    assert (site.volume / "model_cache" / MODEL).read_bytes() == read_all(WEIGHTS)
+
+    assert site.run("fill", "--replace-in-place").code == 0
+    assert (site.volume / "model_cache" / MODEL).read_bytes() == read_all(other)
+
+
+def test_two_endpoints_that_name_one_path_with_two_origins_are_both_named(
+    site: Site, origin: Origin
+) -> None:
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+    assert site.run("fill").code == 0
+    origin.serve("/b.safetensors", WEIGHTS)
+    site.models = site.models.replace("/a.safetensors'", "/b.safetensors'")
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-2"}
+
+    ended = site.run("fill")
+
+    assert ended.code == 65
+    assert "endpoint-1" in ended.err
+    assert "endpoint-2" in ended.err
+
+
+def test_status_shows_models_and_workers_and_that_no_boot_runs(site: Site) -> None:
+    assert site.run("fill").code == 0
+
+    status = document(site.run("status", "--json").out)
+
+    assert status["models"][0]["state"] == "present"
+    assert len(status["workers"]) == 1
+    assert status["boot"] is None
+
+
+def test_status_shows_who_fetches_and_a_running_boot(site: Site, origin: Origin) -> None:
+    gate = Gate(1_000_000)
+    origin.misbehave("/a.safetensors", gate, after=1)
+    with site.start("up"):
+        gate.wait_reached(20)
+
+        status = document(site.run("status", "--json").out)
+
+        assert status["models"][0]["state"] == "fetching"
+        assert status["models"][0]["holder"]["worker"] == status["boot"]["worker"]
+        assert status["boot"]["readiness"] == "starting"
+        gate.open()
+
+
+def test_verify_finds_one_flipped_byte_and_repairs_it(site: Site) -> None:
+    assert site.run("fill").code == 0
+    assert site.run("verify").code == 0
+    damage(site)
+
+    found = site.run("verify", "--json")
+    assert found.code == 74
+    assert document(found.out)["models"][0]["condition"] == "damaged"
+    assert MODEL in found.err
+
+    repaired = site.run("verify", "--repair")
+    assert repaired.code == 0
+    assert "repaired" in repaired.out
+    assert (site.volume / "model_cache" / MODEL).read_bytes() == read_all(WEIGHTS)
+    assert site.run("verify").code == 0
+
+
+def test_gc_lists_and_then_removes_what_no_manifest_names(site: Site) -> None:
+    assert site.run("fill").code == 0
+    orphan = site.volume / "model_cache" / "loras" / "old.safetensors"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"old")
+
+    listed = document(site.run("gc", "--json").out)
+    assert [g["path"] for g in listed["garbage"]] == [str(orphan)]
+    assert orphan.exists()
+
+    assert site.run("gc", "--apply").code == 0
+    assert not orphan.exists()
+    assert (site.volume / "model_cache" / MODEL).exists()
+
+
+def test_gc_keeps_what_another_endpoint_names_until_that_endpoint_is_forgotten(
+    site: Site, origin: Origin
+) -> None:
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+    assert site.run("fill").code == 0
+    origin.serve("/b.safetensors", WEIGHTS)
+    site.models = (
+        "version: 1\nmodels:\n"
+        f"  - {{path: loras/b.safetensors, url: '{origin.url}/b.safetensors'}}\n"
+    )
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-2"}
+    assert site.run("fill").code == 0
+
+    assert "nothing to remove" in site.run("gc").out
+    assert site.run("gc", "--forget", "endpoint-1", "--apply").code == 0
+
+    assert not (site.volume / "model_cache" / MODEL).exists()
+    assert (site.volume / "model_cache/loras/b.safetensors").exists()
+
+
+def test_gc_leaves_the_part_that_a_worker_is_filling(site: Site, origin: Origin) -> None:
+    gate = Gate(1_000_000)
+    origin.misbehave("/a.safetensors", gate, after=1)
+    with site.start("up") as up:
+        gate.wait_reached(20)
+        (part,) = (site.volume / ".morpheus" / "parts").glob("*.part")
+        site.models = "version: 1\nmodels: []\n"
+
+        assert site.run("gc", "--forget", "nobody", "--apply").code == 0
+
+        assert part.exists()
+        gate.open()
+        up.wait_until_ready()
+
+
+def test_gc_removes_old_jobs_but_never_a_running_one(site: Site) -> None:
+    old = time.time() - 3 * 3600
+    for job, status in (("done-1", "done"), ("running-1", "running"), ("bare-1", None)):
+        output = site.volume / "jobs" / job / "output"
+        output.mkdir(parents=True)
+        if status:
+            (output.parent / "job.json").write_text(json.dumps({"status": status}))
+            os.utime(output.parent / "job.json", (old, old))
+        os.utime(output, (old, old))
+        os.utime(output.parent, (old, old))
+    (site.volume / "jobs" / "new-1").mkdir()
+
+    assert site.run("gc", "--jobs-older-than", "2", "--apply").code == 0
+
+    assert {p.name for p in (site.volume / "jobs").iterdir()} == {"running-1", "new-1"}

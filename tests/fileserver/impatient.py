@@ -1,0 +1,20 @@
+"""The file server with times that a test can wait for: a program as ``python -m fileserver`` is one."""
+
+import os
+from dataclasses import replace
+from typing import Final
+
+from fileserver.__main__ import run
+from fileserver.settings import Limits, read_settings
+
+IMPATIENT: Final = Limits(
+    connections=20,
+    upload_floor_bytes_per_s=20_000,
+    upload_window_s=1.0,
+    head_s=1.0,
+    stall_s=1.0,
+    linger_s=1.0,
+)
+
+if __name__ == "__main__":
+    os._exit(run(replace(read_settings(), limits=IMPATIENT)))

@@ -1,0 +1,389 @@
+import email.message
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fileserver.disposition import disposition
+from tests.fileserver.serving import MIB, FileServer, read_to_end
+from tests.wait import wait_until
+
+CONTENT = os.urandom(MIB)
+
+
+@pytest.fixture(scope="module", params=["small", "large"])
+def size(request: pytest.FixtureRequest) -> int:
+    """Small files are read at once, large ones piece by piece."""
+    return 1000 if request.param == "small" else MIB
+
+
+@pytest.fixture
+def path(shared: FileServer, job: str, size: int) -> str:
+    shared.output(job, "a.png", CONTENT[:size])
+    return f"/download/{job}/a.png"
+
+
+def test_a_file_comes_whole_as_an_attachment(shared: FileServer, path: str, size: int) -> None:
+    answer = shared.get(path)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT[:size]
+    assert answer.headers["content-length"] == str(size)
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-disposition"] == 'attachment; filename="a.png"'
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert answer.headers["etag"].startswith('"')
+    assert answer.headers["last-modified"].endswith(" GMT")
+
+
+def test_head_says_the_same_without_the_file(shared: FileServer, path: str) -> None:
+    whole = shared.get(path).headers
+    head = shared.session.head(shared.url + path, timeout=10)
+    assert head.status_code == 200
+    assert head.content == b""
+    assert {k: v for k, v in head.headers.items() if k != "date"} == {
+        k: v for k, v in whole.items() if k != "date"
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT[: 256 * 1024], CONTENT[: 256 * 1024 + 1]])
+def test_files_of_every_size_come_whole(shared: FileServer, job: str, content: bytes) -> None:
+    shared.output(job, "f", content)
+    answer = shared.get(f"/download/{job}/f")
+    assert answer.content == content
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=10-99", 10, 99),
+        ("bytes=999-", 999, None),
+        ("bytes=-1", -1, None),
+        ("bytes=-5000000", 0, None),
+        ("bytes=500-5000000", 500, None),
+        ("Bytes = 1-2", 1, 2),
+    ],
+)
+def test_a_range_is_206(
+    shared: FileServer, path: str, size: int, asked: str, first: int, last: int | None
+) -> None:
+    answer = shared.get(path, headers={"Range": asked})
+    begin = size + first if first < 0 else first
+    end = size - 1 if last is None else last
+    assert answer.status_code == 206
+    assert answer.headers["content-range"] == f"bytes {begin}-{end}/{size}"
+    assert answer.content == CONTENT[begin : end + 1]
+
+
+@pytest.mark.parametrize("asked", ["bytes=5000000-", "bytes=5000000-6000000", "bytes=-0"])
+def test_a_range_outside_the_file_is_416(
+    shared: FileServer, path: str, size: int, asked: str
+) -> None:
+    answer = shared.get(path, headers={"Range": asked})
+    assert answer.status_code == 416
+    assert answer.headers["content-range"] == f"bytes */{size}"
+    assert answer.content == b""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=0-1,5-6",
+        "bytes=5-1",
+        "bytes=-",
+        "bytes=a-b",
+        "bytes=+1-2",
+        "bytes=1-2-3",
+        "items=0-1",
+        "bytes",
+        "",
+        "bytes=" + "9" * 5000 + "-",
+        "bytes=0x1-2",
+        "bytes=\u0661-2".encode(),
+    ],
+)
+def test_several_ranges_or_none_at_all_are_the_whole_file(
+    shared: FileServer, path: str, size: int, asked: str
+) -> None:
+    answer = shared.get(path, headers={"Range": asked})
+    assert answer.status_code == 200
+    assert len(answer.content) == size
+
+
+def test_head_ignores_a_range(shared: FileServer, path: str, size: int) -> None:
+    head = shared.session.head(shared.url + path, headers={"Range": "bytes=0-0"}, timeout=10)
+    assert head.status_code == 200
+    assert head.headers["content-length"] == str(size)
+
+
+def test_conditions_are_answered_as_rfc_9110_has_them(shared: FileServer, path: str) -> None:
+    headers = shared.get(path).headers
+    etag, modified = headers["etag"], headers["last-modified"]
+    past, future = "Mon, 01 Jan 2001 00:00:00 GMT", "Mon, 01 Jan 2099 00:00:00 GMT"
+    table: list[tuple[dict[str, str], int]] = [
+        ({"If-None-Match": etag}, 304),
+        ({"If-None-Match": f"W/{etag}"}, 304),
+        ({"If-None-Match": f'"x", {etag}'}, 304),
+        ({"If-None-Match": "*"}, 304),
+        ({"If-None-Match": '"x"'}, 200),
+        ({"If-Modified-Since": modified}, 304),
+        ({"If-Modified-Since": future}, 304),
+        ({"If-Modified-Since": past}, 200),
+        ({"If-Modified-Since": "nonsense"}, 200),
+        ({"If-None-Match": '"x"', "If-Modified-Since": future}, 200),
+        ({"If-Match": etag}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": '"x"'}, 412),
+        ({"If-Match": f"W/{etag}"}, 412),
+        ({"If-Unmodified-Since": past}, 412),
+        ({"If-Unmodified-Since": modified}, 200),
+        ({"If-Match": etag, "If-Unmodified-Since": past}, 200),
+        ({"If-Match": '"x"', "If-None-Match": etag}, 412),
+        ({"Range": "bytes=0-9", "If-Range": etag}, 206),
+        ({"Range": "bytes=0-9", "If-Range": modified}, 206),
+        ({"Range": "bytes=0-9", "If-Range": '"x"'}, 200),
+        ({"Range": "bytes=0-9", "If-Range": f"W/{etag}"}, 200),
+        ({"Range": "bytes=0-9", "If-Range": future}, 200),
+        ({"Range": "bytes=0-9", "If-None-Match": etag}, 304),
+        ({"Range": "bytes=9999999-", "If-Range": '"x"'}, 200),
+    ]
+    got = [(given, shared.get(path, headers=given)) for given, _ in table]
+    assert [(given, answer.status_code) for given, answer in got] == table
+    for _, answer in got:
+        if answer.status_code in {304, 412}:
+            assert answer.content == b""
+            assert answer.headers["etag"] == etag
+
+
+def test_another_file_under_the_name_has_another_etag(shared: FileServer, path: str) -> None:
+    etag = shared.get(path).headers["etag"]
+    file = shared.volume / "jobs" / path.removeprefix("/download/").replace("/", "/output/")
+    for change in ("touch", "replace"):
+        before = file.stat()
+        if change == "touch":
+            os.utime(file, ns=(0, before.st_mtime_ns + 1))
+        else:
+            other = file.with_name("other")
+            other.write_bytes(file.read_bytes())
+            os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+            other.replace(file)
+        assert (changed := shared.get(path).headers["etag"]) != etag
+        etag = changed
+
+
+def test_an_old_file_has_its_own_date(shared: FileServer, path: str) -> None:
+    file = shared.volume / "jobs" / path.removeprefix("/download/").replace("/", "/output/")
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert shared.get(path).headers["last-modified"] == formatdate(1_000_000_000, usegmt=True)
+
+
+def test_outputs_in_folders_are_reached(shared: FileServer, job: str) -> None:
+    shared.output(job, "video/take 1/ñ.mp4", b"film")
+    for target in ("video/take%201/%C3%B1.mp4", "video%2Ftake%201%2F%C3%B1.mp4"):
+        assert shared.get(f"/download/{job}/{target}").content == b"film"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shown"),
+    [
+        ("a.png", "image/png", True),
+        ("a.JPG", "image/jpeg", True),
+        ("a.webp", "image/webp", True),
+        ("a.gif", "image/gif", True),
+        ("a.mp4", "video/mp4", True),
+        ("a.webm", "video/webm", True),
+        ("a.flac", "audio/flac", True),
+        ("a.svg", "image/svg+xml", False),
+        ("a.html", "text/html", False),
+        ("a.xml", None, False),
+        ("a.json", "application/json", False),
+        ("a.txt", "text/plain", False),
+        ("a.safetensors", "application/octet-stream", False),
+        ("a.png.gz", "application/octet-stream", False),
+        ("png", "application/octet-stream", False),
+    ],
+)
+def test_inline_is_for_pictures_video_and_sound_alone(
+    shared: FileServer, job: str, name: str, kind: str | None, shown: bool
+) -> None:
+    shared.output(job, name, b"<script>")
+    answer = shared.get(f"/download/{job}/{name}?inline=1")
+    assert answer.headers["content-disposition"].startswith("inline" if shown else "attachment")
+    assert kind is None or answer.headers["content-type"] == kind
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("query", ["", "inline=0", "inline=", "inline=no", "inlin=1", "%ff=%ff"])
+def test_without_being_asked_nothing_is_inline(shared: FileServer, job: str, query: str) -> None:
+    shared.output(job, "a.png", b"x")
+    answer = shared.get(f"/download/{job}/a.png?{query}")
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a b.png", 'attachment; filename="a b.png"'),
+        ("ñ.png", "attachment; filename=\"_.png\"; filename*=UTF-8''%C3%B1.png"),
+        ('a"b\\c.png', "attachment; filename=\"a_b_c.png\"; filename*=UTF-8''a%22b%5Cc.png"),
+        ("100%.png", "attachment; filename=\"100_.png\"; filename*=UTF-8''100%25.png"),
+        ("a\r\nX: y", "attachment; filename=\"a__X: y\"; filename*=UTF-8''a%0D%0AX%3A%20y"),
+        ("'*().png", 'attachment; filename="\'*().png"'),
+    ],
+)
+def test_the_name_of_the_download_is_right_for_any_name(
+    shared: FileServer, job: str, name: str, header: str
+) -> None:
+    shared.output(job, name, b"x")
+    answer = shared.get(f"/download/{job}/{requests.utils.quote(name)}")
+    assert answer.headers["content-disposition"] == header
+
+
+@given(st.text(min_size=1, max_size=50))
+def test_every_name_is_read_back_from_its_header(name: str) -> None:
+    header = disposition("attachment", name).decode("ascii")
+    assert not set(header) & set("\r\n\0")
+    message = email.message.Message()
+    message["content-disposition"] = header
+    assert message.get_filename() == name.strip() or "%" in header or name != name.strip()
+
+
+@pytest.mark.parametrize("name", ["missing", "folder", "link", "dangling", "fifo", "in-link/f"])
+def test_what_is_no_file_of_the_job_is_404(
+    shared: FileServer, job: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "f").write_bytes(b"outside")
+    output = shared.output(job, "file", b"x").parent
+    (output / "folder").mkdir()
+    (output / "link").symlink_to(tmp_path / "f")
+    (output / "dangling").symlink_to("nowhere")
+    (output / "in-link").symlink_to(tmp_path)
+    os.mkfifo(output / "fifo")
+    answer = shared.get(f"/download/{job}/{name}")
+    assert answer.status_code == 404
+    assert name in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("link", ["job", "output"])
+def test_a_job_that_is_a_link_is_404(
+    shared: FileServer, job: str, tmp_path: Path, link: str
+) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/f").write_bytes(b"outside")
+    folder = shared.volume / "jobs" / job
+    if link == "job":
+        folder.parent.mkdir(exist_ok=True)
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir(parents=True)
+        (folder / "output").symlink_to(tmp_path / "output")
+    assert shared.get(f"/download/{job}/f").status_code == 404
+    assert shared.get(f"/download/{job}").status_code == 404
+
+
+def test_only_outputs_are_served(shared: FileServer, job: str) -> None:
+    shared.upload(b"x", worker_job_id=job)
+    assert shared.get(f"/download/{job}/a.bin").status_code == 404
+    assert shared.get(f"/download/{job}/../input/a.bin").status_code == 404
+
+
+def test_a_file_replaced_in_mid_download_is_served_to_its_end(
+    shared: FileServer, job: str
+) -> None:
+    file = shared.output(job, "f", CONTENT * 40)
+    with shared.get(f"/download/{job}/f", stream=True) as answer:
+        first = answer.raw.read(1000)
+        file.with_name("new").write_bytes(b"new")
+        file.with_name("new").replace(file)
+        rest = answer.raw.read()
+    assert first + rest == CONTENT * 40
+    assert shared.get(f"/download/{job}/f").content == b"new"
+
+
+def test_a_file_removed_in_mid_download_is_served_to_its_end(
+    shared: FileServer, job: str
+) -> None:
+    shared.output(job, "f", CONTENT * 40)
+    with shared.get(f"/download/{job}/f", stream=True) as answer:
+        first = answer.raw.read(1000)
+        assert shared.post(f"/cleanup/{job}").json()["message"] == "removed"
+        rest = answer.raw.read()
+    assert first + rest == CONTENT * 40
+
+
+def test_a_file_cut_in_mid_download_ends_short_and_is_seen_to(
+    start: Callable[..., FileServer],
+) -> None:
+    server = start()
+    file = server.output("j", "f", CONTENT * 40)
+    with server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(1000)
+        os.truncate(file, MIB)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
+    wait_until(lambda: server.log.count("WARNING") == 1)
+    assert "became shorter" in server.log
+    assert "ERROR" not in server.log
+
+
+def test_a_slow_reader_gets_every_byte(shared: FileServer, job: str) -> None:
+    content = CONTENT * 12
+    shared.output(job, "f", content)
+    got = hashlib.sha256()
+    with shared.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        client.sendall(
+            b"GET /download/%s/f HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % job.encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(1)
+        begun = time.monotonic()
+        while piece := client.recv(3001):
+            got.update(piece)
+        assert time.monotonic() - begun < 60
+    assert got.hexdigest() == hashlib.sha256(content).hexdigest()
+
+
+def test_a_client_that_leaves_lets_go_of_the_file(start: Callable[..., FileServer]) -> None:
+    server = start()
+    server.output("j", "f", CONTENT * 60)
+    server.get("/download/j/f")
+    before = server.descriptors
+    for _ in range(20):
+        with server.connect() as client:
+            client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.recv(100)
+    wait_until(lambda: server.descriptors <= before)
+    assert "ERROR" not in server.log
+
+
+def test_a_reader_that_stops_is_cut_off(impatient: FileServer) -> None:
+    impatient.output("j", "f", CONTENT * 60)
+    with impatient.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(100)
+        wait_until(lambda: not is_connected(impatient, client))
+    assert "ERROR" not in impatient.log
+
+
+def is_connected(server: FileServer, client: socket.socket) -> bool:
+    """Whether the server still holds its end: the kernel's table has it, and a descriptor of it."""
+    port = f":{client.getsockname()[1]:04X}"
+    table = Path("/proc/net/tcp").read_text().splitlines()
+    return any(port in line.split()[2] and line.split()[3] == "01" for line in table)

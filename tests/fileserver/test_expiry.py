@@ -1,0 +1,191 @@
+"""The sweep of old jobs, as a library over a real folder, and once through the server."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.jobs import expiry
+from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.jobs.names import FileName, JobId, SubDir
+from morpheus_boot.jobs.part import UploadPart
+from morpheus_boot.layout import Layout
+from tests.fileserver.serving import FileServer
+from tests.testbed.moosefs import MooseFS
+from tests.wait import wait_until
+
+HOUR_S = 3600.0
+TWO_HOURS_AGO = time.time() - 2 * HOUR_S
+
+
+def make_old(layout: Layout, job: str, *, but: str | None = None, status: str = "") -> Path:
+    folder = layout.jobs / job
+    for below in ("input", "output"):
+        (folder / below / "deep").mkdir(parents=True)
+        (folder / below / "deep/f").write_bytes(b"young, but nobody looks so deep")
+    (folder / "job.json").write_text(json.dumps({"status": status}) if status else "not JSON")
+    for name in ("input", "output", "job.json", "."):
+        if name != but:
+            os.utime(folder / name, (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    return folder
+
+
+def upload(layout: Layout, job: str, sub_dir: str = "", content: bytes = b"new") -> None:
+    part = UploadPart(layout)
+    part.write([memoryview(content)])
+    part.publish(JobId(job), SubDir.parse(sub_dir), FileName("new"))
+
+
+def test_a_job_that_nobody_touched_goes(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    old, unfinished = make_old(layout, "old"), make_old(layout, "done", status="done")
+    assert sorted(expire_jobs(layout, HOUR_S)) == ["done", "old"]
+    assert not old.exists()
+    assert not unfinished.exists()
+    assert list((layout.ours / "trash").iterdir()) == []
+    assert expire_jobs(layout, HOUR_S) == []
+
+
+@pytest.mark.parametrize("touched", ["input", "output", "job.json", "."])
+def test_a_job_of_which_one_of_four_is_young_stays(tmp_path: Path, touched: str) -> None:
+    layout = Layout(tmp_path)
+    kept = make_old(layout, "kept", but=touched)
+    assert expire_jobs(layout, HOUR_S) == []
+    assert (kept / "input/deep/f").exists()
+
+
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_a_job_at_work_stays_however_old(tmp_path: Path, status: str) -> None:
+    layout = Layout(tmp_path)
+    kept = make_old(layout, "kept", status=status)
+    assert expire_jobs(layout, HOUR_S) == []
+    assert kept.exists()
+
+
+def test_what_is_no_job_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "volume")
+    outside = make_old(Layout(tmp_path / "elsewhere"), "job")
+    layout.jobs.mkdir(parents=True)
+    (layout.jobs / "link").symlink_to(outside)
+    (layout.jobs / "file").write_bytes(b"")
+    os.utime(layout.jobs / "file", (0, 0))
+    for name in ("_not-an-id", "checkpoints"):
+        make_old(layout, name)
+    assert expire_jobs(layout, HOUR_S) == []
+    assert {path.name for path in layout.jobs.iterdir()} == {
+        "link",
+        "file",
+        "_not-an-id",
+        "checkpoints",
+    }
+    assert (outside / "job.json").exists()
+
+
+def test_an_upload_into_a_deep_folder_makes_the_job_young(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    folder = make_old(layout, "j")
+    (folder / "input/a/b").mkdir(parents=True)
+    os.utime(folder / "input", (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    upload(layout, "j", "a/b")
+    assert expire_jobs(layout, HOUR_S) == []
+
+
+def test_only_one_worker_sweeps(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    old = make_old(layout, "old")
+    layout.locks.mkdir(parents=True)
+    with (layout.locks / "jobs.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert expire_jobs(layout, HOUR_S) == []
+        assert old.exists()
+    assert expire_jobs(layout, HOUR_S) == ["old"]
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_job_touched_as_it_was_moved_away_is_put_back(tmp_path: Path, made_anew: bool) -> None:
+    """What a sweep finds that was interrupted there, by a kill or by an upload."""
+    layout = Layout(tmp_path)
+    folder = make_old(layout, "j")
+    (folder / "input/new").write_bytes(b"in time")
+    moved = layout.ours / "trash" / f"j.0123456789ab{expiry.EXPIRED}"
+    moved.parent.mkdir(parents=True)
+    folder.rename(moved)
+    if made_anew:
+        upload(layout, "j", "deep")
+        upload(layout, "j", content=b"newer")
+    assert expire_jobs(layout, HOUR_S) == []
+    assert (folder / "input/new").read_bytes() == (b"newer" if made_anew else b"in time")
+    assert (folder / "input/deep/f").exists()
+    assert (folder / "output/deep/f").exists()
+    assert not made_anew or (folder / "input/deep/new").exists()
+    assert list(moved.parent.iterdir()) == []
+
+
+def test_no_upload_that_was_answered_is_lost_to_a_sweep_at_the_same_moment(
+    tmp_path: Path,
+) -> None:
+    import threading
+
+    layout = Layout(tmp_path)
+    stop = threading.Event()
+    removed = 0
+
+    def sweep() -> None:
+        nonlocal removed
+        while not stop.is_set():
+            removed += len(expire_jobs(layout, HOUR_S))
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(300):
+            make_old(layout, f"j{number}")
+            upload(layout, f"j{number}", "deep" if number % 2 else "")
+    finally:
+        stop.set()
+        sweeper.join()
+    for number in range(300):
+        below = "deep/new" if number % 2 else "new"
+        assert (layout.jobs / f"j{number}/input" / below).read_bytes() == b"new"
+
+
+def test_the_server_sweeps_when_it_starts(
+    start: Callable[..., FileServer], tmp_path: Path
+) -> None:
+    root = tmp_path / "ttl"
+    old = make_old(Layout(root / "volume"), "old")
+    young = make_old(Layout(root / "volume"), "young", but="output")
+    server = start(root, env={"MORPHEUS_JOB_TTL_HOURS": "1.5"})
+    wait_until(lambda: not old.exists())
+    assert young.exists()
+    wait_until(lambda: "removed 1 jobs untouched for 1.5 h: old" in server.log)
+
+
+def test_without_being_asked_nothing_is_swept(
+    start: Callable[..., FileServer], tmp_path: Path
+) -> None:
+    root = tmp_path / "no-ttl"
+    old = make_old(Layout(root / "volume"), "old")
+    abandoned = root / "volume/.morpheus/uploads/x.part"
+    abandoned.parent.mkdir(parents=True)
+    abandoned.write_bytes(b"")
+    start(root)
+    wait_until(lambda: not abandoned.exists())
+    assert old.exists()
+
+
+def test_on_moosefs_old_jobs_go_and_touched_ones_come_back(moosefs: MooseFS) -> None:
+    layout = Layout(moosefs.a / moosefs.fresh())
+    make_old(layout, "old")
+    make_old(layout, "touched", but="input")
+    assert expire_jobs(layout, HOUR_S) == ["old"]
+    folder = make_old(layout, "j")
+    moved = layout.ours / "trash" / f"j.0123456789ab{expiry.EXPIRED}"
+    (folder / "input/new").write_bytes(b"in time")
+    folder.rename(moved)
+    assert expire_jobs(layout, HOUR_S) == []
+    assert (folder / "input/new").read_bytes() == b"in time"
