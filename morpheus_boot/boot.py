@@ -6,15 +6,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
-from morpheus_boot.comfyui.api import ComfyUIApi
-from morpheus_boot.comfyui.command import comfyui_command
-from morpheus_boot.comfyui.environment import comfyui_environment
-from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
-from morpheus_boot.comfyui.links import Link, put_links
+from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.comfyui.listing import Unlisted
 from morpheus_boot.deployment import (
     Deployment,
     announce,
@@ -24,15 +22,16 @@ from morpheus_boot.deployment import (
     plan_models,
     read_deployment,
 )
-from morpheus_boot.errors import Exit, MorpheusError, NotSetUp, storage_error
+from morpheus_boot.errors import Exit, MorpheusError, NotSetUp
 from morpheus_boot.invocation import Invocation
+from morpheus_boot.launch import Launch
 from morpheus_boot.log import parse_json_line
 from morpheus_boot.manifest import Manifest
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.services import COMFYUI, FILE_SERVER, file_server, wait_until_it_listens
+from morpheus_boot.run.services import FILE_SERVER, file_server, wait_until_it_listens
 from morpheus_boot.run.supervisor import Hold, Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
@@ -48,7 +47,6 @@ from morpheus_boot.state import (
 from morpheus_boot.volume import Volume, size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
-_COMFYUI_DEADLINE_S: Final = 900.0
 _FILE_SERVER_DEADLINE_S: Final = 120.0
 # ComfyUI and its nodes colour their lines for a terminal.
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -92,16 +90,17 @@ class Boot:
             self._heart = announce(self._invocation, deployment)
         with phase("fill"):
             cached = self._fill(required, deployment)
+        launch = Launch(self._settings, deployment, comfyui, self._supervisor)
         with phase("link"):
-            self._link(cached, comfyui, deployment.volume)
+            launch.link(cached)
         with phase("start ComfyUI"):
-            self._start_comfyui(comfyui, deployment)
+            launch.start()
             self._preload(cached)
-            self._wait_for_comfyui(cached)
+            self._name_unlisted(launch.wait_until_ready(cached))
             self._wait_for_file_server()
         board.set_readiness(Readiness.READY)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
-        cached += self._fill_optional(optional, comfyui, deployment)
+        cached += self._fill_optional(optional, launch, deployment)
         self._hash_pending(cached, deployment.volume)
 
     def _tell_files(self) -> None:
@@ -160,73 +159,28 @@ class Boot:
             report=self._progress,
         )
 
-    def _link(self, cached: Iterable[CachedModel], comfyui: ComfyUI, volume: Volume) -> None:
-        links = [
-            Link(name, model.file)
-            for model in cached
-            for name in (model.model.path, *model.model.links)
-        ]
-        put_links(comfyui.models, links, volume.layout.model_cache)
-
-    def _start_comfyui(self, comfyui: ComfyUI, deployment: Deployment) -> None:
-        settings, manifest = self._settings, deployment.manifest
-        jobs = deployment.volume.layout.jobs
-        local = settings.local_dir / "comfyui"
-        try:
-            jobs.mkdir(parents=True, exist_ok=True)
-            for folder in ("input", "user"):
-                (local / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error("ComfyUI's folders", jobs, error) from error
-        self._supervisor.start(
-            ServiceSpec(
-                name=COMFYUI,
-                argv=comfyui_command(
-                    comfyui,
-                    port=settings.comfyui_port,
-                    jobs=jobs,
-                    local=local,
-                    more=(*manifest.comfyui_args, *settings.comfyui_args),
-                ),
-                env=comfyui_environment(settings.environ, manifest.comfyui_env, REPOSITORY),
-                cwd=comfyui.folder,
-                port=settings.comfyui_port,
-            )
-        )
-
     def _preload(self, cached: Iterable[CachedModel]) -> None:
         files = [c.file for c in cached if c.model.preload]
         threading.Thread(
             target=preload, args=(files, self._supervisor.stopping), name="preload", daemon=True
         ).start()
 
-    def _wait_for_comfyui(self, cached: Iterable[CachedModel]) -> None:
-        api = ComfyUIApi(self._settings.comfyui_port)
-        api.wait_until_it_answers(
-            deadline_s=_COMFYUI_DEADLINE_S,
-            stopping=self._supervisor.stopping,
-            last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
-        )
-        self._supervisor.raise_if_stopping()
-        unlisted = api.unlisted(name for c in cached for name in (c.model.path, *c.model.links))
-        self._supervisor.raise_if_stopping()
-        if unlisted:
-            names = ", ".join(u.name for u in unlisted)
-            raise NotSetUp(
-                "ComfyUI",
-                f"it runs but does not list {names}",
-                "check the file's ending and its folder in models.yaml",
-            )
+    def _name_unlisted(self, unlisted: Iterable[Unlisted]) -> None:
+        """Shows in the state what ComfyUI does not list, beside the models themselves."""
+        reasons = {u.name: u.reason for u in unlisted}
+        for model in self._board.state.models:
+            if model.path in reasons:
+                self._board.put_model(replace(model, detail=reasons[model.path]))
 
     def _fill_optional(
-        self, plan: Plan, comfyui: ComfyUI, deployment: Deployment
+        self, plan: Plan, launch: Launch, deployment: Deployment
     ) -> tuple[CachedModel, ...]:
         """The models that the boot did not wait for; their failure stops nothing."""
         there: tuple[CachedModel, ...] = ()
         for step in plan.steps:
             try:
                 cached = self._fill(Plan((step,)), deployment)
-                self._link(cached, comfyui, deployment.volume)
+                launch.link(cached)
             except MorpheusError as error:
                 _LOG.warning("not required, left out: %s", error)
             else:

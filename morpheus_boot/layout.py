@@ -82,6 +82,11 @@ class Layout:
         """Packed trees of small files."""
         return self.ours / "archives"
 
+    @property
+    def node_cache(self) -> Path:
+        """What custom nodes download by themselves."""
+        return self.ours / "node_cache"
+
     def model(self, model_path: str) -> Path:
         """The final name of a cached model."""
         return self.model_cache / model_path

@@ -1,6 +1,7 @@
 """The network volume: which directory it is, what it is mounted from, and how much room it has."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,20 @@ from morpheus_boot.layout import Layout
 MOUNT_PATHS: Final = (Path("/workspace/job_data"), Path("/runpod-volume"), Path("/workspace"))
 _OFF_RUNPOD: Final = "job_data"
 _MOUNTS_FILE: Final = Path("/proc/self/mountinfo")
+_NETWORK_KINDS: Final = ("fuse", "nfs", "ceph", "cifs", "9p")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount of this container; ``kind`` is the file system's type, as in /proc/mounts."""
+
+    point: Path
+    kind: str
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a network's: RunPod's volume is MooseFS over FUSE."""
+        return self.kind.startswith(_NETWORK_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +35,7 @@ class Volume:
     """The volume: its directory, the mount it lies on, and what was bought in bytes (None: not known)."""
 
     root: Path
-    mount_point: Path
+    mount: Mount
     size_bytes: int | None
 
     @property
@@ -49,7 +64,7 @@ def find_volume(
     size_gb: float | None,
     *,
     on_runpod: bool,
-    mount_points: frozenset[Path] | None = None,
+    mounts: tuple[Mount, ...] | None = None,
 ) -> Volume:
     """The volume's directory, which need not exist yet off RunPod.
 
@@ -58,8 +73,9 @@ def find_volume(
     Raises:
         NotSetUp: on RunPod nothing is mounted there, so that models would vanish with the container.
     """
-    mounts = read_mount_points() if mount_points is None else mount_points
-    root = given or next((path for path in MOUNT_PATHS if path in mounts), None)
+    known = read_mounts() if mounts is None else mounts
+    points = {mount.point for mount in known}
+    root = given or next((path for path in MOUNT_PATHS if path in points), None)
     if root is None:
         if on_runpod:
             looked = ", ".join(map(str, MOUNT_PATHS))
@@ -69,29 +85,37 @@ def find_volume(
                 "attach a network volume, or set MORPHEUS_VOLUME to where it is mounted",
             )
         root = Path.cwd() / _OFF_RUNPOD
-    mount_point = _mount_point_of(root, mounts)
-    if on_runpod and mount_point == Path("/"):
+    mount = mount_of(root, known)
+    if on_runpod and mount.point == Path("/"):
         raise NotSetUp(
             "volume",
             f"{root} lies on the container's own disk, where models vanish with the container",
             "attach a network volume there, or set MORPHEUS_VOLUME to where it is mounted",
         )
-    return Volume(root, mount_point, int(size_gb * 10**9) if size_gb is not None else None)
+    return Volume(root, mount, int(size_gb * 10**9) if size_gb is not None else None)
 
 
-def read_mount_points() -> frozenset[Path]:
-    """All mount points of this container (proc(5), mountinfo: the fifth field, octal-escaped)."""
-    lines = _MOUNTS_FILE.read_text().splitlines()
-    return frozenset(Path(_unescape(line.split(" ")[4])) for line in lines)
+def read_mounts() -> tuple[Mount, ...]:
+    """All mounts of this container, by proc(5)'s mountinfo; the later one of two at one point counts."""
+    mounts: dict[Path, Mount] = {}
+    for line in _MOUNTS_FILE.read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        point = Path(_unescape(before.split(" ")[4]))
+        mounts[point] = Mount(point, after.split(" ")[0])
+    return tuple(mounts.values())
+
+
+def mount_of(path: Path, mounts: tuple[Mount, ...]) -> Mount:
+    """The mount that ``path`` lies on."""
+    by_point = {mount.point: mount for mount in mounts}
+    resolved = path.resolve()
+    found = (by_point[p] for p in (resolved, *resolved.parents) if p in by_point)
+    return next(found, Mount(Path("/"), "unknown"))
 
 
 def _unescape(field: str) -> str:
-    return field.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")
-
-
-def _mount_point_of(path: Path, mounts: frozenset[Path]) -> Path:
-    resolved = path.resolve()
-    return next((p for p in (resolved, *resolved.parents) if p in mounts), Path("/"))
+    # Spaces and the like stand as octal escapes; the rest is UTF-8.
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 def measure(layout: Layout, *, with_jobs: bool) -> Usage:

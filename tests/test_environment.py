@@ -13,6 +13,7 @@ from morpheus_boot.errors import NotSetUp, OriginUnavailable, StorageFailed, Wai
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
 from tests.package_index import PackageIndex, package_index, sample_lock, with_sample
 from tests.pythons import python_without, run
+from tests.testbed.origin import Origin
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).with_name("uv")
@@ -262,6 +263,22 @@ def test_an_index_that_is_overloaded_is_asked_again_and_one_that_refuses_is_not(
     with pytest.raises(OriginUnavailable, match="403"):
         fetch_pip(index.url, tmp_path, slept.append)
     assert slept == [1.0, 3.0]
+
+
+def test_an_index_that_does_not_answer_is_tried_three_times(tmp_path: Path) -> None:
+    slept: list[float] = []
+
+    with pytest.raises(OriginUnavailable, match=r"Connection refused.*check the network"):
+        fetch_pip(NOTHING_LISTENS, tmp_path, slept.append)
+
+    assert slept == [1.0, 3.0]
+
+
+def test_an_index_with_a_certificate_that_nobody_vouches_for_is_named_with_its_mend(
+    secure_origin: Origin, tmp_path: Path
+) -> None:
+    with pytest.raises(OriginUnavailable, match=r"self-signed certificate.*ca-certificates"):
+        fetch_pip(secure_origin.url, tmp_path)
 
 
 def test_an_index_without_our_pip_or_with_another_one_is_refused(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ ROOMS: Final = (
     {"cache", "comfyui", "jobs", "run"},
     {"invocation"},
     {"deployment"},
+    {"launch"},
     {"boot", "smoke"},
     {"commands"},
     {"cli"},

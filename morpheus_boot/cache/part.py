@@ -82,13 +82,13 @@ class Part:
 
     def sync(self) -> None:
         """Makes all that was written durable, then says so in the journal."""
-        ranges = _merged(self._unsynced)
+        # A lost page is reported once: after a failed sync the next succeeds, and has saved nothing of these.
+        ranges, self._unsynced = _merged(self._unsynced), []
         os.fdatasync(self._fd)
         lines = b"".join(f"[{r.start},{r.stop}]\n".encode() for r in ranges)
         _write_all(self._journal_fd, lines)
         os.fdatasync(self._journal_fd)
         self._done = _merged([*self._done, *ranges])
-        self._unsynced.clear()
 
     def restart(self) -> None:
         """Forgets all bytes, where the origin won't continue."""

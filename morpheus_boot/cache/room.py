@@ -5,7 +5,6 @@ statvfs shows the whole cluster's terabytes on RunPod, so the size that was boug
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from morpheus_boot.errors import VolumeFull
 from morpheus_boot.volume import Usage, Volume, measure, size_text
@@ -78,21 +77,10 @@ def volume_full(volume: Volume, room: Room) -> VolumeFull:
 
 def _disk_bytes(volume: Volume, used: Usage) -> int | None:
     # Off RunPod, with no size given, the file system itself knows.
-    if _is_network(volume.mount_point):
+    if volume.mount.is_network:
         return None
     try:
         disk = os.statvfs(volume.root if volume.root.exists() else volume.root.parent)
     except OSError:
         return None
     return disk.f_bavail * disk.f_frsize + used.cache_bytes + used.archives_bytes
-
-
-def _is_network(mount_point: Path) -> bool:
-    try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return False
-    return any(
-        line.split(" ")[1] == str(mount_point) and line.split(" ")[2].startswith(("fuse", "nfs"))
-        for line in lines
-    )

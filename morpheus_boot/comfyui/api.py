@@ -5,8 +5,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,14 +13,6 @@ from morpheus_boot.errors import WaitedTooLong
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Unlisted:
-    """A model that ComfyUI does not list, and why."""
-
-    name: str
-    reason: str
 
 
 class ComfyUIApi:
@@ -49,23 +40,19 @@ class ComfyUIApi:
                 )
             stopping.wait(_POLL_S)
 
-    def unlisted(self, names: Iterable[str]) -> tuple[Unlisted, ...]:
-        """Which of ``names`` (folder/file below models/) ComfyUI does not list.
+    def folder_paths(self, models: str) -> dict[str, tuple[str, ...]]:
+        """The directories that each model folder reads, by /internal/folder_paths.
 
-        A folder that ComfyUI has no loader for is not known to it: what lies there is for custom nodes.
+        An older ComfyUI without that route has a directory of the folder's name below ``models``.
         """
-        folders = frozenset(self._get("/models") or ())
-        listed: dict[str, frozenset[str]] = {}
-        missing = []
-        for name in names:
-            folder, _, file = name.partition("/")
-            if folder not in folders:
-                continue
-            if folder not in listed:
-                listed[folder] = frozenset(self._get(f"/models/{quote(folder)}") or ())
-            if file not in listed[folder]:
-                missing.append(Unlisted(name, f"ComfyUI does not list it in {folder}"))
-        return tuple(missing)
+        found = self._get("/internal/folder_paths")
+        if isinstance(found, dict):
+            return {key: tuple(paths) for key, paths in found.items()}
+        return {name: (f"{models}/{name}",) for name in self._get("/models") or ()}
+
+    def files_of(self, folder: str) -> frozenset[str]:
+        """What a model folder lists."""
+        return frozenset(self._get(f"/models/{quote(folder)}") or ())
 
     def _get(self, path: str) -> Any:  # noqa: ANN401 - ComfyUI's JSON; each caller knows its shape
         """The answer's JSON; None where there is none."""

@@ -10,7 +10,13 @@ _NO_ASSETS: Final = "--disable-assets"
 
 
 def comfyui_command(
-    comfyui: ComfyUI, *, port: int, jobs: Path, local: Path, more: tuple[str, ...]
+    comfyui: ComfyUI,
+    *,
+    port: int,
+    jobs: Path,
+    local: Path,
+    extra_paths: Path,
+    more: tuple[str, ...],
 ) -> tuple[str, ...]:
     """ComfyUI's argv: outputs go to ``jobs`` on the volume; input, temp and user folders stay below ``local``."""
     no_assets = (_NO_ASSETS,) if comfyui.knows_option(_NO_ASSETS) else ()
@@ -30,6 +36,8 @@ def comfyui_command(
         str(local),
         "--user-directory",
         str(local / "user"),
+        "--extra-model-paths-config",
+        str(extra_paths),
         *no_assets,
         *more,
     )

@@ -10,13 +10,17 @@ _WITHHELD: Final = re.compile(
     r"(?i)^(MORPHEUS_.*|RUNPOD_WEBHOOK_.*|.*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY).*)$"
 )
 
+# Where the libraries of custom nodes (transformers, open_clip, torch.hub, facexlib) keep their downloads.
+_NODE_CACHES: Final = {"HF_HOME": "huggingface", "TORCH_HOME": "torch"}
+
 
 def comfyui_environment(
-    environ: Mapping[str, str], passed: Iterable[str], repository: Path
+    environ: Mapping[str, str], passed: Iterable[str], repository: Path, node_cache: Path
 ) -> dict[str, str]:
     """``environ`` for ComfyUI: no secret but those ``passed`` by name (comfyui.env), and none of our Python.
 
-    Custom nodes are other people's code: what they can read they can send.
+    Custom nodes are other people's code: what they can read they can send. What they download by themselves
+    goes to ``node_cache`` on the volume, unless the user said where, so that only the first worker pays for it.
     """
     wanted = frozenset(passed)
     kept = {
@@ -29,4 +33,6 @@ def comfyui_environment(
     if rest:
         kept["PYTHONPATH"] = ":".join(rest)
     kept["PYTHONUNBUFFERED"] = "1"
+    for name, folder in _NODE_CACHES.items():
+        kept.setdefault(name, str(node_cache / folder))
     return kept

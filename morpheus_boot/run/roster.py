@@ -45,11 +45,6 @@ class Roster:
         """Whether something is on its way out."""
         return any(process.stop_requested for process in self._processes.values())
 
-    def runs(self, name: str) -> bool:
-        """Whether a service is there and not on its way out."""
-        process = self._processes.get(name)
-        return process is not None and not process.stop_requested
-
     def last_lines(self, name: str) -> tuple[str, ...]:
         """The last lines that a service printed, also after its end; safe from any thread."""
         output = self._outputs.get(name)

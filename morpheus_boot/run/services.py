@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
 from typing import Final
 
 from morpheus_boot.errors import WaitedTooLong

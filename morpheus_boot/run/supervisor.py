@@ -62,7 +62,6 @@ class Supervisor:
         self._grace_s = grace_s
         self._roster = Roster(on_line, on_service, grace_s)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._held = False
 
     def start(self, spec: ServiceSpec) -> None:
         """Starts a service and returns when its process is there.
@@ -178,7 +177,7 @@ class Supervisor:
                 stopping = course.stage is Stage.STOPPING
                 self._roster.stop(name, course.until if stopping else now + self._grace_s)
         self._roster.tend(now)
-        if course.hold is None or course.stage is not Stage.HOLDING or self._held:
+        if course.hold is None or course.stage is not Stage.HOLDING:
             return course
         service = course.hold.service
         if service.name not in self._roster.names:
@@ -187,7 +186,6 @@ class Supervisor:
             except ServiceFailed as error:
                 _LOG.warning("nothing to hold: %s", error)
                 return course.without_hold(now)
-        self._held = self._roster.runs(service.name)
         return course
 
     def _patience_s(self, course: Course, now: float, reaper: Reaper | None) -> float:

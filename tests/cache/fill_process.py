@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -56,16 +57,23 @@ class FillProcess:
             env=dict(env or {}),
         )
 
+    @contextmanager
+    def running(
+        self, worker: str = "worker-1", env: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """One that is killed at the latest when the test is done with it, stopped or not."""
+        with self.start(worker, env) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def run(
         self, worker: str = "worker-1", env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs one to its end, whichever that is."""
-        with self.start(worker, env) as process:
-            try:
-                said, errors = process.communicate(timeout=60)
-            except BaseException:
-                process.kill()
-                raise
+        with self.running(worker, env) as process:
+            said, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
 
 

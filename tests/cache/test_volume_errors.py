@@ -4,6 +4,7 @@ On MooseFS an error may come only at fsync or close, so each error is tried at e
 """
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -258,7 +259,7 @@ def test_a_killed_fill_of_a_disk_with_room_for_one_is_resumed(disk: Path, origin
     wanted = model(PATH, origin.serve("/a", content))
     gate = Gate(5 * MIB)
     origin.misbehave("/a", gate, after=1, times=1)
-    with FillProcess(disk, (wanted,), sync_bytes=MIB).start() as process:
+    with FillProcess(disk, (wanted,), sync_bytes=MIB).running() as process:
         gate.wait_reached()
         wait_until(lambda: journalled_bytes(Layout(disk)) >= 4 * MIB)
         process.kill()
@@ -275,15 +276,14 @@ def test_a_takeover_that_finds_no_room_for_its_copy_leaves_no_part(
     wanted = model(PATH, origin.serve("/a", content), sha256=sha256(content))
     gate = Gate(5 * MIB)
     origin.misbehave("/a", gate, after=1, times=1)
-    with FillProcess(disk, (wanted,), sync_bytes=MIB).start() as silent:
+    with FillProcess(disk, (wanted,), sync_bytes=MIB).running() as silent:
         gate.wait_reached()
         wait_until(lambda: journalled_bytes(Layout(disk)) >= 4 * MIB)
-        silent.send_signal(19)
+        silent.send_signal(signal.SIGSTOP)
 
         with pytest.raises(VolumeFull):
             Worker(disk, "worker-2", size_bytes=10**12).fill(wanted)
 
         assert list(Layout(disk).parts.glob("*")) == []
-        silent.kill()
 
 

@@ -11,7 +11,7 @@ from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec, UrlSource
 from morpheus_boot.redact import Secret
 from morpheus_boot.state import ModelState
-from morpheus_boot.volume import Volume
+from morpheus_boot.volume import Mount, Volume
 
 MIB = 1 << 20
 QUICK = FillOptions(
@@ -63,7 +63,7 @@ class Worker:
     @property
     def volume(self) -> Volume:
         """Its volume."""
-        return Volume(self.root, Path("/"), self.size_bytes)
+        return Volume(self.root, Mount(Path("/"), "ext4"), self.size_bytes)
 
     def plan(self, *models: ModelSpec) -> Plan:
         """What the models need."""

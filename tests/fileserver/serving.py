@@ -165,10 +165,11 @@ def free_port() -> int:
 
 
 def read_to_end(client: socket.socket) -> bytes:
-    answer = b""
-    while piece := client.recv(65536):
-        answer += piece
-    return answer
+    """All that comes until the server closes."""
+    pieces = []
+    while piece := client.recv(262_144):
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def form(

@@ -1,7 +1,7 @@
 """A service for the tests: prints `ready` and each signal it gets; its arguments say how it misbehaves.
 
 ignore-term       goes on after SIGTERM
-grandchild        has a child in its own group that ignores SIGTERM and holds its output open
+grandchild        has an oddly named child in its own group that ignores SIGTERM and holds its output open
 escaped           has such a child in another session
 exit=N            ends by itself with N, after a few last words
 look=PATH         looks at a file at the start, before it is ready
@@ -47,6 +47,7 @@ def grandchild(*, own_session: bool) -> None:
         say(f"grandchild {pid}")
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path("/proc/self/comm").write_text("odd) Z 1 (name")
     if own_session:
         os.setsid()
     os.write(write_fd, b".")

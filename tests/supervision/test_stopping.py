@@ -69,7 +69,11 @@ def test_the_grace_of_all_begins_with_the_stop_request() -> None:
     assert second_at - first_at < 0.4
     assert watched.said("two") == ["ready", "SIGTERM"]
     details = {state.name: state.detail for state in watched.states}
-    assert details == {"one": "killed by SIGKILL", "two": "killed by SIGKILL", "polite": "exit code 0"}
+    assert details == {
+        "one": "killed by SIGKILL",
+        "two": "killed by SIGKILL",
+        "polite": "exit code 0",
+    }
 
 
 def test_a_second_sigterm_does_not_break_a_stop() -> None:

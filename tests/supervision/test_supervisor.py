@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,29 @@ def test_a_signal_before_anything_has_started_starts_nothing() -> None:
     assert watched.supervisor.run(story) == signal.SIGTERM
     assert refused.wait(10)
     assert watched.states == []
+
+
+def test_a_service_asked_for_just_after_a_signal_is_not_started() -> None:
+    watched = Watched()
+    refused = threading.Event()
+
+    def ask() -> None:
+        try:
+            watched.supervisor.start(child("late"))
+        except ShuttingDown:
+            refused.set()
+
+    def signal_and_ask() -> None:
+        """In the loop itself, which so sees the request in the same turn as the signal."""
+        signal_us(signal.SIGTERM)
+        threading.Thread(target=ask, daemon=True).start()
+        assert not refused.wait(0.1)
+
+    watched.on_started["one"] = signal_and_ask
+
+    assert watched.supervisor.run(lambda: watched.supervisor.start(child("one"))) == signal.SIGTERM
+    assert refused.wait(10)
+    assert watched.stages("late") == []
 
 
 def test_the_storys_error_stops_the_services_and_comes_out() -> None:
@@ -154,10 +178,25 @@ def test_a_service_started_twice_is_a_bug_that_the_story_hears_of() -> None:
         watched.supervisor.run(story)
 
 
+@pytest.fixture
+def _our_own_input() -> Iterator[None]:
+    """Something stands in our standard input."""
+    read_fd, write_fd = os.pipe()
+    os.write(write_fd, b"ours")
+    os.close(write_fd)
+    before = os.dup(0)
+    os.dup2(read_fd, 0)
+    os.close(read_fd)
+    yield
+    os.dup2(before, 0)
+    os.close(before)
+
+
+@pytest.mark.usefixtures("_our_own_input")
 def test_a_service_gets_its_environment_and_folder_and_nothing_of_ours(tmp_path: Path) -> None:
     watched = Watched()
     look = (
-        "import os, signal, sys; print(dict(os.environ), os.getcwd(), sys.stdin.read());"
+        "import os, signal, sys; print(dict(os.environ), os.getcwd(), [sys.stdin.read()]);"
         "print(sorted(os.listdir('/proc/self/fd'))); print(os.getsid(0) == os.getpid());"
         "signal.pause()"
     )
@@ -173,7 +212,7 @@ def test_a_service_gets_its_environment_and_folder_and_nothing_of_ours(tmp_path:
     watched.supervisor.run(story)
 
     assert watched.said("one") == [
-        f"{{'LC_ALL': 'C', 'A': 'b'}} {tmp_path}",
+        f"{{'LC_ALL': 'C', 'A': 'b'}} {tmp_path} ['']",
         "['0', '1', '2', '3']",  # the last one is the listing's own
         "True",
     ]

@@ -16,12 +16,13 @@ _BARE = ("-I", "-S", "-u")
 
 
 class Watched:
-    """A supervisor, and what it said; ``on_line`` and ``on_ended`` call back, by a service's name."""
+    """A supervisor, and what it said; its ``on_...`` are called back by a service's name."""
 
     def __init__(self, grace_s: float = 10.0) -> None:
         self.lines: list[tuple[str, str]] = []
         self.states: list[ServiceState] = []
         self.on_line: dict[str, Callable[[], object]] = {}
+        self.on_started: dict[str, Callable[[], object]] = {}
         self.on_ended: dict[str, Callable[[], object]] = {}
         self.supervisor = Supervisor(
             on_line=self.note_line,
@@ -35,8 +36,8 @@ class Watched:
 
     def note(self, state: ServiceState) -> None:
         self.states.append(state)
-        if state.stage is ServiceStage.ENDED:
-            self.on_ended.get(state.name, lambda: None)()
+        calls = self.on_ended if state.stage is ServiceStage.ENDED else self.on_started
+        calls.get(state.name, lambda: None)()
 
     def start(self, name: str, *how: str) -> int:
         """Starts child.py; returns its pid once it is ready."""

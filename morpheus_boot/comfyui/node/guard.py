@@ -32,11 +32,13 @@ def guard(folder_paths: Any, places: Places) -> None:  # noqa: ANN401 - ComfyUI'
         return places.hold(places.located(name)) and bool(exists(name))
 
     @functools.wraps(save_path)
-    def get_save_image_path(filename_prefix: str, output_dir: str, *sizes: Any, **named: Any) -> Any:  # noqa: ANN401 - ComfyUI's
+    def get_save_image_path(
+        filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
+    ) -> object:
         folder = posixpath.join(output_dir, posixpath.dirname(posixpath.normpath(filename_prefix)))
         if not is_within(output_dir, folder):
             raise ValueError(f"Invalid filename prefix: {filename_prefix!r}")
-        return save_path(filename_prefix, output_dir, *sizes, **named)
+        return save_path(filename_prefix, output_dir, image_width, image_height)
 
     folder_paths.get_annotated_filepath = get_annotated_filepath
     folder_paths.exists_annotated_filepath = exists_annotated_filepath

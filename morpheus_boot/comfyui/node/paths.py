@@ -75,7 +75,7 @@ class Places:
         return _below((self.jobs, *self.other_jobs), path)
 
     def here(self, path: str) -> str | None:
-        """This container's path for one below another mount's jobs/; None for any other text."""
+        """A path below another mount's jobs/ as it is in this container; None for any other text."""
         relative = _below(self.other_jobs, path)
         return posixpath.join(self.jobs, relative) if relative else None
 

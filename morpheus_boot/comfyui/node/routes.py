@@ -40,7 +40,9 @@ def refuse_upload(kind: str, subfolder: str, filename: str, places: Places) -> i
     if posixpath.isabs(filename) or ".." in filename.split("/"):
         return _BAD_REQUEST
     folder = posixpath.join(directory, posixpath.normpath(subfolder))
-    if not is_within(directory, folder) or not is_within(directory, posixpath.join(folder, filename)):
+    if not is_within(directory, folder) or not is_within(
+        directory, posixpath.join(folder, filename)
+    ):
         return _BAD_REQUEST
     real = posixpath.join(folder, filename)
     top = posixpath.relpath(posixpath.realpath(real), posixpath.realpath(directory)).split("/")[0]
@@ -48,6 +50,6 @@ def refuse_upload(kind: str, subfolder: str, filename: str, places: Places) -> i
 
 
 def refuse_preview(folder: str, filename: str) -> int | None:
-    """The status that refuses `/experiment/models/preview/...`, which ComfyUI 0.3 does not check; None: it may answer."""
+    """The status that refuses `/experiment/models/preview/...`; None: ComfyUI may answer (0.3 checks nothing)."""
     leaves = filename.startswith("/") or ".." in filename.split("/") or "\0" in filename
     return _NOT_FOUND if leaves or folder in _NO_MODELS else None

@@ -6,6 +6,8 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .paths import is_job_id  # noqa: TID252 - found by its folder
+
 _PREFIX = "MORPHEUS_NODE_"
 _DIGEST_BYTES = 32
 
@@ -30,8 +32,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     Raises ValueError that names the variable.
     """
     return Settings(
-        jobs=_absolute(environ, "JOBS"),
-        worker=_required(environ, "WORKER"),
+        jobs=_jobs(environ),
+        worker=_worker(environ),
         mounts=tuple(filter(None, environ.get(f"{_PREFIX}MOUNTS", "").split(":"))),
         token_digest=_digest(environ),
     )
@@ -44,10 +46,17 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _absolute(environ: Mapping[str, str], name: str) -> str:
-    value = _required(environ, name)
+def _worker(environ: Mapping[str, str]) -> str:
+    value = _required(environ, "WORKER")
+    if not is_job_id(value):
+        raise ValueError(f"{_PREFIX}WORKER can't name a folder of jobs: {value}")
+    return value
+
+
+def _jobs(environ: Mapping[str, str]) -> str:
+    value = _required(environ, "JOBS")
     if not posixpath.isabs(value):
-        raise ValueError(f"{_PREFIX}{name} is not an absolute path: {value}")
+        raise ValueError(f"{_PREFIX}JOBS is not an absolute path: {value}")
     return posixpath.normpath(value)
 
 

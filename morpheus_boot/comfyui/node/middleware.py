@@ -1,0 +1,169 @@
+"""The one middleware in front of ComfyUI's server: the token first, then what a request may name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from .node_errors import refused  # noqa: TID252 - found by its folder
+from .paths import Places  # noqa: TID252 - found by its folder
+from .prompts import Destination, Json, Refusal, decide  # noqa: TID252 - found by its folder
+from .routes import refuse_preview, refuse_upload, refuse_view  # noqa: TID252 - found by its folder
+from .tokens import COOKIE, Door  # noqa: TID252 - found by its folder
+
+if TYPE_CHECKING:  # older versions of aiohttp don't have these names
+    from aiohttp.typedefs import Handler, Middleware
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """What the middleware needs of the ComfyUI that it guards.
+
+    ``replace_nodes`` puts, in place, the nodes of today for those of yesterday, as ComfyUI does itself after us.
+    """
+
+    places: Places
+    worker: str
+    classes: Mapping[str, Any]
+    replace_nodes: Callable[[Json], object]
+
+
+def make_middleware(comfyui: ComfyUI, door: Door | None) -> Middleware:
+    """The middleware; ``door`` None: open to everyone."""
+
+    @web.middleware
+    async def morpheus(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = _at_the_door(request, door) if door is not None else None
+        if answer is None:
+            answer = await _refuse(request, comfyui)
+        return await handler(request) if answer is None else answer
+
+    return morpheus
+
+
+def _at_the_door(request: web.Request, door: Door) -> web.Response | None:
+    """None: come in."""
+    given = request.query.get("token")
+    if given is not None and request.method == "GET" and request.path == "/":
+        right = door.is_right(given.encode(errors="replace"))
+        return _with_cookie(request, given) if right else _unauthorized()
+    return None if door.opens_to(request.raw_headers) else _unauthorized()
+
+
+def _unauthorized() -> web.Response:
+    detail = "token: it is missing or wrong; send Authorization: Bearer <token>"
+    return web.json_response({"detail": detail}, status=401, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _with_cookie(request: web.Request, token: str) -> web.Response:
+    headers = {"Location": "/", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    response = web.Response(status=303, headers=headers)
+    response.set_cookie(
+        COOKIE,
+        quote(token, safe=""),
+        httponly=True,
+        samesite="Strict",
+        # RunPod's proxy ends TLS before us, and says so.
+        secure=request.headers.get("X-Forwarded-Proto", request.scheme) == "https",
+    )
+    return response
+
+
+async def _refuse(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
+    """The answer to what may not be; None: ComfyUI answers, the prompt put right.
+
+    It goes by the route that will answer, as ComfyUI wrote it, whatever the request's own path looks like.
+    """
+    resource = request.match_info.route.resource
+    written = "" if resource is None else resource.canonical
+    route, status = written.removeprefix("/api"), None
+    if route == "/prompt" and request.method == "POST":
+        return await _refuse_prompt(request, comfyui)
+    if written.startswith("/api/assets"):
+        # ComfyUI's assets read and write among the models; the boot switches them off.
+        status = 404
+    elif route == "/view":
+        status = refuse_view(request.query, comfyui.places)
+    elif route in {"/upload/image", "/upload/mask"}:
+        status = await _refuse_upload(request, comfyui.places)
+    elif route.startswith("/experiment/models/preview/"):
+        named = request.match_info
+        status = refuse_preview(named.get("folder", ""), named.get("filename", ""))
+    return None if status is None else web.Response(status=status)
+
+
+async def _refuse_upload(request: web.Request, places: Places) -> int | None:
+    fields = await request.post()
+    image, kind, subfolder = (
+        fields.get("image"),
+        fields.get("type", "input"),
+        fields.get("subfolder", ""),
+    )
+    if (
+        not isinstance(image, web.FileField)
+        or not isinstance(kind, str)
+        or not isinstance(subfolder, str)
+    ):
+        return None
+    status = refuse_upload(kind, subfolder, image.filename, places)
+    return status or _refuse_original(fields.get("original_ref"), places)
+
+
+def _refuse_original(reference: object, places: Places) -> int | None:
+    """The picture that `/upload/mask` puts the mask on is read as `/view` reads it."""
+    try:
+        asked = json.loads(reference) if isinstance(reference, str) else None
+    except ValueError:
+        return None
+    if not isinstance(asked, dict):
+        return None
+    return refuse_view({k: v for k, v in asked.items() if isinstance(v, str)}, places)
+
+
+async def _refuse_prompt(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
+    try:
+        body = await request.json()
+    except ValueError:
+        return None
+    prompt = body.get("prompt") if isinstance(body, dict) else None
+    if not isinstance(prompt, dict):
+        return None
+    comfyui.replace_nodes(prompt)
+    decision = decide(prompt, comfyui.classes, comfyui.places, comfyui.worker)
+    refusals = decision.refusals or tuple(_make_folders(decision.destinations, comfyui.places))
+    if refusals:
+        return web.json_response(refused(prompt, refusals, comfyui.classes), status=400)
+    if decision.prompt != prompt:
+        await _replace_body(request, {**body, "prompt": decision.prompt})
+    return None
+
+
+def _make_folders(destinations: Sequence[Destination], places: Places) -> Iterator[Refusal]:
+    """Makes what the nodes write into, below temp as well: LossGraphNode writes there without making it."""
+    for destination in destinations:
+        # ComfyUI replaces %date% and its like, and makes such a folder itself.
+        literal = destination.folder.partition("%")[0].rpartition("/")[0]
+        output = literal if "%" in destination.folder else destination.folder
+        try:
+            Path(places.jobs, output).mkdir(parents=True, exist_ok=True)
+            Path(places.temp, destination.folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            yield Refusal(
+                destination.node_id, destination.input_name, f"its folder can't be made: {cause}"
+            )
+
+
+async def _replace_body(request: web.Request, body: Json) -> None:
+    """Puts ``body`` in the place of what was sent. Raises RuntimeError where this aiohttp does not let it."""
+    content = json.dumps(body).encode(request.charset or "utf-8")
+    # The bytes that were read are kept there for whoever reads again (aiohttp 3); it offers no other way.
+    request._read_bytes = content  # noqa: SLF001
+    if await request.read() != content:
+        raise RuntimeError("the prompt can't be put right with this version of aiohttp")

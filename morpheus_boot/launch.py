@@ -1,0 +1,113 @@
+"""ComfyUI from its cached models to its first answer: links, start, readiness."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.cache import CachedModel
+from morpheus_boot.comfyui.api import ComfyUIApi
+from morpheus_boot.comfyui.command import comfyui_command
+from morpheus_boot.comfyui.environment import comfyui_environment
+from morpheus_boot.comfyui.find import ComfyUI
+from morpheus_boot.comfyui.links import Link, put_links
+from morpheus_boot.comfyui.listing import Unlisted, find_unlisted
+from morpheus_boot.comfyui.places import Place, choose_place, write_extra_paths
+from morpheus_boot.deployment import Deployment
+from morpheus_boot.errors import NotSetUp, storage_error
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.run.process import ServiceSpec
+from morpheus_boot.run.services import COMFYUI
+from morpheus_boot.run.supervisor import Supervisor
+from morpheus_boot.settings import REPOSITORY, Settings
+from morpheus_boot.volume import read_mounts
+
+_LOG: Final = logging.getLogger("morpheus.comfyui")
+_ANSWER_DEADLINE_S: Final = 900.0
+
+
+class Launch:
+    """One ComfyUI of this container."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        deployment: Deployment,
+        comfyui: ComfyUI,
+        supervisor: Supervisor,
+    ) -> None:
+        self._settings = settings
+        self._deployment = deployment
+        self._comfyui = comfyui
+        self._supervisor = supervisor
+        self._local = settings.local_dir / "comfyui"
+        self._place: Place = choose_place(comfyui.models, self._local / "models", read_mounts())
+        self._api = ComfyUIApi(settings.comfyui_port)
+
+    def link(self, cached: Iterable[CachedModel]) -> None:
+        """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""
+        links = [Link(name, model.file) for model in cached for name in names_of(model.model)]
+        put_links(self._place.root, links, self._deployment.volume.layout.model_cache)
+
+    def start(self) -> None:
+        """Starts ComfyUI. Raises MorpheusError."""
+        manifest, layout = self._deployment.manifest, self._deployment.volume.layout
+        extra_paths = self._local / "extra_model_paths.yaml"
+        try:
+            for folder in (layout.jobs, self._local / "input", self._local / "user"):
+                folder.mkdir(parents=True, exist_ok=True)
+            names = [name for model in manifest.models for name in names_of(model)]
+            write_extra_paths(extra_paths, self._place, names, ())
+        except OSError as error:
+            path = Path(error.filename or self._local)
+            raise storage_error("ComfyUI's folders", path, error) from error
+        settings = self._settings
+        command = comfyui_command(
+            self._comfyui,
+            port=settings.comfyui_port,
+            jobs=layout.jobs,
+            local=self._local,
+            extra_paths=extra_paths,
+            more=(*manifest.comfyui_args, *settings.comfyui_args),
+        )
+        env = comfyui_environment(
+            settings.environ, manifest.comfyui_env, REPOSITORY, layout.node_cache
+        )
+        self._supervisor.start(
+            ServiceSpec(COMFYUI, command, env, self._comfyui.folder, settings.comfyui_port)
+        )
+
+    def wait_until_ready(self, cached: Iterable[CachedModel]) -> tuple[Unlisted, ...]:
+        """Returns once ComfyUI answers and lists every model whose folder it reads; those it does not read.
+
+        Raises:
+            WaitedTooLong: it does not answer; with its last lines.
+            NotSetUp: it does not list a model.
+            ShuttingDown: the boot is being stopped.
+        """
+        self._api.wait_until_it_answers(
+            deadline_s=_ANSWER_DEADLINE_S,
+            stopping=self._supervisor.stopping,
+            last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
+        )
+        self._supervisor.raise_if_stopping()
+        names = [name for model in cached for name in names_of(model.model)]
+        folder_paths = self._api.folder_paths(str(self._place.root))
+        unlisted = find_unlisted(self._place.root, names, folder_paths, self._api.files_of)
+        self._supervisor.raise_if_stopping()
+        known = [u for u in unlisted if u.known]
+        if known:
+            said = "; ".join(f"{u.name}: {u.reason}" for u in known)
+            raise NotSetUp(
+                "ComfyUI",
+                f"it runs but does not list every model ({said})",
+                "check the file's ending and its folder in models.yaml",
+            )
+        for u in unlisted:
+            _LOG.warning("%s: %s", u.name, u.reason)
+        return unlisted
+
+
+def names_of(model: ModelSpec) -> tuple[str, ...]:
+    """All places of a model below models/."""
+    return (model.path, *model.links)

@@ -1,0 +1,525 @@
+"""Workers that die, fall silent, come back or fight: each byte fetched once where that can be, one right file always."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from subprocess import Popen
+from typing import Final
+
+import pytest
+
+from morpheus_boot.cache.heartbeat import read_beat
+from morpheus_boot.cache.lock import heartbeat_of
+from morpheus_boot.cache.records import read_record
+from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.layout import Layout
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.state import ModelStage, ModelState
+from tests.cache.fill_process import FillProcess
+from tests.cache.worker import MIB, QUICK, Worker, model
+from tests.testbed.content import read_all, safetensors, sha256
+from tests.testbed.exchange import resource_of
+from tests.testbed.faults import (
+    Changed,
+    Corrupt,
+    Fault,
+    Gate,
+    NoEtag,
+    ResetAt,
+    Status,
+    WeakEtag,
+)
+from tests.testbed.origin import Origin
+from tests.wait import wait_until
+
+SYNC_BYTES: Final = MIB // 4
+WEIGHTS: Final = safetensors(4 * MIB)
+OTHER: Final = safetensors(4 * MIB, seed=11)
+RIGHT: Final = read_all(WEIGHTS)
+PATH: Final = "checkpoints/a.safetensors"
+DAY_S: Final = 86_400.0
+# Longer than any test: only a lock that was freed is taken.
+NEVER_S: Final = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One volume, and one model behind an origin."""
+
+    root: Path
+    origin: Origin
+    url: str
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root)
+
+    @property
+    def final(self) -> Path:
+        return self.layout.model(PATH)
+
+    @property
+    def heartbeat(self) -> Path:
+        return heartbeat_of(self.layout.lock(PATH))
+
+    @property
+    def takeover_heartbeat(self) -> Path:
+        return heartbeat_of(self.layout.takeover_lock(PATH))
+
+    def wanted(self, digest: str | None = None) -> ModelSpec:
+        return model(PATH, self.url, sha256=digest)
+
+    def process(self, *wanted: ModelSpec, silence_s: float = 1.0) -> FillProcess:
+        return FillProcess(
+            self.root, wanted or (self.wanted(),), sync_bytes=SYNC_BYTES, silence_s=silence_s
+        )
+
+    def worker(self, name: str, *, silence_s: float = 1.0, deadline_s: float = 20.0) -> Worker:
+        times = replace(QUICK.lock_times, silence_s=silence_s, deadline_s=deadline_s)
+        transfer_times = replace(QUICK.transfer_times, sync_bytes=SYNC_BYTES)
+        options = replace(QUICK, lock_times=times, transfer_times=transfer_times)
+        return Worker(self.root, name, options=options)
+
+    def gate(self, at: int, *, after: int = 0, times: int | None = None) -> Gate:
+        """Holds what is sent of the model after ``at`` bytes."""
+        gate = Gate(at)
+        self.origin.misbehave("/a", gate, after=after, times=times)
+        return gate
+
+    def fetched_bytes(self) -> int:
+        wait_until(lambda: self.origin.ledger.running == 0)
+        return self.origin.count("/a").body_bytes
+
+    def parts(self) -> list[Path]:
+        return sorted(self.layout.parts.glob("*.part"))
+
+    def journalled_bytes(self) -> int:
+        """What the complete lines of the fullest journal name; each line but the first is a range."""
+        return max(
+            (
+                sum(
+                    end - begin
+                    for line in journal.read_bytes().split(b"\n")[1:-1]
+                    for begin, end in [json.loads(line)]
+                )
+                for journal in self.layout.parts.glob("*.journal")
+            ),
+            default=0,
+        )
+
+    @contextmanager
+    def held(
+        self, fill: FillProcess, at: int = 2 * MIB, *, worker: str = "worker-1"
+    ) -> Iterator[tuple[Popen[str], Gate]]:
+        """A worker that has ``at`` bytes (all but what follows its last sync are named) and waits for more."""
+        gate = self.gate(at)
+        with fill.running(worker) as process:
+            gate.wait_reached()
+            wait_until(lambda: self.journalled_bytes() > at - 2 * SYNC_BYTES)
+            yield process, gate
+
+    def assert_right(self) -> None:
+        assert self.final.read_bytes() == RIGHT
+        record = read_record(self.layout, PATH)
+        assert record is not None
+        assert record.sha256 in (None, sha256(WEIGHTS))
+        assert list(self.layout.parts.glob("*")) == []
+
+
+@pytest.fixture
+def scene(tmp_path: Path, origin: Origin) -> Scene:
+    return Scene(tmp_path, origin, origin.serve("/a", WEIGHTS))
+
+
+def finish(process: Popen[str]) -> None:
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+def waiting(states: list[ModelState]) -> list[ModelState]:
+    return [state for state in states if state.stage is ModelStage.WAITING]
+
+
+@contextmanager
+def filling(worker: Worker, *wanted: ModelSpec) -> Iterator[threading.Thread]:
+    """A worker of this process, at work beside the test; it has to be done by the end."""
+    failures: list[BaseException] = []
+
+    def fill() -> None:
+        try:
+            worker.fill(*wanted)
+        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
+            failures.append(error)
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    yield thread
+    thread.join(30)
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+# A holder that dies
+
+
+def test_a_killed_holder_is_replaced_at_once_and_only_the_rest_is_fetched(scene: Scene) -> None:
+    with scene.held(scene.process()) as (process, _):
+        process.kill()
+    scene.origin.behave()
+    (part,) = scene.parts()
+    inode, there, before = part.stat().st_ino, scene.journalled_bytes(), scene.fetched_bytes()
+
+    finish(scene.process(silence_s=NEVER_S).start("worker-2"))
+
+    scene.assert_right()
+    assert there >= MIB
+    assert scene.fetched_bytes() - before <= len(RIGHT) - there + 1
+    assert scene.final.stat().st_ino == inode
+
+
+def test_a_waiter_replaces_a_holder_that_is_killed_while_it_waits(scene: Scene) -> None:
+    waiter = scene.worker("worker-2", silence_s=NEVER_S)
+    with scene.held(scene.process()) as (process, _), filling(waiter, scene.wanted()):
+        wait_until(lambda: waiting(waiter.states) != [])
+        scene.origin.behave()
+        process.kill()
+
+    scene.assert_right()
+    assert scene.fetched_bytes() < len(RIGHT) + MIB
+
+
+def test_a_line_that_a_kill_cut_off_costs_no_more_than_itself(scene: Scene) -> None:
+    with scene.held(scene.process(), MIB) as (process, _):
+        process.kill()
+    (journal,) = scene.layout.parts.glob("*.journal")
+    with journal.open("ab") as file:
+        file.write(b"[1048576,12")
+    scene.origin.behave()
+    with scene.held(scene.process(), 2 * MIB) as (process, _):
+        process.kill()
+    scene.origin.behave()
+    before = scene.fetched_bytes()
+
+    scene.worker("worker-3").fill(scene.wanted())
+
+    scene.assert_right()
+    assert scene.fetched_bytes() - before < len(RIGHT) - 2 * MIB
+
+
+def test_a_part_that_is_shorter_than_its_journal_says_is_not_continued(scene: Scene) -> None:
+    with scene.held(scene.process()) as (process, _):
+        process.kill()
+    (part,) = scene.parts()
+    os.truncate(part, MIB // 2)
+    scene.origin.behave()
+
+    scene.worker("worker-2").fill(scene.wanted())
+
+    scene.assert_right()
+
+
+@pytest.mark.parametrize("fault", [NoEtag(last_modified=False), WeakEtag()])
+def test_a_part_of_a_version_without_a_validator_is_not_continued(
+    scene: Scene, fault: Fault
+) -> None:
+    scene.origin.misbehave("/a", fault)
+    with scene.held(scene.process()) as (process, _):
+        process.kill()
+    scene.origin.behave()
+    scene.origin.misbehave("/a", fault)
+    before = scene.fetched_bytes()
+
+    scene.worker("worker-2").fill(scene.wanted())
+
+    scene.assert_right()
+    assert scene.fetched_bytes() - before >= len(RIGHT)
+
+
+def test_a_part_without_a_validator_is_continued_where_the_digest_is_known(scene: Scene) -> None:
+    scene.origin.misbehave("/a", NoEtag(last_modified=False))
+    wanted = scene.wanted(sha256(WEIGHTS))
+    with scene.held(scene.process(wanted)) as (process, _):
+        process.kill()
+    scene.origin.behave()
+    scene.origin.misbehave("/a", NoEtag(last_modified=False))
+    before = scene.fetched_bytes()
+
+    scene.worker("worker-2").fill(wanted)
+
+    scene.assert_right()
+    assert scene.fetched_bytes() - before < len(RIGHT) - MIB
+
+
+# An origin that changes
+
+
+def test_the_part_of_an_origin_that_changed_is_dropped(scene: Scene) -> None:
+    with scene.held(scene.process()) as (process, _):
+        process.kill()
+    scene.origin.behave()
+    scene.origin.serve("/a", OTHER)
+
+    scene.worker("worker-2").fill(scene.wanted())
+
+    assert scene.final.read_bytes() == read_all(OTHER)
+    assert list(scene.layout.parts.glob("*")) == []
+
+
+def test_an_origin_that_changes_in_mid_download_and_then_stumbles_is_asked_again(
+    scene: Scene,
+) -> None:
+    scene.origin.misbehave("/a", ResetAt(MIB), after=1, times=1)
+    scene.origin.misbehave("/a", Changed(OTHER), after=2)
+    scene.origin.misbehave("/a", Status(503), after=3, times=1)
+
+    scene.worker("worker-1").fill(scene.wanted())
+
+    assert scene.final.read_bytes() == read_all(OTHER)
+
+
+def test_a_broken_connection_goes_on_where_the_digest_is_the_only_validator(scene: Scene) -> None:
+    scene.origin.misbehave("/a", NoEtag(last_modified=False))
+    scene.origin.misbehave("/a", ResetAt(3 * MIB), after=1, times=1)
+
+    scene.worker("worker-1").fill(scene.wanted(sha256(WEIGHTS)))
+
+    scene.assert_right()
+    assert scene.fetched_bytes() < len(RIGHT) + MIB
+
+
+def test_two_versions_are_never_mixed_where_nothing_tells_them_apart(scene: Scene) -> None:
+    scene.origin.serve("/a", replace(resource_of(WEIGHTS), etag=None, last_modified_s=None))
+    scene.origin.misbehave("/a", ResetAt(2 * MIB), after=1, times=1)
+    scene.origin.misbehave("/a", Changed(OTHER), NoEtag(last_modified=False), after=2)
+
+    scene.worker("worker-1").fill(scene.wanted())
+
+    assert scene.final.read_bytes() == read_all(OTHER)
+
+
+# Workers that fill together
+
+
+def test_two_at_once_fetch_each_byte_once(scene: Scene) -> None:
+    with scene.held(scene.process()) as (first, gate), scene.process().running("worker-2") as second:
+        assert second.stdout is not None
+        assert any('"waiting"' in line for line in second.stdout)
+        gate.open()
+        finish(first)
+        finish(second)
+
+    scene.assert_right()
+    # Each asks for one byte to learn the size.
+    assert scene.fetched_bytes() <= len(RIGHT) + 2
+
+
+def test_a_worker_that_finds_a_model_taken_goes_on_to_the_next(scene: Scene) -> None:
+    paths = {f"loras/{name}.safetensors": f"/{name}" for name in ("one", "two", "three")}
+    gates = {url: Gate(MIB) for url in paths.values()}
+    for url, gate in gates.items():
+        scene.origin.misbehave(url, gate)
+    wanted = [model(path, scene.origin.serve(url, WEIGHTS)) for path, url in paths.items()]
+    fill = scene.process(*wanted)
+
+    with fill.running("worker-1") as first:
+        gates["/one"].wait_reached()
+        with fill.running("worker-2") as second:
+            gates["/two"].wait_reached()
+            assert scene.origin.ledger.running == 2
+            for gate in gates.values():
+                gate.open()
+            finish(first)
+            finish(second)
+
+    for path, url in paths.items():
+        assert scene.layout.model(path).read_bytes() == RIGHT
+        assert scene.origin.count(url).body_bytes <= len(RIGHT) + 2
+
+
+def test_a_waiter_says_who_fetches_and_how_far(scene: Scene) -> None:
+    waiter = scene.worker("worker-2", silence_s=NEVER_S)
+    with scene.held(scene.process()) as (process, gate), filling(waiter, scene.wanted()):
+        said = wait_until(
+            lambda: next((s for s in waiting(waiter.states) if s.done_bytes >= MIB), False)
+        )
+        gate.open()
+        finish(process)
+
+    assert isinstance(said, ModelState)
+    assert said.detail == "worker-1 fetches it"
+    assert said.done_bytes <= 2 * MIB
+    assert said.size_bytes == len(RIGHT)
+    assert waiter.states[-1].stage is ModelStage.PRESENT
+
+
+def test_a_wait_that_lasts_too_long_is_75_and_names_the_holder(scene: Scene) -> None:
+    with scene.held(scene.process()):
+        wait_until(scene.heartbeat.exists)
+        with pytest.raises(WaitedTooLong) as caught:
+            scene.worker("worker-2", silence_s=NEVER_S, deadline_s=0.3).fill(scene.wanted())
+
+    assert caught.value.exit_code == 75
+    assert PATH in str(caught.value)
+    assert "worker-1" in str(caught.value)
+
+
+# Holders that fall silent
+
+
+@pytest.mark.parametrize("skew_s", [0.0, -DAY_S, DAY_S])
+def test_a_silent_holder_is_taken_over_and_changes_nothing_when_it_comes_back(
+    scene: Scene, skew_s: float
+) -> None:
+    with scene.held(scene.process()) as (silent, gate):
+        silent.send_signal(signal.SIGSTOP)
+        (part,) = scene.parts()
+        inode, before = part.stat().st_ino, scene.origin.count("/a").body_bytes
+        there = scene.journalled_bytes()
+        os.utime(scene.heartbeat, (time.time() + skew_s,) * 2)
+        gate.open()
+
+        scene.worker("worker-2").fill(scene.wanted())
+
+        scene.assert_right()
+        published = scene.final.stat()
+        assert published.st_ino != inode
+        silent.send_signal(signal.SIGCONT)
+        finish(silent)
+
+    scene.assert_right()
+    after = scene.final.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (published.st_ino, published.st_mtime_ns)
+    # The silent one's connection went on into its buffers, and it took the rest when it came back.
+    assert scene.fetched_bytes() - before <= 2 * len(RIGHT) - there - 2 * MIB + 2
+
+
+def test_a_silent_holder_that_comes_back_in_the_middle_of_the_takeover_waits_for_it(
+    scene: Scene,
+) -> None:
+    with scene.held(scene.process()) as (silent, gate):
+        silent.send_signal(signal.SIGSTOP)
+        taker = scene.worker("worker-2")
+        second_gate = scene.gate(MIB, after=1)
+        with filling(taker, scene.wanted()):
+            wait_until(scene.takeover_heartbeat.exists)
+            second_gate.wait_reached()
+            silent.send_signal(signal.SIGCONT)
+            gate.open()
+            assert silent.stdout is not None
+            assert any('"waiting"' in line for line in silent.stdout)
+            assert not scene.final.exists()
+            second_gate.open()
+        finish(silent)
+
+    scene.assert_right()
+
+
+@pytest.mark.parametrize("skew_s", [-DAY_S, DAY_S])
+def test_a_holder_whose_clock_is_wrong_is_not_taken_over(scene: Scene, skew_s: float) -> None:
+    waiter = scene.worker("worker-2", silence_s=0.5)
+    with scene.held(scene.process()) as (process, gate), filling(waiter, scene.wanted()):
+        (part,) = scene.parts()
+        inode = part.stat().st_ino
+        beat = read_beat(scene.heartbeat)
+        assert beat is not None
+        last = beat.counter + 15
+
+        def skewed_for_long_enough() -> bool:
+            os.utime(scene.heartbeat, (time.time() + skew_s,) * 2)
+            now = read_beat(scene.heartbeat)
+            return now is not None and now.counter >= last
+
+        wait_until(skewed_for_long_enough)
+        assert waiting(waiter.states) != []
+        gate.open()
+        finish(process)
+
+    scene.assert_right()
+    assert scene.final.stat().st_ino == inode
+
+
+def test_a_holder_whose_heartbeat_is_gone_counts_as_silent(scene: Scene) -> None:
+    taker = scene.worker("worker-2")
+    with scene.held(scene.process()) as (silent, gate), filling(taker, scene.wanted()):
+        wait_until(lambda: waiting(taker.states) != [])
+        silent.send_signal(signal.SIGSTOP)
+        scene.heartbeat.unlink()
+        gate.open()
+        wait_until(scene.final.exists)
+
+    scene.assert_right()
+
+
+def test_a_takeover_that_falls_silent_too_is_75_and_names_both(scene: Scene) -> None:
+    with scene.held(scene.process()) as (first, _):
+        first.send_signal(signal.SIGSTOP)
+        with scene.process().running("worker-2") as second:
+            wait_until(scene.takeover_heartbeat.exists)
+            wait_until(lambda: len(scene.parts()) == 1 and scene.journalled_bytes() >= MIB)
+            second.send_signal(signal.SIGSTOP)
+
+            with pytest.raises(WaitedTooLong) as caught:
+                scene.worker("worker-3", silence_s=0.5).fill(scene.wanted())
+
+    assert caught.value.exit_code == 75
+    assert "worker-1 and worker-2" in str(caught.value)
+
+
+def test_a_takeover_that_is_killed_is_followed_by_another(scene: Scene) -> None:
+    with scene.held(scene.process()) as (first, gate):
+        first.send_signal(signal.SIGSTOP)
+        with scene.process().running("worker-2") as second:
+            wait_until(scene.takeover_heartbeat.exists)
+            second.kill()
+        gate.open()
+
+        scene.worker("worker-3").fill(scene.wanted())
+
+    scene.assert_right()
+
+
+# Two holders by force: where no lock works, the file is right all the same
+
+
+def test_two_holders_by_force_end_with_one_right_file(scene: Scene) -> None:
+    with scene.held(scene.process()) as (first, gate):
+        scene.layout.lock(PATH).unlink()
+        with scene.process().running("worker-2") as second:
+            assert second.stdout is not None
+            assert any('"fetching"' in line for line in second.stdout)
+            gate.open()
+            finish(first)
+            finish(second)
+
+    scene.assert_right()
+
+
+def test_a_second_holder_by_force_never_writes_into_what_the_first_publishes(scene: Scene) -> None:
+    wanted = scene.wanted(sha256(WEIGHTS))
+    first_gate = scene.gate(2 * MIB, after=1, times=1)
+    with scene.process(wanted).running("worker-1") as first:
+        first_gate.wait_reached()
+        wait_until(lambda: scene.journalled_bytes() >= MIB)
+        (part,) = scene.parts()
+        with part.open("rb") as firsts_inode:
+            scene.layout.lock(PATH).unlink()
+            second_gate = Gate(MIB // 2)
+            scene.origin.misbehave("/a", Corrupt(at=MIB), second_gate, after=3, times=1)
+            with scene.process(wanted).running("worker-2") as second:
+                second_gate.wait_reached()
+                first_gate.open()
+                wait_until(lambda: firsts_inode.seek(0) == 0 and firsts_inode.read() == RIGHT)
+                second_gate.open()
+                finish(second)
+                finish(first)
+            firsts_inode.seek(0)
+            assert firsts_inode.read() == RIGHT
+
+    scene.assert_right()
