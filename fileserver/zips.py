@@ -105,7 +105,7 @@ def _members(outputs: Sequence[Output]) -> list[Member]:
 
 def _zip_name(path: OutputPath) -> bytes:
     """Windows takes a backslash for a separator, so that a name could lead out of the folder it is unpacked to."""
-    return str(path).replace("\\", "_").encode(errors="backslashreplace")
+    return str(path).encode(errors="backslashreplace").replace(b"\\", b"_")
 
 
 async def _part(send: Send, piece: bytes) -> None:

@@ -158,12 +158,17 @@ class Overrides:
     verbosity: int = 0
 
 
+def read_environ() -> dict[str, str]:
+    """The environment itself, for programs that need it before it is known to be right."""
+    return dict(os.environ)
+
+
 def read_settings(
     overrides: Overrides = Overrides(),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Reads arguments and environment. Raises UsageError that names the variable and what it must be."""
-    env = dict(os.environ if environ is None else environ)
+    env = read_environ() if environ is None else dict(environ)
 
     def text(name: str) -> str | None:
         return env.get(name, "").strip() or None
@@ -209,11 +214,19 @@ def read_settings(
 
 
 def default_local_dir(environ: Mapping[str, str]) -> Path:
-    """``/opt/morpheus`` for root, else below the user's cache folder."""
+    """``/opt/morpheus`` for root, else below the user's cache folder. Raises UsageError where there is none."""
     if os.geteuid() == 0:
         return Path("/opt/morpheus")
-    cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "morpheus"
+    if cache := environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "morpheus"
+    try:
+        return Path.home() / ".cache" / "morpheus"
+    except RuntimeError as error:
+        raise UsageError(
+            "MORPHEUS_LOCAL_DIR",
+            f"user {os.geteuid()} has no home folder, and it is not set",
+            "set it to a folder on local disk",
+        ) from error
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -331,8 +331,7 @@ def test_a_file_cut_in_mid_download_ends_short_and_is_seen_to(
         client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
         client.recv(1000)
         os.truncate(file, MIB)
-        with pytest.raises(ConnectionResetError):
-            read_to_end(client)
+        assert len(read_to_end(client)) < 39 * MIB
     wait_until(lambda: server.log.count("WARNING") == 1)
     assert "became shorter" in server.log
     assert "ERROR" not in server.log

@@ -82,8 +82,7 @@ def test_a_file_that_vanishes_meanwhile_makes_the_zip_end_short(
         client.sendall(b"GET /download/j HTTP/1.1\r\nHost: x\r\n\r\n")
         client.recv(1000)
         last.unlink()
-        with pytest.raises(ConnectionResetError):
-            read_to_end(client)
+        assert len(read_to_end(client)) < 40 * MIB
     wait_until(lambda: server.log.count("WARNING") == 1)
     assert "ERROR" not in server.log
 

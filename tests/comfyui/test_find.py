@@ -1,0 +1,68 @@
+"""Finding ComfyUI and its interpreter in the layouts of RunPod's images."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.errors import NotSetUp
+
+
+def install(folder: Path, venv: str | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "main.py").touch()
+    if venv:
+        python = folder / venv / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+    return folder
+
+
+def test_the_first_usual_place_with_a_main_py_wins(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    second, third = install(tmp_path / "second"), install(tmp_path / "third")
+
+    found = find_comfyui(None, None, places=(tmp_path / "empty", second, third))
+
+    assert found.folder == second
+
+
+@pytest.mark.parametrize("venv", [".venv", "venv"])
+def test_comfyuis_own_venv_is_its_interpreter(tmp_path: Path, venv: str) -> None:
+    folder = install(tmp_path / "ComfyUI", venv)
+
+    assert find_comfyui(folder, None).python == folder / venv / "bin" / "python"
+
+
+def test_a_given_interpreter_wins(tmp_path: Path) -> None:
+    folder = install(tmp_path / "ComfyUI", ".venv")
+
+    assert find_comfyui(folder, Path(sys.executable)).python == Path(sys.executable)
+
+
+def test_a_given_interpreter_that_is_no_program_is_named(tmp_path: Path) -> None:
+    folder = install(tmp_path / "ComfyUI")
+
+    with pytest.raises(NotSetUp, match="COMFYUI_PYTHON"):
+        find_comfyui(folder, tmp_path / "no-python")
+
+
+def test_where_there_is_none_every_place_that_was_looked_at_is_named(tmp_path: Path) -> None:
+    places = (tmp_path / "one", tmp_path / "two")
+
+    with pytest.raises(NotSetUp) as caught:
+        find_comfyui(None, None, places=places)
+
+    assert all(str(place) in str(caught.value) for place in places)
+
+
+def test_an_option_is_known_by_comfyuis_own_source(tmp_path: Path) -> None:
+    folder = install(tmp_path / "ComfyUI")
+    (folder / "comfy").mkdir()
+    (folder / "comfy/cli_args.py").write_text('parser.add_argument("--disable-assets")\n')
+
+    found = find_comfyui(folder, None)
+
+    assert found.knows_option("--disable-assets")
+    assert not found.knows_option("--enable-assets")

@@ -1,0 +1,65 @@
+"""Where the links go, and what the generated extra-model-paths file says."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.comfyui.places import Place, choose_place, write_extra_paths
+from morpheus_boot.volume import Mount
+
+LOCAL_DISK = (Mount(Path("/"), "overlay"),)
+
+
+def section(path: Path) -> dict[str, str]:
+    parsed = json.loads(path.read_text())["morpheus"]
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_links_go_into_comfyuis_own_models(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+
+    assert choose_place(tmp_path / "models", tmp_path / "farm", LOCAL_DISK) == Place(
+        tmp_path / "models", is_farm=False
+    )
+
+
+def test_a_comfyui_on_a_network_volume_is_never_written(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    mounts = (*LOCAL_DISK, Mount(tmp_path, "fuse"))
+
+    assert choose_place(tmp_path / "models", tmp_path / "farm", mounts).is_farm
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_models_that_cant_be_written_are_left_to_the_farm(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir(mode=0o555)
+
+    assert choose_place(tmp_path / "models", tmp_path / "farm", LOCAL_DISK).is_farm
+
+
+def test_the_file_names_every_folder_but_those_read_under_another_name(tmp_path: Path) -> None:
+    names = ["ipadapter/a.bin", "clip/b.safetensors", "unet/c.safetensors", "pulid/d.safetensors"]
+
+    write_extra_paths(tmp_path / "x.yaml", Place(tmp_path, is_farm=False), names, ())
+
+    assert section(tmp_path / "x.yaml") == {
+        "base_path": str(tmp_path),
+        "ipadapter": "ipadapter",
+        "pulid": "pulid",
+    }
+
+
+def test_a_farm_registers_those_folders_under_the_name_that_reads_them(tmp_path: Path) -> None:
+    names = ["clip/b.safetensors", "text_encoders/c.safetensors", "unet/d.safetensors"]
+
+    write_extra_paths(tmp_path / "x.yaml", Place(tmp_path, is_farm=True), names, [Path("/nodes")])
+
+    assert section(tmp_path / "x.yaml") == {
+        "base_path": str(tmp_path),
+        "text_encoders": "clip\ntext_encoders",
+        "diffusion_models": "unet",
+        "custom_nodes": "/nodes",
+    }

@@ -1,0 +1,88 @@
+"""Arguments and environment, read once."""
+
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.errors import UsageError
+from morpheus_boot.layout import is_job_id
+from morpheus_boot.settings import Overrides, read_settings
+
+
+def test_defaults_need_no_environment() -> None:
+    settings = read_settings(environ={})
+
+    assert (settings.comfyui_port, settings.fileserver_port) == (8188, 8000)
+    assert settings.volume is None
+    assert settings.hold_s == 0
+    assert settings.models.name == "models.yaml"
+
+
+def test_an_option_wins_over_its_variable() -> None:
+    environ = {"MORPHEUS_VOLUME": "/from/environment", "MORPHEUS_LOG": "text"}
+
+    settings = read_settings(Overrides(volume=Path("/from/option"), log_format="json"), environ)
+
+    assert settings.volume == Path("/from/option")
+    assert settings.log_format == "json"
+
+
+def test_a_pod_holds_for_900_s_and_a_serverless_worker_does_not() -> None:
+    pod = read_settings(environ={"RUNPOD_POD_ID": "pod1"})
+    worker = read_settings(environ={"RUNPOD_POD_ID": "pod1", "RUNPOD_ENDPOINT_ID": "ep1"})
+
+    assert (pod.hold_s, worker.hold_s) == (900, 0)
+    assert (pod.worker, pod.endpoint) == ("pod1", "pod1")
+    assert (worker.worker, worker.endpoint) == ("pod1", "ep1")
+
+
+def test_a_drawn_worker_id_is_a_job_id_and_differs_at_each_boot() -> None:
+    ids = {read_settings(environ={}).worker for _ in range(5)}
+
+    assert len(ids) == 5
+    assert all(map(is_job_id, ids))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COMFYUI_PORT", "0"),
+        ("COMFYUI_PORT", "eighty"),
+        ("FILESERVER_PORT", "70000"),
+        ("PORT", "-1"),
+        ("MORPHEUS_VOLUME_GB", "big"),
+        ("MORPHEUS_VOLUME_GB", "nan"),
+        ("MORPHEUS_VOLUME_GB", "-3"),
+        ("MORPHEUS_HOLD_S", "soon"),
+        ("MORPHEUS_LOG", "xml"),
+        ("MORPHEUS_JOB_TTL_HOURS", "0"),
+        ("COMFYUI_ARGS", "'unclosed"),
+        ("COMFYUI_ARGS", "--port 9"),
+        ("COMFYUI_ARGS", "--output-dir=/x"),
+        ("COMFYUI_ARGS", "--listen"),
+    ],
+)
+def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings(environ={name: value})
+
+    assert caught.value.subject == name
+
+
+def test_comfyuis_arguments_are_split_as_a_shell_does() -> None:
+    settings = read_settings(environ={"COMFYUI_ARGS": "--preview-method 'auto mode' --lowvram"})
+
+    assert settings.comfyui_args == ("--preview-method", "auto mode", "--lowvram")
+
+
+def test_no_secret_shows_in_the_settings_themselves() -> None:
+    environ = {
+        "HF_TOKEN": "hf_abcdefgh",
+        "MY_SECRET": "s3cret-s3cret",
+        "AWS_API_KEY": "k3y-k3y-k3y",
+    }
+
+    settings = read_settings(environ=environ)
+
+    assert not any(value in repr(settings) for value in environ.values())
+    assert {s.reveal() for s in settings.secrets} >= set(environ.values())
