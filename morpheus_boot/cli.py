@@ -102,6 +102,7 @@ COMMANDS: Final = (
         (_json_option, _verify_options),
     ),
     Command("gc", "lists what no endpoint needs any more", (_json_option, _gc_options)),
+    Command("pin", "prints models.yaml with digests, sizes and commits filled in, comments kept"),
     Command("smoke", "proves the whole chain on this machine, and prints its times"),
 )
 _TAKES_VALUE: Final = ("--models", "--volume", "--comfyui", "--log-format")

@@ -31,7 +31,7 @@ from morpheus_boot.errors import (
 from morpheus_boot.log import set_up_log
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
 from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import read_settings
+from morpheus_boot.settings import read_environ, read_settings
 
 _LOG: Final = logging.getLogger("morpheus.environment")
 
@@ -231,7 +231,8 @@ def _read_environment() -> tuple[Mapping[str, str], str, Redactor]:
         settings = read_settings()
     except UsageError:
         # The boot itself says this, where it can be held for reading (MORPHEUS_HOLD_S).
-        return dict(os.environ), "text", Redactor()  # noqa: TID251 - pip's variables are good all the same
+        # pip's variables are good all the same.
+        return read_environ(), "text", Redactor()
     return settings.environ, settings.log_format, Redactor(settings.secrets)
 
 

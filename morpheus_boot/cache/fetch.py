@@ -15,7 +15,7 @@ from morpheus_boot.cache.origins import Origin, Resolved
 from morpheus_boot.cache.part import Part, Version, open_part
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.stream import VersionChanged
-from morpheus_boot.cache.transfer import Transfer
+from morpheus_boot.cache.transfer import Transfer, resolve_patiently
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
@@ -68,7 +68,7 @@ class Fetcher:
         for beginning in range(1, _MOST_BEGINNINGS + 1):
             version = agreed_version(model, resolved.version)
             resolved = replace(resolved, version=version)
-            part = open_part(self.layout, model.path, version, inherits=inherits)
+            part = self._open_part(model, version, inherits=inherits)
             continued = part.front > 0
             if continued:
                 _LOG.info("%s: going on at byte %d", model.path, part.front)
@@ -88,21 +88,26 @@ class Fetcher:
                         "check its origin, its sha256 and its size in models.yaml",
                     ) from error
             except OSError as error:
-                if error.errno in _FULL:
-                    part.discard()
-                part.close()
+                _let_go(part, model, error)
                 raise
             except BaseException:
                 part.close()
                 raise
             _LOG.warning("%s: %s; beginning anew", model.path, cause)
             if beginning < _MOST_BEGINNINGS:
-                resolved = origin.resolve()
+                resolved = resolve_patiently(model.path, origin, self.times.retry, self.stopping)
         raise OriginUnavailable(
             model.path,
             f"its origin changed {_MOST_BEGINNINGS} times while it was fetched",
             "try again when it is quiet, or name a fixed revision",
         )
+
+    def _open_part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Part:
+        try:
+            return open_part(self.layout, model.path, version, inherits=inherits)
+        except FileNotFoundError as error:
+            # Where the lock lets two in, the other one has just published or dropped it.
+            raise TakenOver(model.path) from error
 
     def _transfer(
         self,
@@ -137,10 +142,7 @@ class Fetcher:
             part.discard()
             return None
         final = self.layout.model(model.path)
-        try:
-            publish(part.path, final)
-        except FileNotFoundError as error:
-            raise TakenOver(model.path) from error
+        publish(part.path, final)
         record = Record(
             path=model.path,
             origin=model.source.identity,
@@ -151,9 +153,19 @@ class Fetcher:
             recorded_at=utc_now(),
             by=self.worker,
         )
-        write_record(self.layout, record)
+        # Before the record: a model that has one is asked about no more, and nobody would remove it.
         part.forget_journal()
+        write_record(self.layout, record)
         return record
+
+
+def _let_go(part: Part, model: ModelSpec, error: OSError) -> None:
+    if error.errno in _FULL:
+        part.discard()
+    part.close()
+    if isinstance(error, FileNotFoundError) and not part.path.exists():
+        # Who took over from us while we were silent has taken our part's name.
+        raise TakenOver(model.path) from error
 
 
 def agreed_version(model: ModelSpec, version: Version) -> Version:

@@ -94,17 +94,17 @@ class Watch:
         self._path = path
         self._clock = clock
         self._since: float | None = None
+        self._last: tuple[str, int] | None = None
         self.beat: Beat | None = None
 
     def look(self) -> float:
         """Reads the heartbeat; returns the seconds since its counter last moved. Raises OSError."""
         seen = read_beat(self._path)
         now = self._clock()
-        moved = self._since is None or _counter(seen) != _counter(self.beat)
-        if moved:
-            self._since = now
+        if self._since is None or _counter(seen) != self._last:
+            self._since, self._last = now, _counter(seen)
         self.beat = seen or self.beat
-        return now - (self._since if self._since is not None else now)
+        return now - self._since
 
 
 def _counter(beat: Beat | None) -> tuple[str, int] | None:

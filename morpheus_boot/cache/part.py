@@ -4,6 +4,7 @@ The journal names finished ranges, and only those that were fsynced: on MooseFS 
 nothing, since a quota shows at fsync or close.
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -51,6 +52,8 @@ class Part:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._journal_fd = -1
         try:
+            # One inode, one writer, also where the model's lock has let two in.
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._journal_fd = os.open(
                 self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
             )
@@ -150,11 +153,12 @@ def open_part(layout: Layout, model_path: str, version: Version, *, inherits: bo
     if best is not None and inherits:
         # A line that a kill cut off would swallow the next one.
         os.truncate(journal_of(best.path), best.journal.whole_bytes)
-        return Part(best.path, version, best.journal.done)
+        with suppress(BlockingIOError):
+            return Part(best.path, version, best.journal.done)
     try:
         part = _begin_part(layout, model_path, version)
         if best is not None:
-            _copy(best, part)
+            _copy_or_discard(best, part)
     finally:
         if best is not None:
             _remove(best.path)
@@ -249,6 +253,14 @@ def _is_usable(found: _Found, version: Version) -> bool:
         return False
     # A part that is shorter than its journal says was cut behind our back.
     return not journal.done or found.path.stat().st_size >= journal.done[-1].stop
+
+
+def _copy_or_discard(source: _Found, part: Part) -> None:
+    try:
+        _copy(source, part)
+    except OSError:
+        part.discard()
+        raise
 
 
 def _copy(source: _Found, part: Part) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import requests
@@ -122,10 +123,16 @@ class Transfer:
             except TransientFailure as failure:
                 self._wait(failure)
                 continue
-            unchanged = resolved.version == before.version
-            if not unchanged and not resolved.version.continues(part.version):
+            # What models.yaml adds to the origin's own words holds for all that it says.
+            said = resolved.version
+            version = replace(
+                said,
+                size_bytes=part.version.size_bytes if said.size_bytes is None else said.size_bytes,
+                sha256=said.sha256 or part.version.sha256,
+            )
+            if version != before.version and not version.continues(part.version):
                 raise VersionChanged
-            return resolved
+            return replace(resolved, version=version)
 
 
 class _Hasher:

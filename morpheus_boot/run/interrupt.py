@@ -1,6 +1,6 @@
 """A command's one long piece of work, which SIGTERM and SIGINT end in order."""
 
-import queue
+import math
 import signal
 import threading
 import time
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from morpheus_boot.run.signals import STOP_SIGNALS, signals_into
+from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
 
 _T = TypeVar("_T")
 
@@ -32,7 +32,7 @@ def run_to_end(work: Callable[[threading.Event], _T], *, grace_s: float = 4.0) -
         BaseException: what ``work`` raised.
     """
     stopping = threading.Event()
-    events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    events: Mailbox[int | None] = Mailbox()  # a signal's number; None: the work is over
     outcome: Future[_T] = Future()
 
     def carry_out() -> None:
@@ -42,21 +42,24 @@ def run_to_end(work: Callable[[threading.Event], _T], *, grace_s: float = 4.0) -
             outcome.set_exception(error)
         events.put(None)
 
-    with signals_into(events.put, STOP_SIGNALS):
+    with events.receiving(STOP_SIGNALS, int):
         threading.Thread(target=carry_out, name="work", daemon=True).start()
-        signum = events.get()
-        if signum is None:
-            return outcome.result()
-        stopping.set()
-        _wait_for_end(events, signum, time.monotonic() + grace_s)
-        raise Interrupted(signum)
+        signum = _wait(events, stopping, grace_s)
+    if signum is None:
+        return outcome.result()
+    raise Interrupted(signum)
 
 
-def _wait_for_end(events: "queue.SimpleQueue[int | None]", signum: int, until: float) -> None:
+def _wait(events: Mailbox[int | None], stopping: threading.Event, grace_s: float) -> int | None:
+    """The signal that came before the work was over, once the work may be left; None: it came to its end."""
+    signum: int | None = None
+    until = math.inf
     while (left_s := until - time.monotonic()) > 0:
-        try:
-            event = events.get(timeout=left_s)
-        except queue.Empty:
-            return
-        if event is None or event == signum == signal.SIGINT:
-            return
+        for event in events.take(None if signum is None else left_s):
+            if event is None or event == signum == signal.SIGINT:
+                return signum
+            if signum is None:
+                signum = event
+                until = time.monotonic() + grace_s
+                stopping.set()
+    return signum

@@ -6,13 +6,11 @@ can't be interrupted, and signals must be answered all the same.
 
 import logging
 import os
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Final
 
 from morpheus_boot.errors import ServiceFailed
@@ -24,10 +22,10 @@ from morpheus_boot.run.events import (
     StopRequested,
     StoryEnded,
 )
+from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.reaper import Reaper
 from morpheus_boot.run.roster import Roster
-from morpheus_boot.run.signals import STOP_SIGNALS, signals_into
 from morpheus_boot.state import ServiceState
 
 __all__ = ["Hold", "ShuttingDown", "Supervisor"]
@@ -61,7 +59,7 @@ class Supervisor:
         """Set as soon as a stop is requested or the boot has failed; the story's long steps look at it."""
         self._grace_s = grace_s
         self._roster = Roster(on_line, on_service, grace_s)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: Mailbox[Event] = Mailbox()
 
     def start(self, spec: ServiceSpec) -> None:
         """Starts a service and returns when its process is there.
@@ -111,7 +109,7 @@ class Supervisor:
             BaseException: what the story raised.
         """
         course = Course(self._grace_s, hold)
-        with signals_into(self._signalled, (*STOP_SIGNALS, signal.SIGCHLD)):
+        with self._events.receiving((*STOP_SIGNALS, signal.SIGCHLD), Signalled):
             threading.Thread(target=self._tell, args=(story,), name="story", daemon=True).start()
             try:
                 course = self._loop(course, on_failure)
@@ -121,9 +119,6 @@ class Supervisor:
         if course.error is not None:
             raise course.error
         return course.signum
-
-    def _signalled(self, signum: int) -> None:
-        self._events.put(Signalled(signum))
 
     def _tell(self, story: Callable[[], None]) -> None:
         try:
@@ -154,7 +149,7 @@ class Supervisor:
                 return course
             if reaper is not None:
                 reaper.reap(self._roster.pids)
-            events = self._next_events(self._patience_s(course, now, reaper))
+            events = self._events.take(self._patience_s(course, now, reaper))
 
     def _answer(self, event: Event, course: Course, now: float) -> None:
         match event:
@@ -194,12 +189,3 @@ class Supervisor:
             return _LOOK_S
         hold_s = course.until - now if course.stage is Stage.HOLDING else _IDLE_S
         return max(0.0, min(hold_s, _IDLE_S if reaper is None else _REAP_S))
-
-    def _next_events(self, timeout_s: float) -> list[Event]:
-        """Everything that has happened, in its order; waits for the first."""
-        events: list[Event] = []
-        with suppress(queue.Empty):
-            events.append(self._events.get(timeout=timeout_s))
-            while True:
-                events.append(self._events.get_nowait())
-        return events

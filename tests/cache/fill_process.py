@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from morpheus_boot.cache import FillOptions, fill
 from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, storage_error
+from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec, UrlSource
 from morpheus_boot.state import ModelState
 from tests.cache.worker import QUICK, Worker, model
@@ -77,9 +78,14 @@ class FillProcess:
         return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
 
 
-def states_of(stdout: str) -> tuple[dict[str, Any], ...]:
-    """What a process printed, as values."""
-    return tuple(json.loads(line) for line in stdout.splitlines())
+def journalled_bytes(layout: Layout) -> int:
+    """What the complete lines of the fullest journal name; each line but the first is a range."""
+    return max(map(_named_bytes, layout.parts.glob("*.journal")), default=0)
+
+
+def _named_bytes(journal: Path) -> int:
+    ranges = [json.loads(line) for line in journal.read_bytes().split(b"\n")[1:-1]]
+    return sum(end - begin for begin, end in ranges)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -78,7 +78,7 @@ def test_a_missing_or_private_repository_without_a_token_is_denied(worker: Worke
 def test_a_missing_file_and_a_missing_revision_are_named(worker: Worker, hub: HubStandIn) -> None:
     hub.add(SOURCE.repo, "other.safetensors", WEIGHTS)
 
-    with pytest.raises(OriginUnavailable, match="sub/m.safetensors@main does not exist"):
+    with pytest.raises(OriginUnavailable, match=r"sub/m\.safetensors@main does not exist"):
         worker.fill(WANTED)
     gone = HuggingFaceSource(SOURCE.repo, "other.safetensors", "v9")
     with pytest.raises(OriginUnavailable, match="@v9 does not exist"):

@@ -4,8 +4,6 @@ One run is recorded below libc; then it is repeated and killed after each of its
 call leaves is what a kill after the call before it leaves, so that only the first call is also met from before.
 """
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,7 @@ from filelock import FileLock
 
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.layout import Layout
-from tests.cache.fill_process import FillProcess
+from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import QUICK, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import IgnoresRange
@@ -77,17 +75,16 @@ class Matrix:
         if kills[0].at == 1:
             kills.insert(0, replace(kills[0], do="kill-before"))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for failure in pool.map(lambda kill: self._failure(kill, budget=budget), kills):
-                assert failure is None, failure
+            list(pool.map(lambda kill: self._kill_and_fill_again(kill, budget=budget), kills))
 
-    def _failure(self, kill: Kill, *, budget: bool) -> str | None:
+    def _kill_and_fill_again(self, kill: Kill, *, budget: bool) -> None:
         try:
             with self._staged(f"{kill.at}-{kill.do}") as (root, origin, fill):
                 self._kill(kill, root, fill)
                 _fill_again(root, origin, fill, budget=budget)
-        except Exception as error:  # noqa: BLE001 - which kill it was is what matters
-            return f"{kill}: {type(error).__name__}: {error}"
-        return None
+        except BaseException as error:
+            error.add_note(str(kill))
+            raise
 
     def _kill(self, kill: Kill, root: Path, fill: FillProcess) -> None:
         log = self.folder / f"{root.name}.log"
@@ -108,7 +105,7 @@ class Matrix:
 def _fill_again(root: Path, origin: Origin, fill: FillProcess, *, budget: bool) -> None:
     layout = Layout(root)
     _assert_whole_or_absent(layout)
-    there = len(RIGHT) if layout.model(PATH).exists() else _journalled_bytes(layout)
+    there = len(RIGHT) if layout.model(PATH).exists() else journalled_bytes(layout)
     wait_until(lambda: origin.ledger.running == 0)
     origin.behave()
     before = origin.count().body_bytes
@@ -131,16 +128,6 @@ def _assert_whole_or_absent(layout: Layout) -> None:
         assert path.is_dir() or path.read_bytes() in (RIGHT, read_all(OLD_WEIGHTS))
 
 
-def _journalled_bytes(layout: Layout) -> int:
-    """What the complete lines of the journals name; each line but the first is a range."""
-    return sum(
-        end - begin
-        for journal in layout.parts.glob("*.journal")
-        for line in journal.read_bytes().split(b"\n")[1:-1]
-        for begin, end in [json.loads(line)]
-    )
-
-
 def _fill(root: Path, origin: Origin, *, sha: str | None = None) -> FillProcess:
     wanted = model(PATH, origin.serve("/a.safetensors", WEIGHTS), sha256=sha)
     return FillProcess(root, (wanted,), sync_bytes=SYNC_BYTES, beat_s=NEVER_S, silence_s=0.0)
@@ -160,7 +147,7 @@ def half(shim: Shim, tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill = _fill(root, origin, sha=sha256(WEIGHTS))
         env = shim.env(root=root, match="sync:.journal", since=3, do="kill-after")
         assert fill.run(env=env).returncode == -9
-    assert _journalled_bytes(Layout(root)) == 2 * SYNC_BYTES
+    assert journalled_bytes(Layout(root)) == 2 * SYNC_BYTES
     return root
 
 
@@ -272,6 +259,5 @@ def test_a_replacement_killed_at_any_step_leaves_the_old_model_or_the_new(
 
     matrix = Matrix(shim, tmp_path, replaced)
     calls = matrix.record()
-    assert os.listdir(old / "model_cache")
     # A new file that no record names yet contradicts the old one's record: it is fetched once more.
     matrix.kill_at(calls[_index(calls, "sync", ".part", last=True) :], budget=False)

@@ -85,10 +85,24 @@ class Served:
         """Runs a prompt that is in order to its end; its entry in the history."""
         answer = self.prompt(graph)
         assert answer.status_code == 200, answer.text
-        prompt_id = answer.json()["prompt_id"]
+        return self.finished(answer.json()["prompt_id"])
+
+    def finished(self, prompt_id: str) -> dict[str, Any]:
+        """Waits until a prompt has ended; its entry in the history."""
         wait_until(lambda: bool(self.get(f"/history/{prompt_id}").json()), 60)
         entry: dict[str, Any] = self.get(f"/history/{prompt_id}").json()[prompt_id]
         return entry
+
+    def saved(self, graph: Graph) -> list[str]:
+        """Runs a prompt that succeeds; what it saved, relative to the output directory."""
+        entry = self.run(graph)
+        assert entry["status"]["status_str"] == "success", entry["status"]
+        return [
+            f"{image['subfolder']}/{image['filename']}"
+            for output in entry["outputs"].values()
+            for image in output["images"]
+            if image["type"] == "output"
+        ]
 
     def raw(self, request: bytes) -> bytes:
         """What comes back for these very bytes, until the server closes."""

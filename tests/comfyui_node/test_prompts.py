@@ -16,7 +16,7 @@ class Node:
     inputs: ClassVar[dict[str, Any]] = {}
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return cls.inputs
 
 
@@ -42,7 +42,7 @@ class SaveImage(Node):
 
 class Broken(Node):
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         raise RuntimeError("a stranger's bug")
 
 

@@ -51,7 +51,7 @@ ASKED = [
     ("GET", "/extensions/core/x.js"),
     ("GET", "/scripts/../../etc/passwd"),
     ("TRACE", "/"),
-    ("MADEUP", "/system_stats"),
+    ("PROPFIND", "/system_stats"),
 ]
 
 

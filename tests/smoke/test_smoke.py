@@ -160,5 +160,5 @@ def test_sigterm_ends_smoke_with_everything_it_started(workplace: Path) -> None:
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (143, "")
-    assert "upload" not in err
+    assert "smoke passed" not in err
     _assert_nothing_is_left(workplace)

@@ -3,12 +3,14 @@
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.run.interrupt import Interrupted, run_to_end
-from tests.supervision.watched import signal_us
+from tests.supervision.watched import signal_this_thread, signal_us
+from tests.wait import wait_until
 
 
 def test_what_the_work_returns_comes_back() -> None:
@@ -43,6 +45,15 @@ def test_a_signal_lets_the_work_save_what_it_holds(signum: signal.Signals) -> No
     assert saved == ["part"]
 
 
+def test_a_signal_that_comes_to_the_work_itself_is_answered() -> None:
+    def work(stopping: threading.Event) -> None:
+        signal_this_thread(signal.SIGTERM)
+        stopping.wait()
+
+    with pytest.raises(Interrupted):
+        run_to_end(work, grace_s=1000)
+
+
 def test_work_that_hangs_is_left_after_its_grace() -> None:
     begin = time.monotonic()
 
@@ -75,9 +86,16 @@ def test_only_a_second_sigint_does_not_wait_for_the_grace() -> None:
     assert 0.3 <= time.monotonic() - begin < 10
 
 
-def test_the_signals_are_as_before_afterwards() -> None:
+def test_signals_and_descriptors_are_as_before_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
+    fds_before = _open_fds()
 
     run_to_end(lambda _stopping: None)
 
     assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.set_wakeup_fd(-1) == -1
+    wait_until(lambda: _open_fds() <= fds_before)
+
+
+def _open_fds() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

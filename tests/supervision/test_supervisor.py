@@ -12,7 +12,7 @@ from morpheus_boot.errors import NotSetUp, ServiceFailed
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.supervisor import ShuttingDown
 from morpheus_boot.state import ServiceStage, ServiceState
-from tests.supervision.watched import Watched, child, program, runs, signal_us
+from tests.supervision.watched import Watched, child, program, runs, signal_this_thread, signal_us
 from tests.wait import wait_until
 
 
@@ -40,6 +40,17 @@ def test_a_signal_is_answered_while_the_story_hangs() -> None:
     def story() -> None:
         watched.start("one")
         signal_us(signal.SIGTERM)
+        threading.Event().wait()
+
+    assert watched.supervisor.run(story) == signal.SIGTERM
+
+
+def test_a_signal_that_comes_to_another_thread_is_answered() -> None:
+    watched = Watched()
+
+    def story() -> None:
+        watched.start("one")
+        signal_this_thread(signal.SIGTERM)
         threading.Event().wait()
 
     assert watched.supervisor.run(story) == signal.SIGTERM

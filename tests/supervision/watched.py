@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -79,10 +80,15 @@ def signal_us(signum: signal.Signals) -> None:
     os.kill(os.getpid(), signum)
 
 
+def signal_this_thread(signum: signal.Signals) -> None:
+    """As the kernel may do with a signal for the process."""
+    signal.pthread_kill(threading.get_ident(), signum)
+
+
 def runs(pid: int) -> bool:
     """Whether this process is there and is no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"

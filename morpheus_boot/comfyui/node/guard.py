@@ -20,7 +20,7 @@ def guard(folder_paths: Any, places: Places) -> None:  # noqa: ANN401 - ComfyUI'
 
     @functools.wraps(annotated)
     def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
-        path: str = annotated(name, default_dir)
+        path: str = annotated(name) if default_dir is None else annotated(name, default_dir)
         # A custom node may name a directory of its own.
         own = default_dir is not None and is_within(default_dir, path)
         if not own and not places.hold(path):

@@ -1,0 +1,85 @@
+"""``pin`` prints the same manifest with everything fixed in it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.boot.program import Site
+from tests.testbed.content import safetensors, sha256
+from tests.testbed.faults import Status
+from tests.testbed.hub import HubStandIn
+from tests.testbed.origin import Origin
+
+WEIGHTS = safetensors(100_000)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "one")
+    git(folder, "tag", "-a", "v1", "-m", "one")
+    return folder
+
+
+def test_pin_fills_in_digest_size_and_commits_and_keeps_the_comments(
+    tmp_path: Path, hub: HubStandIn, repository: Path
+) -> None:
+    hub.add("owner/repo", "m.safetensors", WEIGHTS)
+    commit = git(repository, "rev-parse", "HEAD")
+    site = Site(
+        tmp_path,
+        "# the service's models\n"
+        "version: 1\n"
+        "models:\n"
+        "  - path: loras/m.safetensors # the one that matters\n"
+        "    huggingface: {repo: owner/repo, file: m.safetensors}\n"
+        "custom_nodes:\n"
+        f"  - {{name: Node, git: 'file://{repository}', ref: v1}}\n",
+        environ={"HF_ENDPOINT": hub.url},
+    )
+
+    ended = site.run("pin")
+
+    assert ended.code == 0, ended.err
+    assert ended.out == (
+        "# the service's models\n"
+        "version: 1\n"
+        "models:\n"
+        "  - path: loras/m.safetensors # the one that matters\n"
+        "    huggingface: {repo: owner/repo, file: m.safetensors, revision: "
+        f"{hub.commit('owner/repo')}}}\n"
+        f"    sha256: {sha256(WEIGHTS)}\n"
+        f"    size: {WEIGHTS.size_bytes}\n"
+        "custom_nodes:\n"
+        f"  - {{name: Node, git: 'file://{repository}', ref: {commit}}}\n"
+    )
+
+
+def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(
+    tmp_path: Path, origin: Origin
+) -> None:
+    url = origin.serve("/m.safetensors", WEIGHTS)
+    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+    assert "fill the cache first" in site.run("pin").err
+    assert site.run("fill").code == 0
+
+    assert sha256(WEIGHTS) in site.run("pin").out
+
+
+def test_the_first_failure_ends_it_and_nothing_is_printed(tmp_path: Path, origin: Origin) -> None:
+    url = origin.serve("/m.safetensors", WEIGHTS)
+    origin.misbehave("/m.safetensors", Status(404))
+    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+
+    ended = site.run("pin")
+
+    assert (ended.code, ended.out) == (69, "")
+    assert "loras/m.safetensors" in ended.err
