@@ -1,10 +1,10 @@
-"""The connection under a streamed answer: whether its client is still there, and how to cut it."""
+"""The connection under a streamed answer: whether its client still takes it, and how to cut it."""
 
-import asyncio
 import logging
 
 from starlette.types import Receive, Scope
 
+from fileserver.protocol import GuardedProtocol
 from morpheus_boot.errors import MorpheusError
 
 _log = logging.getLogger("morpheus.fileserver")
@@ -14,18 +14,18 @@ class Connection:
     """What our protocol says about the connection of one request."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._transport: asyncio.Transport = scope["state"]["transport"]
+        self._protocol: GuardedProtocol = scope["state"]["connection"]
         self._receive = receive
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client has closed it: uvicorn drops in silence what is sent then."""
-        return self._transport.is_closing()
+    async def wants_more(self) -> bool:
+        """True when the client takes more, False when it has gone: uvicorn drops in silence what is sent then."""
+        await self._protocol.ready_to_write()
+        return not self._protocol.transport.is_closing()
 
     async def cut(self, error: MorpheusError) -> None:
         """Ends it in the middle of an answer that can't be kept, so that the client sees it is not whole."""
         _log.warning("%s", error)
-        self._transport.abort()
+        self._protocol.transport.abort()
         await self.until_gone()
 
     async def until_gone(self) -> None:

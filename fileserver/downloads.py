@@ -18,14 +18,16 @@ from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.layout import Layout
 
 # All downloads together hold so much that the sockets have not taken, in pieces between these sizes.
-_PENDING_BYTES: Final = 16 * 2**20
-_LARGEST_PIECE_BYTES: Final = 256 * 2**10
-_SMALLEST_PIECE_BYTES: Final = 32 * 2**10
+_PENDING_BYTES: Final = 4 * 2**20
+_LARGEST_PIECE_BYTES: Final = 128 * 2**10
+_SMALLEST_PIECE_BYTES: Final = 16 * 2**10
+# Up to here a file is read by the thread that opens it: each visit to a thread costs more than the reading.
+_SMALL_BYTES: Final = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file as a thread left it: small ones read and closed, since each visit to a thread costs.
+    """A file as a thread left it: small ones are read and closed.
 
     ``asks_cache``: its file system can say whether a read would wait. One that can't may hang in anything.
     """
@@ -85,7 +87,7 @@ class Downloads:
     ) -> None:
         at, left = chosen.first, chosen.length
         while left:
-            if connection.gone:
+            if not await connection.wants_more():
                 await connection.until_gone()
                 return
             share = _PENDING_BYTES // self._active
@@ -128,7 +130,7 @@ def read_piece(file: OpenFile, at: int, size_bytes: int) -> bytes:
 
 def _open(layout: Layout, job: JobId, path: OutputPath) -> _Opened:
     file = open_output(layout, job, path)
-    if file.size_bytes > _LARGEST_PIECE_BYTES:
+    if file.size_bytes > _SMALL_BYTES:
         return _Opened(file, None, asks_cache=_asks_cache(file.fd))
     try:
         content = read_piece(file, 0, file.size_bytes) if file.size_bytes else b""

@@ -43,7 +43,7 @@ class Metrics:
         if counter is None:
             counter = self._known[key] = self._requests.labels(method, route, str(status))
         counter.inc()
-        if route.startswith("/download/"):
+        if route.startswith("/download/") and status in {200, 206}:
             self._downloaded.inc(sent_bytes)
 
     def page(self, more: Iterable[Metric]) -> bytes:

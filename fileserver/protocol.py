@@ -5,11 +5,15 @@ The time that a body takes is the business of whoever reads it.
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fileserver.settings import Limits
+
+
+# Beyond this, who writes waits for the socket: a whole head fits, so that small answers never wait.
+_UNSENT_BYTES: Final = 16 * 2**10
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -20,7 +24,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
         self._in_head = True
+        self._begun = False
         self._head_bytes = 0
+        # One too many: it is told so when it has asked, as an answer before that would be lost.
+        self._surplus = False
+        self._refused = False
         self._waiting_since = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -29,16 +37,24 @@ class GuardedProtocol(HttpToolsProtocol):
     def waits(self) -> bool:
         """Whether it is between requests, or in the head of one: then it may be closed for another's sake."""
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        return self._in_head and (cycle is None or cycle.response_complete)
+        return self._refused or (self._in_head and (cycle is None or cycle.response_complete))
+
+    async def ready_to_write(self) -> None:
+        """Waits until the socket has taken most of what was sent: before that, nothing more need be read."""
+        if self.flow.write_paused:
+            await self.flow.drain()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """A client has connected: there may be too many."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         if len(self.connections) > self.limits.connections and not self._make_room():
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
-            return
+            if len(self.connections) > 2 * self.limits.connections:
+                transport.abort()
+                return
+            self._surplus = True
         self._time(self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -49,7 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request; its head may take only so many of them, and so long."""
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if not self._in_head:
             super().data_received(data)
@@ -76,14 +92,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        # Who streams must know that its client has gone: uvicorn drops in silence what is sent to it.
-        self.scope["state"]["transport"] = self.transport
+        self._begun = True
+        self.scope["state"]["connection"] = self
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
-        self._in_head = False
+        self._in_head = self._begun = False
         self._head_bytes = 0
         self._stop_timer()
+        if self._surplus:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size_bytes > self.limits.header_bytes:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -92,34 +111,34 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body is here."""
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of it is here."""
         self._in_head = True
         self._stop_timer()
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Its answer is sent, perhaps before all of it was here."""
         super().on_response_complete()
         self._waiting_since = self.loop.time()
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if not self._in_head:
             self._time(self.limits.linger_s)
-        elif self._head_bytes:
+        elif self._begun or self._head_bytes:
             self._time(self.limits.head_s)
 
     def _check_head(self) -> None:
         """After bytes that may have ended the head, and begun another."""
-        if not self._in_head or self.transport.is_closing():
+        if not self._in_head or self._refused or self.transport.is_closing():
             return
         if self._head_bytes > self.limits.header_bytes:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._head_bytes and self._timer is None and self.waits:
+        elif self._timer is None and self.waits:
             self._time(self.limits.head_s)
 
     def _make_room(self) -> bool:
@@ -138,7 +157,9 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
     def _refuse(self, status: HTTPStatus) -> None:
-        self._stop_timer()
+        """Answers, and reads over what still comes: to close at once would take the answer from its reader."""
+        self._refused = True
+        self._time(self.limits.linger_s)
         detail = b'{"detail":"%s"}' % status.phrase.lower().encode()
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"

@@ -62,7 +62,7 @@ class Zips:
             except MorpheusError as error:
                 await connection.cut(error)
                 return
-            if connection.gone:
+            if not await connection.wants_more():
                 await connection.until_gone()
                 return
             sent.append(replace(member, crc=crc))
@@ -78,7 +78,7 @@ class Zips:
         )
         reading = _Reading(file)
         try:
-            while reading.at < output.size_bytes and not connection.gone:
+            while reading.at < output.size_bytes and await connection.wants_more():
                 piece = await self._threads.run(lambda: _next(reading, output.size_bytes))
                 await _part(send, piece)
         finally:

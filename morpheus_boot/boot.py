@@ -31,7 +31,13 @@ from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.services import FILE_SERVER, file_server, wait_until_it_listens
+from morpheus_boot.run.restarts import Restarts
+from morpheus_boot.run.services import (
+    COMFYUI,
+    FILE_SERVER,
+    file_server,
+    wait_until_it_listens,
+)
 from morpheus_boot.run.supervisor import Hold, Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
@@ -39,6 +45,8 @@ from morpheus_boot.state import (
     ModelStage,
     ModelState,
     Readiness,
+    ServiceStage,
+    ServiceState,
     StateBoard,
     VolumeState,
     state_file,
@@ -62,7 +70,10 @@ class Boot:
         self._board = _open_board(invocation.settings, invocation.redact)
         self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
-        self._supervisor = Supervisor(on_line=_log_line, on_service=self._board.put_service)
+        self._comfyui_started = threading.Event()
+        self._supervisor = Supervisor(
+            on_line=_log_line, on_service=self._on_service, restarts=Restarts()
+        )
 
     def up(self) -> None:
         """The whole boot, then supervision until SIGTERM or SIGINT.
@@ -78,7 +89,7 @@ class Boot:
         self._supervise(self._tell_files)
 
     def _tell(self) -> None:
-        phase, board = self._board.phase, self._board
+        phase = self._board.phase
         with phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
@@ -96,12 +107,46 @@ class Boot:
         with phase("start ComfyUI"):
             launch.start()
             self._preload(cached)
-            self._name_unlisted(launch.wait_until_ready(cached))
-            self._wait_for_file_server()
-        board.set_readiness(Readiness.READY)
+            self._wait_until_ready(launch, cached)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
-        cached += self._fill_optional(optional, launch, deployment)
-        self._hash_pending(cached, deployment.volume)
+        self._in_background(lambda: self._finish(optional, cached, launch, deployment))
+        self._keep_ready(launch, cached)
+
+    def _wait_until_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
+        self._comfyui_started.clear()
+        self._name_unlisted(launch.wait_until_ready(cached))
+        self._wait_for_file_server()
+        self._board.set_readiness(Readiness.READY)
+
+    def _keep_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
+        """Each time that ComfyUI was started again, waits until it is ready again."""
+        while True:
+            self._comfyui_started.wait()
+            self._wait_until_ready(launch, cached)
+            _LOG.info("ready again")
+
+    def _finish(
+        self,
+        optional: Plan,
+        cached: tuple[CachedModel, ...],
+        launch: Launch,
+        deployment: Deployment,
+    ) -> None:
+        """What the boot did not wait for: the models that are not required, and the digests not yet known."""
+        there = self._fill_optional(optional, launch, deployment)
+        self._hash_pending((*cached, *there), deployment.volume)
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name="background", daemon=True).start()
+
+    def _on_service(self, service: ServiceState) -> None:
+        self._board.put_service(service)
+        if service.name != COMFYUI:
+            return
+        if service.stage is ServiceStage.RUNNING:
+            self._comfyui_started.set()
+        elif self._board.state.readiness is Readiness.READY:
+            self._board.set_readiness(Readiness.STARTING)
 
     def _tell_files(self) -> None:
         with self._board.phase("read models.yaml and find the volume"):
@@ -161,9 +206,7 @@ class Boot:
 
     def _preload(self, cached: Iterable[CachedModel]) -> None:
         files = [c.file for c in cached if c.model.preload]
-        threading.Thread(
-            target=preload, args=(files, self._supervisor.stopping), name="preload", daemon=True
-        ).start()
+        self._in_background(lambda: preload(files, self._supervisor.stopping))
 
     def _name_unlisted(self, unlisted: Iterable[Unlisted]) -> None:
         """Shows in the state what ComfyUI does not list, beside the models themselves."""

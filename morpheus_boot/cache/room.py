@@ -81,6 +81,8 @@ def _disk_bytes(volume: Volume, used: Usage) -> int | None:
         return None
     try:
         disk = os.statvfs(volume.root if volume.root.exists() else volume.root.parent)
+        # What a dead worker's part holds already is missing no more, though it still counts as missing.
+        parts = sum(part.stat().st_blocks * 512 for part in volume.layout.parts.glob("*.part"))
     except OSError:
         return None
-    return disk.f_bavail * disk.f_frsize + used.cache_bytes + used.archives_bytes
+    return disk.f_bavail * disk.f_frsize + used.cache_bytes + used.archives_bytes + parts

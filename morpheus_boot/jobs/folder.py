@@ -93,23 +93,34 @@ def open_below(layout: Layout, parts: Sequence[str], flags: int) -> int:
     return _step(fd, parts[-1], flags)
 
 
-def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
+def open_or_make(layout: Layout, parts: Sequence[str]) -> tuple[int, bool]:
     """Opens the folder that ``parts`` name below the volume's root, and makes what is missing of it.
 
-    What was made is durable. Raises OSError.
+    The second value says whether anything was made: that is durable after ``sync_way``. Raises OSError.
     """
-    fd = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = False
+    fd = os.open(layout.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts:
         try:
             os.mkdir(part, 0o755, dir_fd=fd)
-            os.fsync(fd)
+            made = True
         except FileExistsError:
             pass
         except OSError:
             os.close(fd)
             raise
         fd = _step(fd, part, FOLDER)
-    return fd
+    return fd, made
+
+
+def sync_way(layout: Layout, parts: Sequence[str]) -> None:
+    """Makes the folders that ``open_or_make`` made durable. Raises OSError."""
+    for depth in range(1, len(parts)):
+        fd = open_below(layout, parts[:depth], FOLDER)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import leads_to, names_in, open_below, open_or_make, touch_input
+from morpheus_boot.jobs.folder import (
+    leads_to,
+    names_in,
+    open_below,
+    open_or_make,
+    sync_way,
+    touch_input,
+)
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.layout import Layout
 
@@ -125,7 +132,7 @@ class UploadPart:
             raise OSError(errno.ECANCELED, "the upload was given up")
         if self._fd >= 0:
             return
-        folder = open_or_make(self._layout, _PARTS)
+        folder, _ = open_or_make(self._layout, _PARTS)
         try:
             self._name, self._fd = _new_part(folder)
         except OSError:
@@ -147,17 +154,17 @@ class UploadPart:
         """Renames the part into the folder ``way``; makes that anew where the job goes in this moment."""
         for _ in range(_TRIES):
             try:
-                target = open_or_make(self._layout, way)
+                target, made = open_or_make(self._layout, way)
             except FileNotFoundError:
                 continue
             try:
-                if self._moved(target, way, name):
+                if self._moved(target, way, name, made=made):
                     return
             finally:
                 os.close(target)
-        raise OSError(errno.EBUSY, "the job is cleaned up again and again")
+        raise FileNotFoundError(errno.ENOENT, "the job is cleaned up again and again")
 
-    def _moved(self, target: int, way: tuple[str, ...], name: str) -> bool:
+    def _moved(self, target: int, way: tuple[str, ...], name: str, *, made: bool) -> bool:
         try:
             touch_input(self._layout, way)
             os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=target)
@@ -167,6 +174,9 @@ class UploadPart:
             return False
         os.fsync(target)
         if leads_to(self._layout, way, target):
+            if made:
+                with contextlib.suppress(FileNotFoundError):
+                    sync_way(self._layout, way)
             return True
         # The job was moved away under us, to be removed: take the file back before that, and go on.
         os.rename(name, self._name, src_dir_fd=target, dst_dir_fd=self._folder)

@@ -7,10 +7,11 @@ from enum import Enum
 from typing import Final
 
 from morpheus_boot.errors import ServiceFailed
-from morpheus_boot.run.events import Event, Exited, Signalled, StoryEnded
+from morpheus_boot.run.events import Event, Exited, Signalled, StopRequested, StoryEnded
 from morpheus_boot.run.mailbox import STOP_SIGNALS
 from morpheus_boot.run.output import quote_lines
 from morpheus_boot.run.process import ServiceSpec, ending_text
+from morpheus_boot.run.restarts import Convalescence, Due
 
 _MENDS: Final = {
     -signal.SIGKILL: "look whether its memory ran out, and at its lines in the log",
@@ -38,12 +39,14 @@ class Stage(Enum):
 class Course:
     """Where a run stands. Times are of the monotonic clock.
 
-    ``until`` is when the hold is over, or when what is still there is killed; ``told`` says that the story
-    has ended; ``error`` is why the run gave up; ``signum`` the signal that ended it or its hold.
+    ``recovery``: who is started again after a death, None: nobody. ``until`` is when the hold is over, or when
+    what is still there is killed; ``told`` says that the story has ended; ``error`` is why the run gave up;
+    ``signum`` the signal that ended it or its hold.
     """
 
     grace_s: float
     hold: Hold | None = None
+    recovery: Convalescence | None = None
     stage: Stage = Stage.UP
     until: float = math.inf
     told: bool = False
@@ -71,9 +74,17 @@ class Course:
             case StoryEnded(BaseException() as error):
                 return self._giving_up(error, now)
             case Exited(wanted=False) as ended:
-                return self._giving_up(_failure(ended), now)
+                return self._after_death(ended, now)
+            case StopRequested(name) if self.recovery is not None:
+                return replace(self, recovery=self.recovery.without(name))
             case _:
                 return self
+
+    def _after_death(self, ended: Exited, now: float) -> "Course":
+        recovery = self.recovery and self.recovery.after_death(ended.service, now)
+        if recovery is None:
+            return self._giving_up(_failure(ended), now)
+        return replace(self, recovery=recovery)
 
     def _after_when_holding(self, event: Event, now: float) -> "Course":
         match event:
@@ -90,6 +101,15 @@ class Course:
             return self._stopping(now)
         return self
 
+    @property
+    def due(self) -> tuple[Due, ...]:
+        """The services to be started again."""
+        return self.recovery.due if self.recovery and self.stage is Stage.UP else ()
+
+    def started(self, service: str) -> "Course":
+        """The course once a service that was due runs again."""
+        return replace(self, recovery=self.recovery and self.recovery.without(service))
+
     def without_hold(self, now: float) -> "Course":
         """The course where the service of the hold can't be started."""
         return self._stopping(now)
@@ -97,7 +117,8 @@ class Course:
     @property
     def is_over(self) -> bool:
         """Whether the run ends once nothing is left running."""
-        return self.stage is Stage.STOPPING or (self.stage is Stage.UP and self.told)
+        ended = self.stage is Stage.UP and self.told and not self.due
+        return ended or self.stage is Stage.STOPPING
 
     def keeps(self, service: str) -> bool:
         """Whether a service of this name may go on."""

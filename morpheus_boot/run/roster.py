@@ -28,6 +28,7 @@ class Roster:
         self._grace_s = grace_s
         self._processes: dict[str, Process] = {}
         self._outputs: dict[str, Output] = {}
+        self._specs: dict[str, ServiceSpec] = {}
         self._waiting: list[tuple[str, Future[None]]] = []
 
     @property
@@ -56,9 +57,14 @@ class Roster:
             raise ValueError(f"{spec.name} is running already")
         process = Process(spec, lambda line: self._on_line(spec.name, line))
         self._processes[spec.name] = process
+        self._specs[spec.name] = spec
         self._outputs[spec.name] = process.output
         _LOG.info("%s started, pid %d", spec.name, process.pid)
         self._say(process, ServiceStage.RUNNING, "")
+
+    def start_again(self, name: str) -> None:
+        """Starts a service that is gone as it was started before. Raises ServiceFailed."""
+        self.start(self._specs[name])
 
     def stop(self, name: str, kill_at: float, done: Future[None] | None = None) -> None:
         """Asks a service to stop until ``kill_at`` of the monotonic clock; ``done`` learns when it is gone."""

@@ -44,7 +44,7 @@ def file_server(
         env["MORPHEUS_VOLUME"] = str(volume)
     return ServiceSpec(
         name=FILE_SERVER,
-        argv=(sys.executable, "-m", "fileserver"),
+        argv=(sys.executable, "-P", "-m", "fileserver"),
         env=env,
         cwd=local_dir,
         port=port,

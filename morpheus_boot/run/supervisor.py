@@ -25,6 +25,7 @@ from morpheus_boot.run.events import (
 from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.reaper import Reaper
+from morpheus_boot.run.restarts import Convalescence, Restarts
 from morpheus_boot.run.roster import Roster
 from morpheus_boot.state import ServiceState
 
@@ -50,14 +51,16 @@ class Supervisor:
         on_line: Callable[[str, str], None],
         on_service: Callable[[ServiceState], None],
         grace_s: float = 4.0,
+        restarts: Restarts | None = None,
     ) -> None:
         """``on_line(service, line)`` is called from a thread a service, ``on_service`` from the main thread.
 
-        ``grace_s`` lies between TERM and KILL.
+        ``grace_s`` lies between TERM and KILL. Without ``restarts`` the first death ends the run.
         """
         self.stopping = threading.Event()
         """Set as soon as a stop is requested or the boot has failed; the story's long steps look at it."""
         self._grace_s = grace_s
+        self._recovery = Convalescence(restarts) if restarts else None
         self._roster = Roster(on_line, on_service, grace_s)
         self._events: Mailbox[Event] = Mailbox()
 
@@ -105,10 +108,10 @@ class Supervisor:
         story has ended and nothing it started is left (it stopped everything itself).
 
         Raises:
-            ServiceFailed: a service ended by itself.
+            ServiceFailed: a service ended by itself, and more often than it may.
             BaseException: what the story raised.
         """
-        course = Course(self._grace_s, hold)
+        course = Course(self._grace_s, hold, self._recovery)
         with self._events.receiving((*STOP_SIGNALS, signal.SIGCHLD), Signalled):
             threading.Thread(target=self._tell, args=(story,), name="story", daemon=True).start()
             try:
@@ -172,6 +175,9 @@ class Supervisor:
                 stopping = course.stage is Stage.STOPPING
                 self._roster.stop(name, course.until if stopping else now + self._grace_s)
         self._roster.tend(now)
+        for due in course.due:
+            if due.at <= now and due.service not in self._roster.names:
+                course = self._start_again(due.service, course, now)
         if course.hold is None or course.stage is not Stage.HOLDING:
             return course
         service = course.hold.service
@@ -183,9 +189,17 @@ class Supervisor:
                 return course.without_hold(now)
         return course
 
+    def _start_again(self, service: str, course: Course, now: float) -> Course:
+        try:
+            self._roster.start_again(service)
+        except ServiceFailed as error:
+            return course.after(StoryEnded(error), now)
+        return course.started(service)
+
     def _patience_s(self, course: Course, now: float, reaper: Reaper | None) -> float:
         """How long nothing needs to be done unless something happens."""
         if self._roster.is_stopping:
             return _LOOK_S
         hold_s = course.until - now if course.stage is Stage.HOLDING else _IDLE_S
-        return max(0.0, min(hold_s, _IDLE_S if reaper is None else _REAP_S))
+        due_s = min((due.at - now for due in course.due), default=_IDLE_S)
+        return max(0.0, min(hold_s, due_s, _IDLE_S if reaper is None else _REAP_S))

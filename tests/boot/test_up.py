@@ -1,6 +1,7 @@
 """The whole boot as its user meets it: from nothing to a ready ComfyUI, and down again."""
 
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.boot.program import Site
+from tests.boot.program import Program, Site
 from tests.testbed.content import read_all, safetensors
 from tests.testbed.faults import Gate
 from tests.testbed.origin import Origin
@@ -221,3 +222,35 @@ def test_a_json_log_is_an_object_a_line(site: Site) -> None:
 
     entries = [json.loads(line) for line in ended.err.splitlines()]
     assert entries[-1]["level"] == "error"
+
+
+def pid_of(up: Program, service: str) -> int:
+    services = up.get("/status").json()["services"]
+    return int(next(s["pid"] for s in services if s["name"] == service))
+
+
+def test_a_killed_comfyui_comes_back_ready_and_the_file_server_never_notices(
+    site: Site, origin: Origin
+) -> None:
+    site.models = three_models(origin)
+    with site.start("up") as up:
+        up.wait_until_ready()
+        comfyui, files = pid_of(up, "comfyui"), pid_of(up, "fileserver")
+
+        os.kill(comfyui, signal.SIGKILL)
+
+        wait_until(lambda: "ready again" in up.log, timeout_s=30)
+        assert pid_of(up, "comfyui") != comfyui
+        assert pid_of(up, "fileserver") == files
+        assert up.ping() == 200
+
+
+def test_a_killed_file_server_comes_back_and_comfyui_never_notices(site: Site) -> None:
+    with site.start("up") as up:
+        up.wait_until_ready()
+        comfyui, files = pid_of(up, "comfyui"), pid_of(up, "fileserver")
+
+        os.kill(files, signal.SIGKILL)
+
+        wait_until(lambda: up.ping() == 200 and pid_of(up, "fileserver") != files, timeout_s=30)
+        assert pid_of(up, "comfyui") == comfyui

@@ -134,10 +134,10 @@ def test_a_lora_prefix_goes_to_the_worker(closed: Served) -> None:
     assert node_errors(answer) == {"1": ["custom_validation_failed"]}
 
 
-@pytest.fixture
-def several(tmp_path: Path) -> Iterator[list[Served]]:
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
     """Two workers on one volume, open to everyone."""
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
     prepare(first)
     prepare(second)
     (second / "volume").rename(second / "unused")

@@ -120,9 +120,10 @@ def test_no_picture_inside_a_value_reads_outside(closed: Served, form: str) -> N
     answer = closed.prompt({"load": load, "show": node("PreviewImage", images=["load", 0])})
 
     assert answer.status_code == 200, answer.text
-    entry = closed.finished(answer.json()["prompt_id"])
-    assert entry["status"]["status_str"] == "error"
-    assert "Invalid file path" in json.dumps(entry["status"])
+    status = closed.finished(answer.json()["prompt_id"])["status"]
+    assert status["status_str"] == "error"
+    # "link/.." is nothing to a ComfyUI that normalizes first.
+    assert "Invalid file path" in str(status) or "FileNotFoundError" in str(status)
 
 
 @pytest.mark.parametrize(
@@ -157,10 +158,10 @@ def test_no_prefix_writes_outside(closed: Served, prefix: Any) -> None:
 
 
 def test_a_prefix_through_a_link_is_refused(closed: Served) -> None:
-    (closed.jobs / "linked").mkdir()
-    (closed.jobs / "linked" / "output").symlink_to(closed.volume.model_cache)
+    (closed.jobs / "through").mkdir()
+    (closed.jobs / "through" / "output").symlink_to(closed.volume.model_cache)
 
-    answer = closed.prompt(plain("linked/output/sub/x"))
+    answer = closed.prompt(plain("through/output/sub/x"))
 
     assert node_errors(answer) == {"save": ["custom_validation_failed"]}
     assert not (closed.volume.model_cache / "sub").exists()
@@ -169,7 +170,7 @@ def test_a_prefix_through_a_link_is_refused(closed: Served) -> None:
 @real_only
 def test_a_linked_prefix_writes_nothing_outside(closed: Served) -> None:
     before = everything(closed.volume.root)
-    for text in ("../model_cache/x", "linked/output/x", str(closed.volume.model_cache / "x")):
+    for text in ("../model_cache/x", "j1/link/x", str(closed.volume.model_cache / "x")):
         graph = {**plain(["text", 0]), "text": node("PrimitiveString", value=text)}
         answer = closed.prompt(graph)
         assert answer.status_code == 200, answer.text

@@ -21,9 +21,7 @@ def test_a_job_goes_with_all_its_files_and_no_other(shared: FileServer, job: str
     assert names_in(shared.volume / ".morpheus/trash") == []
 
 
-def test_it_is_200_however_often_and_also_when_there_was_none(
-    shared: FileServer, job: str
-) -> None:
+def test_it_is_200_however_often_and_also_when_there_was_none(shared: FileServer, job: str) -> None:
     shared.output(job, "a", b"")
     messages = [shared.post(f"/cleanup/{job}").json()["message"] for _ in range(3)]
     assert messages == ["removed", *["there was no such job"] * 2]

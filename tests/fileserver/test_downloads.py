@@ -5,9 +5,9 @@ import socket
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +54,7 @@ def test_head_says_the_same_without_the_file(shared: FileServer, path: str) -> N
     }
 
 
-@pytest.mark.parametrize("content", [b"", b"x", CONTENT[: 256 * 1024], CONTENT[: 256 * 1024 + 1]])
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT[: 64 * 1024], CONTENT[: 64 * 1024 + 1]])
 def test_files_of_every_size_come_whole(shared: FileServer, job: str, content: bytes) -> None:
     shared.output(job, "f", content)
     answer = shared.get(f"/download/{job}/f")
@@ -63,26 +63,23 @@ def test_files_of_every_size_come_whole(shared: FileServer, job: str, content: b
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "last"),
+    ("asked", "meant"),
     [
-        ("bytes=0-0", 0, 0),
-        ("bytes=10-99", 10, 99),
-        ("bytes=999-", 999, None),
-        ("bytes=-1", -1, None),
-        ("bytes=-5000000", 0, None),
-        ("bytes=500-5000000", 500, None),
-        ("Bytes = 1-2", 1, 2),
+        ("bytes=0-0", slice(0, 1)),
+        ("bytes=10-99", slice(10, 100)),
+        ("bytes=999-", slice(999, None)),
+        ("bytes=-1", slice(-1, None)),
+        ("bytes=-5000000", slice(0, None)),
+        ("bytes=500-5000000", slice(500, None)),
+        ("Bytes = 1-2", slice(1, 3)),
     ],
 )
-def test_a_range_is_206(
-    shared: FileServer, path: str, size: int, asked: str, first: int, last: int | None
-) -> None:
+def test_a_range_is_206(shared: FileServer, path: str, size: int, asked: str, meant: slice) -> None:
     answer = shared.get(path, headers={"Range": asked})
-    begin = size + first if first < 0 else first
-    end = size - 1 if last is None else last
+    begin, end, _ = meant.indices(size)
     assert answer.status_code == 206
-    assert answer.headers["content-range"] == f"bytes {begin}-{end}/{size}"
-    assert answer.content == CONTENT[begin : end + 1]
+    assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/{size}"
+    assert answer.content == CONTENT[begin:end]
 
 
 @pytest.mark.parametrize("asked", ["bytes=5000000-", "bytes=5000000-6000000", "bytes=-0"])
@@ -177,7 +174,8 @@ def test_another_file_under_the_name_has_another_etag(shared: FileServer, path: 
             other.write_bytes(file.read_bytes())
             os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
             other.replace(file)
-        assert (changed := shared.get(path).headers["etag"]) != etag
+        changed = shared.get(path).headers["etag"]
+        assert changed != etag
         etag = changed
 
 
@@ -246,7 +244,7 @@ def test_the_name_of_the_download_is_right_for_any_name(
     shared: FileServer, job: str, name: str, header: str
 ) -> None:
     shared.output(job, name, b"x")
-    answer = shared.get(f"/download/{job}/{requests.utils.quote(name)}")
+    answer = shared.get(f"/download/{job}/{quote(name)}")
     assert answer.headers["content-disposition"] == header
 
 
@@ -298,9 +296,7 @@ def test_only_outputs_are_served(shared: FileServer, job: str) -> None:
     assert shared.get(f"/download/{job}/../input/a.bin").status_code == 404
 
 
-def test_a_file_replaced_in_mid_download_is_served_to_its_end(
-    shared: FileServer, job: str
-) -> None:
+def test_a_file_replaced_in_mid_download_is_served_to_its_end(shared: FileServer, job: str) -> None:
     file = shared.output(job, "f", CONTENT * 40)
     with shared.get(f"/download/{job}/f", stream=True) as answer:
         first = answer.raw.read(1000)
@@ -311,9 +307,7 @@ def test_a_file_replaced_in_mid_download_is_served_to_its_end(
     assert shared.get(f"/download/{job}/f").content == b"new"
 
 
-def test_a_file_removed_in_mid_download_is_served_to_its_end(
-    shared: FileServer, job: str
-) -> None:
+def test_a_file_removed_in_mid_download_is_served_to_its_end(shared: FileServer, job: str) -> None:
     shared.output(job, "f", CONTENT * 40)
     with shared.get(f"/download/{job}/f", stream=True) as answer:
         first = answer.raw.read(1000)

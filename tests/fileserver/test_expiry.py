@@ -3,16 +3,17 @@
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.jobs import expiry
 from morpheus_boot.jobs.expiry import expire_jobs
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import UploadPart
+from morpheus_boot.jobs.removal import EXPIRED
 from morpheus_boot.layout import Layout
 from tests.fileserver.serving import FileServer
 from tests.testbed.moosefs import MooseFS
@@ -111,7 +112,7 @@ def test_a_job_touched_as_it_was_moved_away_is_put_back(tmp_path: Path, made_ane
     layout = Layout(tmp_path)
     folder = make_old(layout, "j")
     (folder / "input/new").write_bytes(b"in time")
-    moved = layout.ours / "trash" / f"j.0123456789ab{expiry.EXPIRED}"
+    moved = layout.ours / "trash" / f"j.0123456789ab{EXPIRED}"
     moved.parent.mkdir(parents=True)
     folder.rename(moved)
     if made_anew:
@@ -128,8 +129,6 @@ def test_a_job_touched_as_it_was_moved_away_is_put_back(tmp_path: Path, made_ane
 def test_no_upload_that_was_answered_is_lost_to_a_sweep_at_the_same_moment(
     tmp_path: Path,
 ) -> None:
-    import threading
-
     layout = Layout(tmp_path)
     stop = threading.Event()
     removed = 0
@@ -153,9 +152,7 @@ def test_no_upload_that_was_answered_is_lost_to_a_sweep_at_the_same_moment(
         assert (layout.jobs / f"j{number}/input" / below).read_bytes() == b"new"
 
 
-def test_the_server_sweeps_when_it_starts(
-    start: Callable[..., FileServer], tmp_path: Path
-) -> None:
+def test_the_server_sweeps_when_it_starts(start: Callable[..., FileServer], tmp_path: Path) -> None:
     root = tmp_path / "ttl"
     old = make_old(Layout(root / "volume"), "old")
     young = make_old(Layout(root / "volume"), "young", but="output")
@@ -184,7 +181,7 @@ def test_on_moosefs_old_jobs_go_and_touched_ones_come_back(moosefs: MooseFS) -> 
     make_old(layout, "touched", but="input")
     assert expire_jobs(layout, HOUR_S) == ["old"]
     folder = make_old(layout, "j")
-    moved = layout.ours / "trash" / f"j.0123456789ab{expiry.EXPIRED}"
+    moved = layout.ours / "trash" / f"j.0123456789ab{EXPIRED}"
     (folder / "input/new").write_bytes(b"in time")
     folder.rename(moved)
     assert expire_jobs(layout, HOUR_S) == []

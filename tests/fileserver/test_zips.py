@@ -1,7 +1,6 @@
 import io
 import os
 import shutil
-import socket
 import subprocess
 import zipfile
 import zlib
@@ -49,9 +48,7 @@ def test_head_says_how_long_it_will_be(shared: FileServer, job: str) -> None:
     assert head.headers["content-length"] == str(len(shared.get(f"/download/{job}").content))
 
 
-def test_links_and_odd_names_do_not_lead_out(
-    shared: FileServer, job: str, tmp_path: Path
-) -> None:
+def test_links_and_odd_names_do_not_lead_out(shared: FileServer, job: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     output = shared.output(job, "..\\..\\evil", b"x").parent
     (output / "link").symlink_to(tmp_path / "secret")
@@ -82,7 +79,8 @@ def test_a_file_that_vanishes_meanwhile_makes_the_zip_end_short(
         client.sendall(b"GET /download/j HTTP/1.1\r\nHost: x\r\n\r\n")
         client.recv(1000)
         last.unlink()
-        assert len(read_to_end(client)) < 40 * MIB
+        got = read_to_end(client)
+    assert b"PK\x05\x06" not in got[-100:]
     wait_until(lambda: server.log.count("WARNING") == 1)
     assert "ERROR" not in server.log
 
@@ -133,6 +131,6 @@ def test_offsets_and_counts_beyond_32_bits_are_read_back() -> None:
             self.at += len(piece)
             return piece
 
-    with zipfile.ZipFile(Sparse()) as archive:  # type: ignore[arg-type]  # all that it uses of a file
+    with zipfile.ZipFile(Sparse()) as archive:
         assert [info.file_size for info in archive.infolist()] == sizes
         assert [info.header_offset for info in archive.infolist()] == [m.offset for m in members]

@@ -1,7 +1,6 @@
 """Two hosts, one volume, on a real MooseFS: whatever dies, fills up or is cut off, the file is right."""
 
-import os
-import signal
+import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +10,9 @@ from typing import Any, Final
 
 import pytest
 
-from morpheus_boot.cache.part import read_journal
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from tests.cache.fill_process import FillProcess, states_of
+from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, torch_pickle, write_to
 from tests.testbed.exchange import Reply, Request
@@ -29,6 +27,7 @@ PATH: Final = "checkpoints/a.safetensors"
 # Not a whole number of syncs: whoever is held there has written bytes that no journal names.
 HELD_AT: Final = 4 * MIB + MIB // 2
 JOURNALLED: Final = 4 * MIB
+CHUNK_BYTES: Final = 64 * MIB  # MooseFS's
 # Longer than any test lasts: whoever goes on sooner was not waiting for a silence.
 NEVER_S: Final = 60.0
 RESOLVED: Final = "bytes=0-0"
@@ -60,7 +59,7 @@ class Fill:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
-                self.states += states_of(line)
+                self.states.append(json.loads(line))
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
@@ -106,20 +105,29 @@ class Bed:
     def root(self, host: Host) -> Path:
         return (self.moosefs.a if host == "a" else self.moosefs.b) / self.name
 
-    def start(self, host: Host, *models: ModelSpec, silence_s: float = NEVER_S) -> Fill:
+    def start(
+        self,
+        host: Host,
+        *models: ModelSpec,
+        silence_s: float = NEVER_S,
+        sync_bytes: int = MIB,
+    ) -> Fill:
         """Starts a fill of ``models`` (of PATH alone, where none is given) by worker-<host>."""
-        fill = FillProcess(self.root(host), models or (self.wanted,), silence_s=silence_s)
+        wanted = models or (self.wanted,)
+        fill = FillProcess(self.root(host), wanted, silence_s=silence_s, sync_bytes=sync_bytes)
         self._fills.append(Fill(self.root(host), fill.start(f"worker-{host}")))
         return self._fills[-1]
 
-    def start_held(self, host: Host, silence_s: float = NEVER_S) -> tuple[Fill, Gate]:
-        """Starts a fill that is held at HELD_AT, with the bytes up to JOURNALLED synced."""
-        gate = Gate(HELD_AT)
+    def start_held(
+        self, host: Host, *, at: int = HELD_AT, synced: int = JOURNALLED, sync_bytes: int = MIB
+    ) -> tuple[Fill, Gate]:
+        """Starts a fill that is held at byte ``at``, with the bytes up to ``synced`` in its journal."""
+        gate = Gate(at)
         # The request before the download asks for the size.
         self.origin.misbehave("/a", gate, after=1, times=1)
-        fill = self.start(host, silence_s=silence_s)
+        fill = self.start(host, silence_s=1, sync_bytes=sync_bytes)
         gate.wait_reached()
-        wait_until(lambda: journalled_bytes(fill.layout) >= JOURNALLED)
+        wait_until(lambda: journalled_bytes(fill.layout) >= synced)
         return fill, gate
 
     def end(self) -> None:
@@ -134,12 +142,6 @@ def bed(moosefs: MooseFS, origin: Origin) -> Iterator[Bed]:
     bed = Bed(moosefs, origin)
     yield bed
     bed.end()
-
-
-def journalled_bytes(layout: Layout) -> int:
-    """The synced bytes of the only part."""
-    (journal,) = layout.parts.glob("*.journal")
-    return sum(map(len, read_journal(journal)[1]))
 
 
 def inode_of_part(layout: Layout) -> int:
@@ -184,18 +186,21 @@ def test_a_killed_holders_part_is_gone_on_with_at_once_by_the_other_host(bed: Be
 
 
 def test_a_holder_whose_host_was_lost_is_replaced_and_comes_back_without_harm(bed: Bed) -> None:
-    first, gate = bed.start_held("a", silence_s=1)
-    second = bed.start("b", silence_s=1)
-    wait_until(lambda: second.waits_for("worker-a"))
-    inode = inode_of_part(second.layout)
+    content = safetensors(CHUNK_BYTES + 8 * MIB, seed=1)
+    bed.origin.serve("/a", content)
+    held_at = CHUNK_BYTES + 2 * MIB
+    first, gate = bed.start_held("a", at=held_at, synced=CHUNK_BYTES, sync_bytes=CHUNK_BYTES)
+    inode = inode_of_part(Layout(bed.root("b")))
 
+    # In mid-write: MooseFS lets nobody read the chunk that it was writing to for two minutes.
     bed.moosefs.cut("a")
+    second = bed.start("b", silence_s=1, sync_bytes=CHUNK_BYTES)
 
     second.end_well()
     published = second.published
-    assert published[0] == RIGHT
+    assert published[0] == read_all(content)
     assert published[1] != inode
-    assert bed.origin.count("/a").body_bytes <= HELD_AT + len(RIGHT) - JOURNALLED + 2
+    assert bed.origin.count("/a").body_bytes <= held_at + content.size_bytes - CHUNK_BYTES + 2
     gate.open()
     bed.moosefs.restore("a")
     first.end_well()
@@ -203,14 +208,12 @@ def test_a_holder_whose_host_was_lost_is_replaced_and_comes_back_without_harm(be
     assert first.published == published
 
 
-def test_a_lost_holder_that_comes_back_before_the_other_has_published_waits_for_it(
-    bed: Bed,
-) -> None:
-    first, gate = bed.start_held("a", silence_s=1)
+def test_a_lost_holder_that_comes_back_in_mid_takeover_stops_and_waits(bed: Bed) -> None:
+    first, gate = bed.start_held("a")
     bed.moosefs.cut("a")
     second_gate = HeldDownload(MIB)
     bed.origin.misbehave("/a", second_gate)
-    second = bed.start("b", silence_s=1)
+    second = bed.start("b", silence_s=1, sync_bytes=CHUNK_BYTES)
     second_gate.wait_reached()
 
     bed.moosefs.restore("a")
@@ -223,6 +226,8 @@ def test_a_lost_holder_that_comes_back_before_the_other_has_published_waits_for_
     assert published[0] == RIGHT
     first.end_well()
     assert second.published == published
+    # The one that came back did not fetch its rest: it saw at its next sync that its part was taken.
+    assert bed.origin.count("/a").body_bytes <= len(RIGHT) + HELD_AT + 2 * MIB
 
 
 def test_two_holders_by_force_leave_one_right_file(bed: Bed) -> None:

@@ -1,0 +1,118 @@
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from morpheus_boot.redact import Redactor
+from morpheus_boot.state import (
+    BootState,
+    ModelStage,
+    ModelState,
+    Readiness,
+    ServiceStage,
+    ServiceState,
+    StateBoard,
+    VolumeState,
+    state_file,
+)
+from tests.fileserver.serving import FileServer
+
+
+def metrics(server: FileServer) -> dict[str, float]:
+    lines = server.get("/metrics").text.splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def test_requests_are_counted_by_route_and_status_and_bytes_by_direction(
+    start: Callable[..., FileServer],
+) -> None:
+    server = start()
+    server.output("j", "a.png", b"12345")
+    server.upload(b"123", worker_job_id="j")
+    server.upload(b"123", worker_job_id="..")
+    server.get("/download/j/a.png")
+    server.get("/download/j/b.png")
+    server.session.head(f"{server.url}/download/j/a.png", timeout=5)
+    archive = server.get("/download/j").content
+    for path in ("/nothing", "/nothing/else", "/status"):
+        server.get(path)
+    counted = metrics(server)
+    expected = {
+        ("GET", "/health", 200): None,
+        ("POST", "/upload", 200): 1,
+        ("POST", "/upload", 422): 1,
+        ("GET", "/download/{job}/{path}", 200): 1,
+        ("HEAD", "/download/{job}/{path}", 200): 1,
+        ("GET", "/download/{job}/{path}", 404): 1,
+        ("GET", "/download/{job}", 200): 1,
+        ("GET", "none", 404): 2,
+        ("GET", "/status", 200): 1,
+    }
+    for (method, route, status), count in expected.items():
+        name = f'morpheus_requests_total{{method="{method}",route="{route}",status="{status}"}}'
+        assert counted[name] == count or count is None
+    assert counted["morpheus_uploaded_bytes_total"] == 3
+    assert counted["morpheus_downloaded_bytes_total"] == 5 + len(archive)
+    assert counted["morpheus_jobs"] == 1
+    assert "morpheus_comfyui_queue" not in counted
+
+
+def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) -> None:
+    server = start()
+    state = BootState(version="1", worker="w", endpoint="e", pid=1, started_at="now")
+    boot = StateBoard(state_file(server.local_dir), state, Redactor())
+    with boot.phase("fill"):
+        pass
+    boot.put_model(ModelState("a", ModelStage.PRESENT, 10, 10))
+    boot.put_model(ModelState("b", ModelStage.FETCHING, 5, 20))
+    boot.put_model(ModelState("c", ModelStage.MISSING))
+    boot.put_service(ServiceState("comfyui", ServiceStage.READY, 8188))
+    boot.set_volume(VolumeState("/workspace", 1000, 15))
+    boot.set_readiness(Readiness.READY)
+    shown = metrics(server)
+    assert shown['morpheus_boot_readiness{state="ready"}'] == 1
+    assert shown['morpheus_boot_readiness{state="starting"}'] == 0
+    assert shown['morpheus_boot_phase_seconds{phase="fill"}'] >= 0
+    assert shown['morpheus_models{stage="fetching"}'] == 1
+    assert shown['morpheus_models{stage="failed"}'] == 0
+    assert shown["morpheus_models_done_bytes"] == 15
+    assert shown["morpheus_models_size_bytes"] == 30
+    assert shown['morpheus_service_ready{service="comfyui"}'] == 1
+    assert shown["morpheus_volume_size_bytes"] == 1000
+    assert shown["morpheus_volume_used_bytes"] == 15
+
+
+@pytest.fixture
+def comfyui() -> Iterator[tuple[int, list[str | None]]]:
+    """What answers for ComfyUI's queue as it does, and the tokens that it was sent."""
+    tokens: list[str | None] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers["X-Morpheus-Token"])
+            body = json.dumps({"exec_info": {"queue_remaining": 7}}).encode()
+            self.send_response(200 if self.path == "/prompt" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], tokens
+        server.shutdown()
+
+
+def test_comfyuis_queue_is_asked_for_with_the_token(
+    start: Callable[..., FileServer], comfyui: tuple[int, list[str | None]]
+) -> None:
+    port, tokens = comfyui
+    server = start(env={"COMFYUI_PORT": str(port), "MORPHEUS_TOKEN": "t0ken"})
+    answer = server.get("/metrics", headers={"X-Morpheus-Token": "t0ken"})
+    assert "morpheus_comfyui_queue 7.0" in answer.text
+    assert tokens == ["t0ken"]

@@ -1,0 +1,212 @@
+"""Clients that hold on to what they have, and too many of them: the others go on."""
+
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.fileserver.impatient import IMPATIENT
+from tests.fileserver.serving import MIB, FileServer, form, read_to_end, upload_head
+from tests.wait import wait_until
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"G",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /he",
+    ],
+)
+def test_who_never_ends_a_head_is_cut_off(impatient: FileServer, sent: bytes) -> None:
+    with impatient.connect() as client:
+        client.sendall(sent)
+        answer = read_to_end(client)
+    assert answer.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
+
+
+def test_trickling_a_head_does_not_help(impatient: FileServer) -> None:
+    with impatient.connect() as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
+        wait_until(lambda: not still_takes(client, b"X: y\r\n"))
+
+
+def still_takes(client: socket.socket, piece: bytes) -> bool:
+    try:
+        client.sendall(piece)
+    except OSError:
+        return False
+    return True
+
+
+def test_who_is_refused_and_goes_on_sending_is_cut_off(impatient: FileServer) -> None:
+    with impatient.connect() as client:
+        client.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 404"
+        wait_until(lambda: not still_takes(client, b"x"))
+
+
+def test_connections_that_only_wait_make_room_for_new_ones(impatient: FileServer) -> None:
+    with ExitStack() as clients:
+        for _ in range(3 * IMPATIENT.connections):
+            client = clients.enter_context(impatient.connect())
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-")
+            # The fifth of a second in which real clients come and go between them.
+            if _ % 10 == 0:
+                assert requests.get(f"{impatient.url}/health", timeout=5).status_code == 200
+
+
+def test_where_all_are_at_work_a_new_connection_is_503(impatient: FileServer) -> None:
+    body, headers = form(os.urandom(MIB))
+    with ExitStack() as clients:
+        busy = [clients.enter_context(impatient.connect()) for _ in range(IMPATIENT.connections)]
+        for client in busy:
+            client.sendall(upload_head(len(body), headers) + body[: MIB // 2])
+
+        def is_full() -> bool:
+            return impatient.raw(b"GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+
+        wait_until(is_full)
+    wait_until(lambda: requests.get(f"{impatient.url}/health", timeout=5).status_code == 200)
+    wait_until(lambda: impatient.parts == [])
+
+
+def test_slow_loris_by_two_hundred_while_real_clients_go_on(
+    start: Callable[..., FileServer],
+) -> None:
+    server = start()
+    server.output("j", "f", os.urandom(2 * MIB))
+    body, headers = form(bytes(MIB))
+    with ExitStack() as clients:
+        for number in range(200):
+            client = clients.enter_context(server.connect())
+            head = upload_head(len(body), headers)
+            client.sendall(head[:40] if number % 2 else head + body[:500])
+        begun = time.monotonic()
+        for number in range(30):
+            assert server.get("/download/j/f").status_code == 200
+            assert server.upload(bytes(100_000), f"{number}").status_code == 200
+        assert time.monotonic() - begun < 10
+    wait_until(lambda: server.parts == [])
+    wait_until(lambda: server.descriptors < 40)
+
+
+def test_health_answers_quickly_while_much_is_moved(start: Callable[..., FileServer]) -> None:
+    """The scaled form of the bar (p99 under 50 ms): see soak_fileserver.py for the whole."""
+    server = start()
+    server.output("j", "f", os.urandom(20 * MIB))
+    content = os.urandom(10 * MIB)
+    stop = threading.Event()
+    failures: list[Exception] = []
+
+    def load(upload: bool) -> None:
+        try:
+            with requests.Session() as session:
+                while not stop.is_set():
+                    if upload:
+                        files = {"file": ("a", content)}
+                        session.post(f"{server.url}/upload", files=files, timeout=60)
+                    else:
+                        session.get(f"{server.url}/download/j/f", timeout=60)
+        except requests.RequestException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=load, args=(number < 2,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    taken_ms = []
+    try:
+        with server.connect() as client:
+            for _ in range(100):
+                begun = time.monotonic()
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += client.recv(4096)
+                assert answer.startswith(b"HTTP/1.1 200")
+                taken_ms.append((time.monotonic() - begun) * 1000)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    # The clients share the two cores, and this thread the interpreter with them: a loose bound.
+    assert statistics.median(taken_ms) < 200
+    assert server.peak_rss_bytes < 100_000_000
+
+
+def test_many_downloads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:
+    """Readers that stand still hold what the sockets have not taken."""
+    server = start()
+    server.output("j", "f", os.urandom(20 * MIB))
+    with ExitStack() as clients:
+        for _ in range(300):
+            client = clients.enter_context(server.connect())
+            client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: server.descriptors > 600, 20)
+        assert server.get("/health").status_code == 200
+        assert server.peak_rss_bytes < 100_000_000
+
+
+def test_many_uploads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:
+    server = start()
+    body, headers = form(bytes(40 * MIB))
+    with ExitStack() as clients:
+        for _ in range(100):
+            client = clients.enter_context(server.connect())
+            client.sendall(upload_head(len(body), headers) + body[:MIB])
+        # The first ones may gather a mebibyte before they write, the others have to do with less.
+        wait_until(lambda: len(server.parts) > 90, 20)
+        assert server.get("/health").status_code == 200
+        assert server.peak_rss_bytes < 100_000_000
+    wait_until(lambda: server.parts == [], 20)
+
+
+def test_a_flood_of_tiny_pieces_fits_in_memory(start: Callable[..., FileServer]) -> None:
+    """A body in chunks of one byte costs its sender more than us."""
+    server = start()
+    body, headers = form(b"x" * 200_000, worker_job_id="j")
+    chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    head = (
+        b"POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
+    )
+    answer = server.raw(head + headers + b"\r\n" + chunked)
+    assert b" 200 OK" in answer
+    assert (server.input_of("j") / "a.bin").stat().st_size == 200_000
+    assert server.peak_rss_bytes < 100_000_000
+
+
+def test_a_hung_volume_holds_up_nothing_but_itself(
+    start: Callable[..., FileServer], tmp_path: Path
+) -> None:
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        pytest.skip("no FUSE here: no volume that hangs")
+    from tests.supervision.hung_volume import hung_volume
+
+    root = tmp_path / "hung"
+    (root / "volume").mkdir(parents=True)
+    with hung_volume(root / "volume"), ExitStack() as clients:
+        server = start(root, volume=root / "volume")
+        for number in range(130):
+            client = clients.enter_context(server.connect())
+            if number % 2:
+                client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+            else:
+                client.sendall(b"POST /cleanup/j HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        for _ in range(20):
+            for path in ("/health", "/ping", "/status", "/"):
+                begun = time.monotonic()
+                assert server.get(path).status_code in {200, 204}
+                assert time.monotonic() - begun < 1
+        metrics = server.get("/metrics")
+        assert "morpheus_volume_hangs 1" in metrics.text
+        assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) < 110
+    wait_until(lambda: server.get("/download/j/f").status_code == 404)
