@@ -1,9 +1,9 @@
 """The application: every route, and what stands behind it."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,7 +17,7 @@ from fileserver.comfyui_queue import queue_length
 from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
 from fileserver.metrics import CountedRequests, Metrics, gauge
-from fileserver.openapi import UPLOAD_BODY, download_paths, errors
+from fileserver.openapi import JOB_SCHEMA, UPLOAD_BODY, download_paths, errors
 from fileserver.settings import Settings
 from fileserver.threads import VolumeHangs, VolumeThreads
 from fileserver.tokens import TokenGate
@@ -161,7 +161,9 @@ def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> 
         )
 
     @app.post("/cleanup/{job}", responses=errors(422, 500, 503))
-    async def cleanup(job: str) -> CleanupAnswer:
+    async def cleanup(
+        job: Annotated[str, Path(json_schema_extra=dict(JOB_SCHEMA))],
+    ) -> CleanupAnswer:
         if volume is None:
             raise NoVolume
         layout, job_id = volume.layout, JobId(job)

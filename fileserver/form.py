@@ -119,9 +119,9 @@ class UploadForm:
 
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        name = _text(options.get(b"name", b""))
-        if not name:
+        if b"name" not in options:
             raise BadForm("form", "a part has no name", "name each field")
+        name = _text(options[b"name"])
         if name in self._given:
             raise BadField(name, "it is given twice", "send one file an upload")
         if name in {_FILE, _JOB, _SUB_DIR}:

@@ -9,11 +9,31 @@ _ERROR_BODY: Final = {
         "schema": {"type": "object", "required": ["detail"], "properties": {"detail": _TEXT}}
     }
 }
+# None of ComfyUI's folder names either, which a pattern says badly.
+JOB_SCHEMA: Final = {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
+_FOLDER: Final = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
+_FORM: Final = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": _BYTES,
+        "worker_job_id": {
+            "type": "string",
+            "description": "Without it the upload gets a job of its own.",
+            "pattern": f"^({JOB_SCHEMA['pattern'].strip('^$')})?$",
+        },
+        "sub_dir": {
+            "type": "string",
+            "description": "Folders below the job's input; letters of any language are allowed too.",
+            "pattern": f"^({_FOLDER}(/{_FOLDER}){{0,15}})?$",
+        },
+    },
+}
 _JOB: Final = {
     "name": "job",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+    "schema": {"type": "string", **JOB_SCHEMA},
 }
 
 
@@ -40,11 +60,7 @@ UPLOAD_BODY: Final = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": _BYTES, "worker_job_id": _TEXT, "sub_dir": _TEXT},
-                },
+                "schema": _FORM,
                 # Without a content type the part is still sent as a file, with a name.
                 "encoding": {"file": {"contentType": "application/octet-stream"}},
             }

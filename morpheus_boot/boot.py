@@ -95,13 +95,13 @@ class Boot:
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
             self._refuse_what_is_not_built(deployment.manifest)
             require_free(self._settings.comfyui_port, "ComfyUI")
+            launch = Launch(self._settings, deployment, comfyui, self._supervisor)
         self._start_file_server(deployment.volume)
         with phase("plan"):
             required, optional = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
         with phase("fill"):
             cached = self._fill(required, deployment)
-        launch = Launch(self._settings, deployment, comfyui, self._supervisor)
         with phase("link"):
             launch.link(cached)
         with phase("start ComfyUI"):
@@ -255,18 +255,12 @@ class Boot:
         )
 
     def _refuse_what_is_not_built(self, manifest: Manifest) -> None:
-        settings = self._settings
-        for given, name, cause in (
-            (settings.morpheus_token, "MORPHEUS_TOKEN", "ComfyUI can't be closed yet"),
-            (
-                settings.runpod.queue_url,
+        if self._settings.runpod.queue_url is not None:
+            raise NotSetUp(
                 "RUNPOD_WEBHOOK_GET_JOB",
                 "queue endpoints are not built yet",
-            ),
-            (settings.job_ttl_hours, "MORPHEUS_JOB_TTL_HOURS", "it is not built yet"),
-        ):
-            if given is not None:
-                raise NotSetUp(name, cause, "unset it, or run this on a Pod")
+                "use a load-balancing endpoint or a Pod",
+            )
         if manifest.nodes:
             names = ", ".join(node.name for node in manifest.nodes)
             _LOG.warning("custom nodes are not installed yet: %s", names)

@@ -12,6 +12,11 @@ from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
 from morpheus_boot.comfyui.listing import Unlisted, find_unlisted
+from morpheus_boot.comfyui.our_node import (
+    our_node_environment,
+    place_our_node,
+    require_our_node,
+)
 from morpheus_boot.comfyui.places import Place, choose_place, write_extra_paths
 from morpheus_boot.deployment import Deployment
 from morpheus_boot.errors import NotSetUp, storage_error
@@ -42,7 +47,9 @@ class Launch:
         self._supervisor = supervisor
         self._local = settings.local_dir / "comfyui"
         self._place: Place = choose_place(comfyui.models, self._local / "models", read_mounts())
-        self._api = ComfyUIApi(settings.comfyui_port)
+        self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
+        self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
+        require_our_node(self._more)
 
     def link(self, cached: Iterable[CachedModel]) -> None:
         """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""
@@ -53,11 +60,13 @@ class Launch:
         """Starts ComfyUI. Raises MorpheusError."""
         manifest, layout = self._deployment.manifest, self._deployment.volume.layout
         extra_paths = self._local / "extra_model_paths.yaml"
+        our_nodes = self._local / "our_nodes"
         try:
             for folder in (layout.jobs, self._local / "input", self._local / "user"):
                 folder.mkdir(parents=True, exist_ok=True)
+            place_our_node(our_nodes)
             names = [name for model in manifest.models for name in names_of(model)]
-            write_extra_paths(extra_paths, self._place, names, ())
+            write_extra_paths(extra_paths, self._place, names, (our_nodes,))
         except OSError as error:
             path = Path(error.filename or self._local)
             raise storage_error("ComfyUI's folders", path, error) from error
@@ -68,10 +77,16 @@ class Launch:
             jobs=layout.jobs,
             local=self._local,
             extra_paths=extra_paths,
-            more=(*manifest.comfyui_args, *settings.comfyui_args),
+            more=self._more,
         )
         env = comfyui_environment(
             settings.environ, manifest.comfyui_env, REPOSITORY, layout.node_cache
+        )
+        env |= our_node_environment(
+            jobs=layout.jobs,
+            worker=settings.worker,
+            volume_root=layout.root,
+            token=settings.morpheus_token,
         )
         self._supervisor.start(
             ServiceSpec(COMFYUI, command, env, self._comfyui.folder, settings.comfyui_port)
@@ -82,7 +97,7 @@ class Launch:
 
         Raises:
             WaitedTooLong: it does not answer; with its last lines.
-            NotSetUp: it does not list a model.
+            NotSetUp: it does not ask for the token, or does not list a model.
             ShuttingDown: the boot is being stopped.
         """
         self._api.wait_until_it_answers(
@@ -91,6 +106,12 @@ class Launch:
             last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
         )
         self._supervisor.raise_if_stopping()
+        if self._settings.morpheus_token is not None and not self._api.refuses_strangers():
+            raise NotSetUp(
+                "ComfyUI",
+                "it answers without the token",
+                "report this with its version; until then unset MORPHEUS_TOKEN or don't expose its port",
+            )
         names = [name for model in cached for name in names_of(model.model)]
         folder_paths = self._api.folder_paths(str(self._place.root))
         unlisted = find_unlisted(self._place.root, names, folder_paths, self._api.files_of)

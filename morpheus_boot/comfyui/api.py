@@ -6,20 +6,24 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any, Final
+from http.client import HTTPResponse
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.redact import Secret
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.1
+_UNAUTHORIZED: Final = 401
 
 
 class ComfyUIApi:
     """A running ComfyUI on this machine."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, token: Secret | None) -> None:
         self._base = f"http://127.0.0.1:{port}"
+        self._token = token
 
     def wait_until_it_answers(
         self, *, deadline_s: float, stopping: threading.Event, last_lines: Callable[[], str]
@@ -40,6 +44,17 @@ class ComfyUIApi:
                 )
             stopping.wait(_POLL_S)
 
+    def refuses_strangers(self) -> bool:
+        """Whether a request without the token gets 401, and nothing else."""
+        try:
+            self._open("/system_stats", None).close()
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code == _UNAUTHORIZED
+        except OSError:
+            return False
+        return False
+
     def folder_paths(self, models: str) -> dict[str, tuple[str, ...]]:
         """The directories that each model folder reads, by /internal/folder_paths.
 
@@ -57,7 +72,15 @@ class ComfyUIApi:
     def _get(self, path: str) -> Any:  # noqa: ANN401 - ComfyUI's JSON; each caller knows its shape
         """The answer's JSON; None where there is none."""
         try:
-            with urllib.request.urlopen(self._base + path, timeout=_TIMEOUT_S) as response:  # noqa: S310
+            with self._open(path, self._token) as response:
                 return json.load(response)
-        except (urllib.error.URLError, OSError, ValueError):
+        except (OSError, ValueError):
             return None
+
+    def _open(self, path: str, token: Secret | None) -> HTTPResponse:
+        """Raises HTTPError and URLError, which are OSErrors."""
+        request = urllib.request.Request(self._base + path)  # noqa: S310 - our own port
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token.reveal()}")
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - as above
+        return cast("HTTPResponse", response)

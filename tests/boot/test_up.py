@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -171,24 +172,58 @@ def test_files_serves_the_volume_without_a_comfyui(site: Site, tmp_path: Path) -
         assert files.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("MORPHEUS_TOKEN", "a-token-of-some-length"),
-        ("MORPHEUS_JOB_TTL_HOURS", "24.125"),
-        ("RUNPOD_WEBHOOK_GET_JOB", "http://127.0.0.1:1/take?x=1"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_and_not_ignored(
-    site: Site, name: str, value: str
-) -> None:
-    site.environ = {name: value}
+def test_a_queue_endpoint_is_refused_and_not_ignored(site: Site) -> None:
+    site.environ = {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1:1/take?key=s3cret"}
 
     ended = site.run("up")
 
     assert ended.code == 78
-    assert name in ended.err
-    assert value not in ended.err
+    assert "RUNPOD_WEBHOOK_GET_JOB" in ended.err
+    assert "s3cret" not in ended.err
+
+
+def test_with_a_token_both_ports_ask_for_it_and_no_process_or_log_shows_it(site: Site) -> None:
+    token = "a-token-of-some-length"
+    site.environ = {"MORPHEUS_TOKEN": token}
+
+    with site.start("up") as up:
+        up.wait_until_ready()
+        for port in (site.comfyui_port, site.fileserver_port):
+            base = f"http://127.0.0.1:{port}"
+            path = "/system_stats" if port == site.comfyui_port else "/status"
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert requests.get(base + path, timeout=10).status_code == 401
+            assert requests.get(base + path, headers=bearer, timeout=10).status_code == 200
+        commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+        assert token not in commands.stdout
+        assert token not in up.log
+
+
+def test_with_a_token_a_comfyui_without_our_node_is_refused(site: Site) -> None:
+    site.environ = {"MORPHEUS_TOKEN": "x" * 20, "COMFYUI_ARGS": "--disable-all-custom-nodes"}
+
+    ended = site.run("up")
+
+    assert ended.code == 78
+    assert "--disable-all-custom-nodes" in ended.err
+
+
+def test_a_prompt_without_a_job_saves_into_the_workers_own_folder(site: Site) -> None:
+    graph = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0},
+        },
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    with site.start("up") as up:
+        up.wait_until_ready()
+        sent = requests.post(
+            f"http://127.0.0.1:{site.comfyui_port}/prompt", json={"prompt": graph}, timeout=10
+        )
+        assert sent.status_code == 200, sent.text
+        worker = up.get("/status").json()["worker"]
+        wait_until((site.volume / "jobs" / worker / "output" / "x_00001_.png").exists)
 
 
 def test_on_runpod_a_volume_on_the_containers_own_disk_is_refused(site: Site) -> None:

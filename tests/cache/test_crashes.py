@@ -13,7 +13,6 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.cache.heartbeat import read_beat
 from morpheus_boot.cache.lock import heartbeat_of
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import WaitedTooLong
@@ -43,8 +42,9 @@ OTHER: Final = safetensors(4 * MIB, seed=11)
 RIGHT: Final = read_all(WEIGHTS)
 PATH: Final = "checkpoints/a.safetensors"
 DAY_S: Final = 86_400.0
-# Longer than any test: only a lock that was freed is taken.
+# Longer than any test: only a lock that was freed is taken, however slow this machine is.
 NEVER_S: Final = 1000.0
+SILENCE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ class Scene:
     def wanted(self, digest: str | None = None) -> ModelSpec:
         return model(PATH, self.url, sha256=digest)
 
-    def process(self, *wanted: ModelSpec, silence_s: float = 1.0) -> FillProcess:
+    def process(self, *wanted: ModelSpec, silence_s: float = NEVER_S) -> FillProcess:
         return FillProcess(
             self.root, wanted or (self.wanted(),), sync_bytes=SYNC_BYTES, silence_s=silence_s
         )
 
-    def worker(self, name: str, *, silence_s: float = 1.0, deadline_s: float = 20.0) -> Worker:
+    def worker(self, name: str, *, silence_s: float = NEVER_S, deadline_s: float = 20.0) -> Worker:
         times = replace(QUICK.lock_times, silence_s=silence_s, deadline_s=deadline_s)
         transfer_times = replace(QUICK.transfer_times, sync_bytes=SYNC_BYTES)
         options = replace(QUICK, lock_times=times, transfer_times=transfer_times)
@@ -173,7 +173,7 @@ def test_a_killed_holder_is_replaced_at_once_and_only_the_rest_is_fetched(scene:
 
 
 def test_a_waiter_replaces_a_holder_that_is_killed_while_it_waits(scene: Scene) -> None:
-    waiter = scene.worker("worker-2", silence_s=NEVER_S)
+    waiter = scene.worker("worker-2")
     with scene.held(scene.process()) as (process, _), filling(waiter, scene.wanted()):
         wait_until(lambda: waiting(waiter.states) != [])
         scene.origin.behave()
@@ -337,7 +337,7 @@ def test_a_worker_that_finds_a_model_taken_goes_on_to_the_next(scene: Scene) -> 
 
 
 def test_a_waiter_says_who_fetches_and_how_far(scene: Scene) -> None:
-    waiter = scene.worker("worker-2", silence_s=NEVER_S)
+    waiter = scene.worker("worker-2")
     with scene.held(scene.process()) as (process, gate), filling(waiter, scene.wanted()):
         said = wait_until(
             lambda: next((s for s in waiting(waiter.states) if s.done_bytes >= MIB), False)
@@ -356,7 +356,7 @@ def test_a_wait_that_lasts_too_long_is_75_and_names_the_holder(scene: Scene) -> 
     with scene.held(scene.process()):
         wait_until(scene.heartbeat.exists)
         with pytest.raises(WaitedTooLong) as caught:
-            scene.worker("worker-2", silence_s=NEVER_S, deadline_s=0.3).fill(scene.wanted())
+            scene.worker("worker-2", deadline_s=0.3).fill(scene.wanted())
 
     assert caught.value.exit_code == 75
     assert PATH in str(caught.value)
@@ -378,7 +378,7 @@ def test_a_silent_holder_is_taken_over_and_changes_nothing_when_it_comes_back(
         os.utime(scene.heartbeat, (time.time() + skew_s,) * 2)
         gate.open()
 
-        scene.worker("worker-2").fill(scene.wanted())
+        scene.worker("worker-2", silence_s=SILENCE_S).fill(scene.wanted())
 
         scene.assert_right()
         published = scene.final.stat()
@@ -398,7 +398,7 @@ def test_a_silent_holder_that_comes_back_in_the_middle_of_the_takeover_waits_for
 ) -> None:
     with scene.held(scene.process()) as (silent, gate):
         silent.send_signal(signal.SIGSTOP)
-        taker = scene.worker("worker-2")
+        taker = scene.worker("worker-2", silence_s=SILENCE_S)
         second_gate = scene.gate(MIB)
         with filling(taker, scene.wanted()):
             wait_until(scene.takeover_heartbeat.exists)
@@ -414,23 +414,17 @@ def test_a_silent_holder_that_comes_back_in_the_middle_of_the_takeover_waits_for
     scene.assert_right()
 
 
-@pytest.mark.parametrize("skew_s", [-DAY_S, DAY_S])
-def test_a_holder_whose_clock_is_wrong_is_not_taken_over(scene: Scene, skew_s: float) -> None:
-    waiter = scene.worker("worker-2", silence_s=0.5)
+def test_a_holder_whose_heartbeats_seem_to_be_of_yesterday_is_not_taken_over(scene: Scene) -> None:
+    waiter = scene.worker("worker-2", silence_s=DAY_S / 2)
     with scene.held(scene.process()) as (process, gate), filling(waiter, scene.wanted()):
         (part,) = scene.parts()
         inode = part.stat().st_ino
-        beat = read_beat(scene.heartbeat)
-        assert beat is not None
-        last = beat.counter + 15
 
-        def skewed_for_long_enough() -> bool:
-            os.utime(scene.heartbeat, (time.time() + skew_s,) * 2)
-            now = read_beat(scene.heartbeat)
-            return now is not None and now.counter >= last
+        def has_looked_often() -> bool:
+            os.utime(scene.heartbeat, (time.time() - DAY_S,) * 2)
+            return len(waiting(waiter.states)) >= 20
 
-        wait_until(skewed_for_long_enough)
-        assert waiting(waiter.states) != []
+        wait_until(has_looked_often)
         gate.open()
         finish(process)
 
@@ -439,7 +433,7 @@ def test_a_holder_whose_clock_is_wrong_is_not_taken_over(scene: Scene, skew_s: f
 
 
 def test_a_holder_whose_heartbeat_is_gone_counts_as_silent(scene: Scene) -> None:
-    taker = scene.worker("worker-2")
+    taker = scene.worker("worker-2", silence_s=SILENCE_S)
     with scene.held(scene.process()) as (silent, gate), filling(taker, scene.wanted()):
         wait_until(lambda: waiting(taker.states) != [])
         silent.send_signal(signal.SIGSTOP)
@@ -454,28 +448,29 @@ def test_a_takeover_that_falls_silent_too_is_75_and_names_both(scene: Scene) -> 
     with scene.held(scene.process()) as (first, _):
         first.send_signal(signal.SIGSTOP)
         second_gate = scene.gate(0)
-        with scene.process().running("worker-2") as second:
+        with scene.process(silence_s=SILENCE_S).running("worker-2") as second:
             second_gate.wait_reached()
             second.send_signal(signal.SIGSTOP)
 
             with pytest.raises(WaitedTooLong) as caught:
-                scene.worker("worker-3", silence_s=0.5).fill(scene.wanted())
+                scene.worker("worker-3", silence_s=SILENCE_S).fill(scene.wanted())
 
     assert caught.value.exit_code == 75
     assert "worker-1 and worker-2" in str(caught.value)
+    assert "both fell silent" in str(caught.value)
 
 
 def test_a_takeover_that_is_killed_is_followed_by_another(scene: Scene) -> None:
     with scene.held(scene.process()) as (first, _):
         first.send_signal(signal.SIGSTOP)
         second_gate = scene.gate(MIB)
-        with scene.process().running("worker-2") as second:
+        with scene.process(silence_s=SILENCE_S).running("worker-2") as second:
             second_gate.wait_reached()
             wait_until(lambda: scene.journalled_bytes() > 2 * MIB)
             second.kill()
         there, before = scene.journalled_bytes(), scene.origin.count("/a").body_bytes
 
-        scene.worker("worker-3").fill(scene.wanted())
+        scene.worker("worker-3", silence_s=SILENCE_S).fill(scene.wanted())
 
         assert scene.origin.count("/a").body_bytes - before <= len(RIGHT) - there + 1
     scene.assert_right()

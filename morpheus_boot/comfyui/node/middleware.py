@@ -100,15 +100,10 @@ async def _refuse(request: web.Request, comfyui: ComfyUI) -> web.Response | None
 
 async def _refuse_upload(request: web.Request, places: Places) -> int | None:
     fields = await request.post()
-    image, kind, subfolder = (
-        fields.get("image"),
-        fields.get("type", "input"),
-        fields.get("subfolder", ""),
-    )
-    if (
-        not isinstance(image, web.FileField)
-        or not isinstance(kind, str)
-        or not isinstance(subfolder, str)
+    image = fields.get("image")
+    kind, subfolder = fields.get("type", "input"), fields.get("subfolder", "")
+    if not (
+        isinstance(image, web.FileField) and isinstance(kind, str) and isinstance(subfolder, str)
     ):
         return None
     status = refuse_upload(kind, subfolder, image.filename, places)

@@ -40,12 +40,10 @@ def refuse_upload(kind: str, subfolder: str, filename: str, places: Places) -> i
     if posixpath.isabs(filename) or ".." in filename.split("/"):
         return _BAD_REQUEST
     folder = posixpath.join(directory, posixpath.normpath(subfolder))
-    if not is_within(directory, folder) or not is_within(
-        directory, posixpath.join(folder, filename)
-    ):
+    path = posixpath.join(folder, filename)
+    if not (is_within(directory, folder) and is_within(directory, path)):
         return _BAD_REQUEST
-    real = posixpath.join(folder, filename)
-    top = posixpath.relpath(posixpath.realpath(real), posixpath.realpath(directory)).split("/")[0]
+    top = posixpath.relpath(posixpath.realpath(path), posixpath.realpath(directory)).split("/")[0]
     return _BAD_REQUEST if kind == "output" and top in MODEL_FOLDERS else None
 
 
