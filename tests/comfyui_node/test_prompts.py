@@ -66,6 +66,7 @@ def places(tmp_path: Path) -> Places:
     (jobs / "j1" / "link").symlink_to(tmp_path)
     (tmp_path / "input").mkdir()
     (tmp_path / "input" / "link").symlink_to(tmp_path / "job_data" / "model_cache" / "vae")
+    (tmp_path / "input" / "inside").symlink_to(jobs / "j1" / "input")
     others = ("/workspace/jobs", "/runpod-volume/jobs")
     return Places(str(jobs), str(tmp_path / "input"), str(tmp_path / "temp"), others)
 
@@ -132,6 +133,7 @@ def test_other_names_stay(places: Places, kind: str, name: object) -> None:
         "a/../../x.png [temp]",
         "link/x.png",
         "link/../x.png",
+        "inside/../../x.png",
         "j1/link/x.png [output]",
         "j1/link/job_data/model_cache/x.png [output]",
         "x\0.png",

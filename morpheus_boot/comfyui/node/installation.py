@@ -39,7 +39,7 @@ def _places(settings: Settings, folder_paths: Any) -> Places:  # noqa: ANN401 - 
     output = posixpath.abspath(folder_paths.get_output_directory())
     if output != settings.jobs:
         raise ValueError(f"ComfyUI's output directory is {output}, not {settings.jobs}")
-    elsewhere = [posixpath.join(mount, "jobs") for mount in settings.mounts]
+    elsewhere = [posixpath.normpath(f"{mount}/jobs") for mount in settings.mounts]
     return Places(
         jobs=output,
         input=posixpath.abspath(folder_paths.get_input_directory()),
