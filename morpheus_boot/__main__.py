@@ -1,8 +1,23 @@
 """``python -m morpheus_boot``."""
 
+import signal
 import sys
+from types import FrameType
 
-from morpheus_boot.cli import main
+_STAYING = ("up", "files")
+
+
+def _stop_early(signum: int, _frame: FrameType | None) -> None:
+    """Before the program has begun, a stop ends it as it would later: nothing has been started yet."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    stays = not words or any(word in _STAYING for word in words)
+    raise SystemExit(0 if stays else 128 + signum)
+
 
 if __name__ == "__main__":
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _stop_early)
+
+    from morpheus_boot.cli import main  # the imports take a while, and a stop may come during them
+
     sys.exit(main(sys.argv[1:]))

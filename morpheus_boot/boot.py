@@ -5,7 +5,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -52,7 +53,7 @@ from morpheus_boot.state import (
     state_file,
     utc_now,
 )
-from morpheus_boot.volume import Volume, size_text
+from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 _FILE_SERVER_DEADLINE_S: Final = 120.0
@@ -89,7 +90,7 @@ class Boot:
         self._supervise(self._tell_files)
 
     def _tell(self) -> None:
-        phase = self._board.phase
+        phase = self._phase
         with phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
@@ -111,6 +112,12 @@ class Boot:
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
         self._in_background(lambda: self._finish(optional, cached, launch, deployment))
         self._keep_ready(launch, cached)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._supervisor.raise_if_stopping()
+        with self._board.phase(name):
+            yield
 
     def _wait_until_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
         self._comfyui_started.clear()
@@ -165,6 +172,7 @@ class Boot:
             if self._heart is not None:
                 self._heart.end()
         self._board.set_readiness(Readiness.STOPPED)
+        _LOG.info("stopped in order")
 
     def _on_failure(self, error: BaseException) -> None:
         code = error.exit_code if isinstance(error, MorpheusError) else Exit.BUG
@@ -175,7 +183,6 @@ class Boot:
     def _start_file_server(self, volume: Volume) -> None:
         make_volume_folder(volume)
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
-        _LOG.info("volume %s (%s)", volume.root, size_text(volume.size_bytes))
         require_free(self._settings.fileserver_port, "the file server")
         if self._settings.morpheus_token is None:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")

@@ -33,7 +33,19 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
+def _retry_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry-for",
+        dest="retry_s",
+        type=_positive,
+        default=RetryPolicy().deadline_s,
+        metavar="SECONDS",
+        help="how long an origin may fail before it is given up (default: %(default).0f)",
+    )
+
+
 def _fill_options(parser: argparse.ArgumentParser) -> None:
+    _retry_option(parser)
     parser.add_argument(
         "--replace-in-place",
         action="store_true",
@@ -46,14 +58,6 @@ def _fill_options(parser: argparse.ArgumentParser) -> None:
         default=LockTimes().deadline_s,
         metavar="SECONDS",
         help="the longest wait for a model that another worker fetches (default: %(default).0f)",
-    )
-    parser.add_argument(
-        "--retry-for",
-        dest="retry_s",
-        type=_positive,
-        default=RetryPolicy().deadline_s,
-        metavar="SECONDS",
-        help="how long an origin may fail before it is given up (default: %(default).0f)",
     )
 
 
@@ -80,9 +84,12 @@ def _gc_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
 
 
@@ -90,7 +97,7 @@ COMMANDS: Final = (
     Command("up", "the whole boot, then supervises ComfyUI and the file server", (_fill_options,)),
     Command("files", "the file server alone: a CPU Pod as the gateway to the volume"),
     Command("fill", "brings every model into the cache, nothing else", (_fill_options,)),
-    Command("plan", "says what up would do; changes nothing", (_json_option,)),
+    Command("plan", "says what up would do; changes nothing", (_json_option, _retry_option)),
     Command(
         "status",
         "the cache, the workers on the volume, this container's services",

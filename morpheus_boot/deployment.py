@@ -25,11 +25,11 @@ from morpheus_boot.cache.options import (
     TransferTimes,
 )
 from morpheus_boot.cache.workers import beat_for
-from morpheus_boot.errors import ManifestError, StorageFailed, all_of, storage_error
+from morpheus_boot.errors import ManifestError, NotSetUp, all_of, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import CivitaiSource, Manifest, read_manifest
 from morpheus_boot.state import ModelState
-from morpheus_boot.volume import Volume, find_volume
+from morpheus_boot.volume import Volume, find_volume, size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -54,13 +54,16 @@ def read_deployment(invocation: Invocation) -> Deployment:
 
 
 def make_volume_folder(volume: Volume) -> None:
-    """Makes the volume's directory, which off RunPod may not be there yet. Raises StorageFailed."""
+    """Makes the volume's directory, which off RunPod may not be there yet. Raises NotSetUp, StorageFailed."""
+    root = volume.root
+    if root.exists() and not root.is_dir():
+        raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
     try:
-        volume.root.mkdir(parents=True, exist_ok=True)
+        new = not root.exists()
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise storage_error("volume", volume.root, error) from error
-    if not volume.root.is_dir():
-        raise StorageFailed("volume", f"{volume.root} is not a directory", "move it away")
+        raise storage_error("volume", root, error) from error
+    _LOG.info("volume %s (%s)%s", root, size_text(volume.size_bytes), ", made anew" if new else "")
 
 
 def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:

@@ -146,7 +146,10 @@ _STORAGE: dict[int, tuple[type[MorpheusError], str, str]] = {
 
 
 def storage_error(subject: str, path: Path, error: OSError) -> MorpheusError:
-    """The error of ours for what the operating system said about ``path``, named as what it is."""
+    """The error of ours for what the operating system said about ``path``, named as what it is.
+
+    The path that is shown is the one the system named, where it named one: a parent may be in the way.
+    """
     kind, cause, mend = _STORAGE.get(
         error.errno or 0,
         (
@@ -156,4 +159,5 @@ def storage_error(subject: str, path: Path, error: OSError) -> MorpheusError:
         ),
     )
     name = errno.errorcode.get(error.errno or 0, "OSError")
-    return kind(subject, f"{cause} ({name} at {path})", mend)
+    named = error.filename if isinstance(error.filename, str) and "/" in error.filename else path
+    return kind(subject, f"{cause} ({name} at {named})", mend)

@@ -17,7 +17,12 @@ from morpheus_boot.comfyui.our_node import (
     place_our_node,
     require_our_node,
 )
-from morpheus_boot.comfyui.places import Place, choose_place, write_extra_paths
+from morpheus_boot.comfyui.places import (
+    Place,
+    choose_place,
+    likely_misspelt,
+    write_extra_paths,
+)
 from morpheus_boot.deployment import Deployment
 from morpheus_boot.errors import NotSetUp, storage_error
 from morpheus_boot.manifest import ModelSpec
@@ -50,6 +55,11 @@ class Launch:
         self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
         self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
         require_our_node(self._more)
+        names = [name for model in deployment.manifest.models for name in names_of(model)]
+        for folder, meant in likely_misspelt(names):
+            _LOG.warning(
+                "models.yaml: %s/ is no folder of ComfyUI's; did you mean %s/?", folder, meant
+            )
 
     def link(self, cached: Iterable[CachedModel]) -> None:
         """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.errors import UsageError
+from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.redact import Secret
 
@@ -167,7 +167,12 @@ def read_settings(
     overrides: Overrides = Overrides(),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Reads arguments and environment. Raises UsageError that names the variable and what it must be."""
+    """Reads arguments and environment.
+
+    Raises:
+        UsageError: names the variable and what it must be.
+        NotSetUp: PORT, where the platform sends requests, is ComfyUI's.
+    """
     env = read_environ() if environ is None else dict(environ)
 
     def text(name: str) -> str | None:
@@ -184,6 +189,11 @@ def read_settings(
     pod_id = text("RUNPOD_POD_ID")
     runpod = RunPod(pod_id, text("RUNPOD_ENDPOINT_ID"), secret("RUNPOD_WEBHOOK_GET_JOB"))
     comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    fileserver_port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
+    if comfyui_port == fileserver_port:
+        raise UsageError(
+            "FILESERVER_PORT", f"{fileserver_port} is COMFYUI_PORT too", "give them two ports"
+        )
     return Settings(
         models=_absolute(overrides.models) or path("MORPHEUS_MODELS") or REPOSITORY / "models.yaml",
         volume=_absolute(overrides.volume) or path("MORPHEUS_VOLUME"),
@@ -193,12 +203,8 @@ def read_settings(
         comfyui_python=path("COMFYUI_PYTHON"),
         comfyui_args=_comfyui_args(text("COMFYUI_ARGS") or ""),
         comfyui_port=comfyui_port,
-        fileserver_port=_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000"),
-        extra_ports=tuple(
-            _port(name, value)
-            for name in ("PORT", "PORT_HEALTH")
-            if (value := text(name)) is not None
-        ),
+        fileserver_port=fileserver_port,
+        extra_ports=_extra_ports(text("PORT"), text("PORT_HEALTH"), comfyui_port),
         hf_token=secret("HF_TOKEN"),
         hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         civitai_token=secret("CIVITAI_TOKEN"),
@@ -242,6 +248,14 @@ def _port(name: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
         raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
     return int(value)
+
+
+def _extra_ports(port: str | None, health: str | None, comfyui_port: int) -> tuple[int, ...]:
+    if port is not None and _port("PORT", port) == comfyui_port:
+        # A load balancer would send its requests to ComfyUI, which knows neither /ping nor /jobs.
+        raise NotSetUp("PORT", f"{port} is COMFYUI_PORT too", "set COMFYUI_PORT to another port")
+    given = [_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None]
+    return tuple(p for p in dict.fromkeys(given) if p != comfyui_port)
 
 
 def _number(name: str, value: str | None, *, above: float) -> float | None:

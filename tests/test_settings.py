@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.errors import UsageError
+from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.settings import Overrides, read_settings
 
@@ -86,3 +86,15 @@ def test_no_secret_shows_in_the_settings_themselves() -> None:
 
     assert not any(value in repr(settings) for value in environ.values())
     assert {s.reveal() for s in settings.secrets} >= set(environ.values())
+
+
+def test_one_port_for_both_services_is_named() -> None:
+    with pytest.raises(UsageError, match="FILESERVER_PORT"):
+        read_settings(environ={"COMFYUI_PORT": "9000", "FILESERVER_PORT": "9000"})
+
+
+def test_a_load_balancers_port_must_not_be_comfyuis() -> None:
+    with pytest.raises(NotSetUp, match="PORT"):
+        read_settings(environ={"PORT": "8188"})
+    settings = read_settings(environ={"PORT": "80", "PORT_HEALTH": "8188"})
+    assert settings.extra_ports == (80,)

@@ -85,7 +85,7 @@ class Fetcher:
                     raise OriginUnavailable(
                         model.path,
                         f"what {version.origin} sends is damaged or not the model: {cause}",
-                        "check its origin, its sha256 and its size in models.yaml",
+                        "check its origin in models.yaml, its sha256 and size if given, and a token if it wants one",
                     ) from error
             except OSError as error:
                 _let_go(part, model, error)

@@ -47,11 +47,17 @@ class Filler:
         """
         wanted = [s for s in plan.steps if s.needs_bytes]
         self.resolutions.ask_all(s.model for s in wanted)
-        missing = sum(self.resolutions.size_bytes(s.model) for s in wanted)
+        sizes = [self.resolutions.size_bytes(s.model) for s in wanted]
         replaced = sum(
             s.record.size_bytes for s in wanted if s.action is Action.REFETCH and s.record
         )
-        return look_for_room(self._volume, missing, replaced, with_jobs=False)
+        return look_for_room(
+            self._volume,
+            sum(size for size in sizes if size is not None),
+            replaced,
+            unknown=sizes.count(None),
+            with_jobs=False,
+        )
 
     def fill(self, plan: Plan) -> tuple[CachedModel, ...]:
         """Does what the plan says; returns the models in its order.
@@ -141,7 +147,7 @@ class Filler:
         if not isinstance(error, VolumeFull):
             return error
         try:
-            room = look_for_room(self._volume, 0, 0, with_jobs=True)
+            room = look_for_room(self._volume, with_jobs=True)
         except OSError:
             return error
         return VolumeFull(error.subject, f"{error.cause}: {room.summary}", error.mend)

@@ -49,13 +49,14 @@ def read_again(layout: Layout) -> Iterator[Verdict]:
     for path in sorted(layout.records.glob("*.json")):
         record = read_record_file(path)
         if record is not None and record.hub_file is None:
-            yield _verdict(layout.model(record.path), record)
+            yield _verdict(layout, layout.model(record.path), record)
 
 
-def _verdict(file: Path, record: Record) -> Verdict:
+def _verdict(layout: Layout, file: Path, record: Record) -> Verdict:
     if not file.is_file():
         return Verdict(record.path, Condition.MISSING, "its file is gone")
-    size_bytes = file.stat().st_size
+    stat = file.stat()
+    size_bytes = stat.st_size
     if size_bytes != record.size_bytes:
         detail = f"{size_bytes} bytes instead of {record.size_bytes}"
         return Verdict(record.path, Condition.DAMAGED, detail)
@@ -66,6 +67,12 @@ def _verdict(file: Path, record: Record) -> Verdict:
         return Verdict(
             record.path, Condition.DAMAGED, f"its SHA-256 is {digest} instead of {record.sha256}"
         )
+    if stat.st_mtime_ns != record.mtime_ns:
+        # It was moved with its volume; what was just read need not be read again at the next boot.
+        try:
+            write_record(layout, replace(record, mtime_ns=stat.st_mtime_ns))
+        except OSError as error:
+            _LOG.warning("%s: its record keeps the old mtime (%s)", record.path, error.strerror)
     return Verdict(record.path, Condition.WHOLE, digest)
 
 

@@ -5,6 +5,7 @@ holder's host is lost. A waiter that sees the heartbeat stand still therefore go
 The lock saves bytes; it is never trusted with integrity.
 """
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -176,9 +177,19 @@ def who_holds(layout: Layout, model_path: str) -> Beat | None:
     Only looks: where the lock's file is not there none is made. Raises OSError.
     """
     for path in (layout.takeover_lock(model_path), layout.lock(model_path)):
-        if path.exists():
-            lock = _try_lock(path)
-            if lock is None:
-                return read_beat(heartbeat_of(path)) or Beat("an unknown worker", 0)
-            lock.release()
+        if path.exists() and _is_held(path):
+            return read_beat(heartbeat_of(path)) or Beat("an unknown worker", 0)
     return None
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        lock = _try_lock(path)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return False  # nobody fetches onto a read-only volume
+    if lock is None:
+        return True
+    lock.release()
+    return False

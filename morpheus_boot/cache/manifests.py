@@ -9,7 +9,7 @@ from typing import Final
 
 from morpheus_boot.cache.workers import seen_worker
 from morpheus_boot.errors import ManifestError, all_of
-from morpheus_boot.layout import Layout, is_job_id
+from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import write_whole
 
@@ -106,8 +106,7 @@ def kept_paths(layout: Layout, forgotten: Collection[str] = ()) -> frozenset[str
 
 def forget(layout: Layout, endpoint: str) -> None:
     """Removes an endpoint's manifest. Raises OSError."""
-    if is_job_id(endpoint):
-        (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
+    (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
 
 
 def _conflicts(layout: Layout, manifest: EndpointManifest) -> bool:

@@ -58,13 +58,12 @@ class Resolutions:
                 if error is not None and not isinstance(error, MorpheusError):
                     raise error
 
-    def size_bytes(self, model: ModelSpec) -> int:
-        """The model's size by models.yaml or its origin; 0 where neither says."""
+    def size_bytes(self, model: ModelSpec) -> int | None:
+        """The model's size by models.yaml or its origin; None where neither says."""
         if model.size_bytes is not None:
             return model.size_bytes
         known = self._known.get(model.path)
-        size_bytes = known.version.size_bytes if isinstance(known, Resolved) else None
-        return size_bytes or 0
+        return known.version.size_bytes if isinstance(known, Resolved) else None
 
     def refusals(self) -> tuple[MorpheusError, ...]:
         """The errors of the origins asked so far."""

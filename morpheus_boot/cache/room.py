@@ -12,12 +12,17 @@ from morpheus_boot.volume import Usage, Volume, measure, size_text
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes: bought (None: not known), used by the cache and archives, missing, and freed by a replacement."""
+    """Bytes: bought (None: not said), free on a local disk (None: a network's), used, missing, freed by a replacement.
+
+    ``unknown``: the number of missing models whose size no origin has said.
+    """
 
     bought_bytes: int | None
+    disk_free_bytes: int | None
     used: Usage
     missing_bytes: int
     replaced_bytes: int
+    unknown: int = 0
 
     @property
     def fits(self) -> bool:
@@ -32,51 +37,62 @@ class Room:
 
     @property
     def free_bytes(self) -> int | None:
-        """What is left, as far as it was counted; None where the size is not known."""
-        # Parts are not counted: they are the missing bytes of this worker or another, arriving.
-        if self.bought_bytes is None:
-            return None
-        used = self.used
-        return self.bought_bytes - used.cache_bytes - used.archives_bytes - (used.jobs_bytes or 0)
+        """What is left, as far as it was counted; None where nobody knows."""
+        limits = [self.disk_free_bytes]
+        if self.bought_bytes is not None:
+            # Parts are not counted: they are the missing bytes of this worker or another, arriving.
+            used = self.used
+            kept_bytes = used.cache_bytes + used.archives_bytes + (used.jobs_bytes or 0)
+            limits.append(self.bought_bytes - kept_bytes)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def summary(self) -> str:
-        """Who uses how much of what was bought, as a person reads it."""
+        """Who uses how much of what there is, as a person reads it."""
         used = self.used
-        bought = "an unknown size" if self.bought_bytes is None else size_text(self.bought_bytes)
         jobs = "" if used.jobs_bytes is None else f", jobs {size_text(used.jobs_bytes)}"
         models, archives = size_text(used.cache_bytes), size_text(used.archives_bytes)
-        return f"of {bought} the models use {models}, archives {archives}{jobs}"
+        bought = "" if self.bought_bytes is None else f"of {size_text(self.bought_bytes)} "
+        disk = (
+            ""
+            if self.disk_free_bytes is None
+            else f"; its disk has {size_text(self.disk_free_bytes)} free"
+        )
+        return f"{bought}the models use {models}, archives {archives}{jobs}{disk}"
 
 
 def look_for_room(
-    volume: Volume, missing_bytes: int, replaced_bytes: int, *, with_jobs: bool
+    volume: Volume,
+    missing_bytes: int = 0,
+    replaced_bytes: int = 0,
+    *,
+    unknown: int = 0,
+    with_jobs: bool,
 ) -> Room:
     """Measures the volume; jobs, which may be many files, only when asked for. Raises OSError."""
     used = measure(volume.layout, with_jobs=with_jobs)
-    return Room(volume.size_bytes or _disk_bytes(volume, used), used, missing_bytes, replaced_bytes)
+    free_bytes = _disk_free_bytes(volume)
+    return Room(volume.size_bytes, free_bytes, used, missing_bytes, replaced_bytes, unknown)
 
 
 def require_room(room: Room, volume: Volume, *, replace_in_place: bool) -> None:
     """Raises VolumeFull, with all numbers, where the missing models don't fit."""
     if room.fits or (replace_in_place and room.fits_in_place):
         return
-    raise volume_full(volume, room)
+    raise _volume_full(volume, room)
 
 
-def volume_full(volume: Volume, room: Room) -> VolumeFull:
-    """The error that says what is there, what is missing, and how to make it fit."""
+def _volume_full(volume: Volume, room: Room) -> VolumeFull:
     counted = replace(room, used=measure(volume.layout, with_jobs=True))
     cause = f"{size_text(room.missing_bytes)} are missing, but {counted.summary}"
-    if not room.fits and room.fits_in_place:
+    if room.fits_in_place:
         mend = "enlarge the volume, or use --replace-in-place, which removes the old models first"
     else:
         mend = "enlarge the volume (then MORPHEUS_VOLUME_GB or volume.size_gb), or remove models or jobs"
     return VolumeFull(f"volume {volume.root}", cause, mend)
 
 
-def _disk_bytes(volume: Volume, used: Usage) -> int | None:
-    # Off RunPod, with no size given, the file system itself knows.
+def _disk_free_bytes(volume: Volume) -> int | None:
     if volume.mount.is_network:
         return None
     try:
@@ -85,4 +101,4 @@ def _disk_bytes(volume: Volume, used: Usage) -> int | None:
         parts = sum(part.stat().st_blocks * 512 for part in volume.layout.parts.glob("*.part"))
     except OSError:
         return None
-    return disk.f_bavail * disk.f_frsize + used.cache_bytes + used.archives_bytes + parts
+    return disk.f_bavail * disk.f_frsize + parts

@@ -72,11 +72,14 @@ class Transfer:
 
     def _receive(self, resolved: Resolved, part: Part, hasher: "_Hasher") -> bool:
         """Reads one stream to its end; whether the part is whole then."""
+        # Before the origin is asked: a large part takes longer to read back than a connection stays open.
+        if hasher.catch_up(part.front):
+            self._retries.progressed()
         stream = open_stream(self._session, resolved, part.front, self._subject)
         try:
             if stream.at != part.front:
                 part.restart()
-            hasher.catch_up(part.front)
+                hasher.catch_up(part.front)
             self._pump(stream, part, hasher)
         finally:
             stream.close()
@@ -148,15 +151,18 @@ class _Hasher:
         self._sha256.update(chunk)
         self._at += len(chunk)
 
-    def catch_up(self, front: int) -> None:
+    def catch_up(self, front: int) -> bool:
+        """Reads back what it lacks up to ``front``; whether that was anything."""
         if front < self._at:
             self._sha256, self._at = hashlib.sha256(), 0
+        behind = self._at < front
         while self._at < front:
             want = self._buffer[: min(len(self._buffer), front - self._at)]
             count = self._part.read_into(self._at, want)
             if count == 0:
                 raise OSError(5, "the part is shorter than its journal says")
             self.update(want[:count])
+        return behind
 
     def hexdigest(self) -> str:
         self.catch_up(self._part.front)

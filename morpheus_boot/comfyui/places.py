@@ -3,6 +3,7 @@
 Either is told to ComfyUI by a generated extra-model-paths file, which also names our folders of custom nodes.
 """
 
+import difflib
 import json
 import os
 from collections.abc import Iterable
@@ -19,6 +20,16 @@ _READ_AS: Final = {
     "unet": "diffusion_models",
     "t2i_adapter": "controlnet",
 }
+
+
+# The folders that ComfyUI reads by itself (folder_paths.py); any other is for custom nodes.
+_OWN: Final = (
+    *("checkpoints", "loras", "vae", "text_encoders", "clip", "diffusion_models", "unet"),
+    *("clip_vision", "style_models", "embeddings", "diffusers", "vae_approx", "controlnet"),
+    *("t2i_adapter", "gligen", "upscale_models", "hypernetworks", "photomaker", "classifiers"),
+    *("configs", "model_patches", "audio_encoders", "latent_upscale_models"),
+)
+_NEAR: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,16 @@ def choose_place(models: Path, farm: Path, mounts: tuple[Mount, ...]) -> Place:
     exists_or_parent = models if models.exists() else models.parent
     writable = os.access(exists_or_parent, os.W_OK | os.X_OK)
     return Place(farm, is_farm=True) if shared or not writable else Place(models, is_farm=False)
+
+
+def likely_misspelt(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Folders of ``names`` (folder/file) that are nearly one of ComfyUI's own, each with that one.
+
+    They are registered all the same: a custom node may want just that name.
+    """
+    folders = sorted({name.partition("/")[0] for name in names} - set(_OWN))
+    near = ((f, difflib.get_close_matches(f, _OWN, n=1, cutoff=_NEAR)) for f in folders)
+    return tuple((folder, found[0]) for folder, found in near if found)
 
 
 def write_extra_paths(

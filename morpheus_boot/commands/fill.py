@@ -4,10 +4,12 @@ import logging
 import threading
 from typing import Final
 
+from morpheus_boot.cache import hash_pending
 from morpheus_boot.deployment import (
     Deployment,
     announce,
     fill_models,
+    fill_options,
     make_volume_folder,
     plan_models,
     read_deployment,
@@ -29,10 +31,14 @@ def run(invocation: Invocation) -> None:
     finally:
         if heart is not None:
             heart.end()
-    _LOG.info("all %d models are there", len(deployment.manifest.models))
+    _LOG.info("every model is there (%d)", len(deployment.manifest.models))
 
 
 def _fill(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> None:
     plan = plan_models(deployment)
     report = Progress()
-    fill_models(invocation, deployment, plan, stopping=stopping, report=report)
+    cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
+    pending = [c for c in cached if c.hash_later]
+    if pending:
+        options = fill_options(invocation, deployment.volume)
+        hash_pending(pending, deployment.volume, options, stopping=stopping, report=report)

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from collections.abc import Collection
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
-from morpheus_boot.cache.manifests import forget
+from morpheus_boot.cache.manifests import forget, is_kept, read_manifests
 from morpheus_boot.deployment import read_deployment
-from morpheus_boot.errors import storage_error
+from morpheus_boot.errors import UsageError, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.volume import size_text
 
@@ -17,6 +18,8 @@ def run(invocation: Invocation) -> None:
     layout = deployment.volume.layout
     own_paths = [model.path for model in deployment.manifest.models]
     try:
+        manifests = {m.endpoint: m for m in read_manifests(layout)}
+        _require_known(invocation.forget, manifests)
         found = find_garbage(
             layout,
             own_paths,
@@ -29,7 +32,23 @@ def run(invocation: Invocation) -> None:
                 forget(layout, endpoint)
     except OSError as error:
         raise storage_error("volume", deployment.volume.root, error) from error
-    _print_json(found, removed) if invocation.json else _print_text(found, removed, invocation)
+    if invocation.json:
+        _print_json(found, removed)
+        return
+    _print_text(found, removed, invocation)
+    for manifest in manifests.values():
+        if manifest.endpoint not in invocation.forget and is_kept(layout, manifest):
+            whose = (
+                "endpoint" if manifest.worker is None else "worker, for 7 days after its last beat"
+            )
+            print(f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})")
+
+
+def _require_known(forgotten: tuple[str, ...], known: Collection[str]) -> None:
+    for endpoint in forgotten:
+        if endpoint not in known:
+            names = ", ".join(known) or "none"
+            raise UsageError(f"--forget {endpoint}", "it left no manifest", f"known are: {names}")
 
 
 def _print_json(found: tuple[Garbage, ...], removed: list[Garbage]) -> None:
@@ -57,4 +76,4 @@ def _print_text(found: tuple[Garbage, ...], removed: list[Garbage], invocation: 
     elif invocation.apply:
         print(f"{len(removed)} of {len(found)} removed")
     else:
-        print(f"{len(found)} things, {total}; gc --apply removes them")
+        print(f"{len(found)} to remove, {total}: run gc --apply")

@@ -3,13 +3,15 @@
 import json
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from morpheus_boot.cache import hub_roots, make_plan
+from morpheus_boot.cache import Action, Step
+from morpheus_boot.cache.actions import blocked
 from morpheus_boot.cache.filler import Filler
 from morpheus_boot.cache.room import Room, require_room
 from morpheus_boot.comfyui.find import find_comfyui
-from morpheus_boot.deployment import Deployment, fill_options, read_deployment
+from morpheus_boot.deployment import Deployment, fill_options, plan_models, read_deployment
 from morpheus_boot.errors import MorpheusError, all_of, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.run.interrupt import run_to_end
@@ -38,46 +40,51 @@ class Answer:
 
 
 def run(invocation: Invocation) -> None:
-    """Prints the plan; then raises the error that ``up`` would meet, if any."""
+    """Prints the plan; then raises the errors that ``up`` would meet, if any."""
     deployment = read_deployment(invocation)
     answer = run_to_end(lambda stopping: _ask(invocation, deployment, stopping))
     _print_json(answer) if invocation.json else _print_text(answer)
     if answer.errors:
         raise all_of(answer.errors)
-    find_comfyui(invocation.settings.comfyui_dir, invocation.settings.comfyui_python)
 
 
 def _ask(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> Answer:
     volume = deployment.volume
+    plan = plan_models(deployment)
+    filler = Filler(
+        volume, fill_options(invocation, volume), stopping=stopping, report=lambda _model: None
+    )
     try:
-        plan = make_plan(deployment.manifest.models, volume.layout, hub_roots(volume.root))
-        filler = Filler(
-            volume, fill_options(invocation, volume), stopping=stopping, report=lambda _model: None
-        )
         room = filler.price(plan)
         room = replace(room, used=measure(volume.layout, with_jobs=True))
     except OSError as error:
         raise storage_error("volume", volume.root, error) from error
-    errors = list(filler.resolutions.refusals())
-    try:
-        require_room(room, volume, replace_in_place=False)
-    except MorpheusError as error:
-        errors.append(error)
-    models = tuple(
-        PlannedModel(
-            step.model.path,
-            step.action.value,
-            step.reason,
-            step.model.required,
-            filler.resolutions.size_bytes(step.model)
-            if step.needs_bytes
-            else step.record.size_bytes
-            if step.record
-            else None,
-        )
-        for step in plan.steps
-    )
+    errors: list[MorpheusError] = [
+        blocked(step) for step in plan.steps if step.action is Action.BLOCKED
+    ]
+    errors += filler.resolutions.refusals()
+    errors += _raised(lambda: require_room(room, volume, replace_in_place=False))
+    settings = invocation.settings
+    errors += _raised(lambda: find_comfyui(settings.comfyui_dir, settings.comfyui_python))
+    models = tuple(_planned(step, filler) for step in plan.steps)
     return Answer(str(volume.root), models, room, tuple(errors))
+
+
+def _raised(look: Callable[[], object]) -> list[MorpheusError]:
+    try:
+        look()
+    except MorpheusError as error:
+        return [error]
+    return []
+
+
+def _planned(step: Step, filler: Filler) -> PlannedModel:
+    model = step.model
+    if step.needs_bytes:
+        size_bytes = filler.resolutions.size_bytes(model)
+    else:
+        size_bytes = step.record.size_bytes if step.record else None
+    return PlannedModel(model.path, step.action.value, step.reason, model.required, size_bytes)
 
 
 def _print_text(answer: Answer) -> None:
@@ -88,7 +95,8 @@ def _print_text(answer: Answer) -> None:
         reason = f"  {model.reason}" if model.reason else ""
         print(f"{model.action:<8} {model.path:<{width}} {size:>10}{reason}{optional}")
     room = answer.room
-    print(f"to fetch: {size_text(room.missing_bytes)}; {room.summary}")
+    unknown = f" and {room.unknown} of unknown size" if room.unknown else ""
+    print(f"to fetch: {size_text(room.missing_bytes)}{unknown}; {room.summary}")
 
 
 def _print_json(answer: Answer) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.names import MAX_DEPTH, FileName, JobId, OutputPath, SubDir
+from morpheus_boot.jobs.openat2 import NotSupported, open_without_links
 from morpheus_boot.layout import Layout
 
 # O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
@@ -55,16 +56,22 @@ class Output:
     mtime_ns: int
 
 
-def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
-    """Opens a file of ``job``'s output.
+def open_output(
+    layout: Layout, job: JobId, path: OutputPath, *, at_once: bool = False
+) -> OpenFile:
+    """Opens a file of ``job``'s output; ``at_once`` only where the kernel need not wait for a disk to find it.
 
     Raises:
         NoSuchFile: it is not there, no regular file, or behind a symbolic link.
         StorageFailed: the volume fails.
+        BlockingIOError: ``at_once``, and it would wait, or the kernel can't say.
     """
     missing = NoSuchFile(f"{job}/{path}", "there is no such file", "see what the job has made")
+    way = ("jobs", job.text, "output", *path.parts)
     try:
-        fd = open_below(layout, ("jobs", job.text, "output", *path.parts), _FILE)
+        fd = _open_at_once(layout, way) if at_once else open_below(layout, way, _FILE)
+    except BlockingIOError:
+        raise
     except OSError as error:
         if error.errno in _NOT_THERE:
             raise missing from None
@@ -87,10 +94,33 @@ def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
 
 def open_below(layout: Layout, parts: Sequence[str], flags: int) -> int:
     """Opens what ``parts`` name below the volume's root, following no link. Raises OSError."""
+    try:
+        return open_without_links(_joined(layout, parts), flags)
+    except NotSupported:
+        pass
+    except OSError as error:
+        # The root itself may lie behind links: step by step that is told from one below it.
+        if error.errno != errno.ELOOP:
+            raise
     fd = os.open(layout.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts[:-1]:
         fd = _step(fd, part, _WAY)
     return _step(fd, parts[-1], flags)
+
+
+def _open_at_once(layout: Layout, parts: Sequence[str]) -> int:
+    try:
+        return open_without_links(_joined(layout, parts), _FILE, cached=True)
+    except NotSupported:
+        raise BlockingIOError from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BlockingIOError from None
+        raise
+
+
+def _joined(layout: Layout, parts: Sequence[str]) -> str:
+    return "/".join((str(layout.root), *parts))
 
 
 def open_or_make(layout: Layout, parts: Sequence[str]) -> tuple[int, bool]:

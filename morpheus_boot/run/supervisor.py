@@ -145,6 +145,8 @@ class Supervisor:
             course = course.at(now)
             if course.stage is not Stage.UP and not self.stopping.is_set():
                 self.stopping.set()
+                if course.signum is not None:
+                    _LOG.info("%s: stopping", signal.Signals(course.signum).name)
                 if course.error is not None:
                     on_failure(course.error)
             course = self._follow(course, now)

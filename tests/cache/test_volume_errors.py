@@ -168,6 +168,23 @@ def test_heartbeats_that_find_no_room_end_no_download(
     assert Layout(root).model(PATH).read_bytes() == RIGHT
 
 
+def test_a_part_is_read_back_before_its_origin_is_asked_for_the_rest(
+    shim: Shim, origin: Origin, tmp_path: Path
+) -> None:
+    # Tens of gigabytes take longer to read than a connection stays open.
+    root = tmp_path / "volume"
+    root.mkdir()
+    fill = FillProcess(root, (model(PATH, origin.serve("/a", WEIGHTS)),), sync_bytes=SYNC_BYTES)
+    killed = fill.run(env=shim.env(root=root, match="sync:.journal", since=3, do="kill-after"))
+    assert killed.returncode == -signal.SIGKILL
+    before = len(origin.seen("/a"))
+
+    done = fill.run(env=shim.env(root=root, match="read:.part", do="errno:EIO"))
+
+    assert done.returncode == 74, done.stderr
+    assert [seen.headers["range"] for seen in origin.seen("/a")[before:]] == ["bytes=0-0"]
+
+
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own; skips where none may be mounted."""

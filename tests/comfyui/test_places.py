@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.comfyui.places import Place, choose_place, write_extra_paths
+from morpheus_boot.comfyui.places import Place, choose_place, likely_misspelt, write_extra_paths
 from morpheus_boot.volume import Mount
 
 LOCAL_DISK = (Mount(Path("/"), "overlay"),)
@@ -63,3 +63,9 @@ def test_a_farm_registers_those_folders_under_the_name_that_reads_them(tmp_path:
         "diffusion_models": "unet",
         "custom_nodes": "/nodes",
     }
+
+
+def test_a_folder_that_is_nearly_one_of_comfyuis_is_named() -> None:
+    names = ["checkpointz/a.safetensors", "loras/b.safetensors", "ipadapter/c.bin"]
+
+    assert likely_misspelt(names) == (("checkpointz", "checkpoints"),)

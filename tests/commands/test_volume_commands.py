@@ -58,7 +58,7 @@ def test_plan_of_a_full_cache_has_nothing_to_fetch(site: Site) -> None:
 
     assert ended.code == 0
     assert "present" in ended.out
-    assert "to fetch: 0 bytes" in ended.out
+    assert "to fetch: 0 bytes;" in ended.out
 
 
 def test_plan_ends_with_the_error_that_up_would_meet(site: Site, origin: Origin) -> None:
@@ -199,6 +199,33 @@ def test_gc_keeps_what_another_endpoint_names_until_that_endpoint_is_forgotten(
     assert (site.volume / "model_cache/loras/b.safetensors").exists()
 
 
+def test_gc_names_the_manifests_when_an_endpoint_to_forget_is_unknown(site: Site) -> None:
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+    assert site.run("fill").code == 0
+
+    ended = site.run("gc", "--forget", "endpoint-9")
+
+    assert ended.code == 64
+    assert "known are: endpoint-1" in ended.err
+
+
+def test_plan_ends_with_74_where_a_directory_is_in_the_way(site: Site) -> None:
+    (site.volume / "model_cache" / MODEL).mkdir(parents=True)
+
+    ended = site.run("plan", "--json")
+
+    assert ended.code == 74
+    assert "directory" in document(ended.out)["errors"][0]
+
+
+def test_a_file_that_was_moved_with_its_volume_is_hashed_once(site: Site) -> None:
+    assert site.run("fill").code == 0
+    os.utime(site.volume / "model_cache" / MODEL, (1, 1))
+
+    assert "hashed again" in site.run("fill").err
+    assert "hashed again" not in site.run("fill").err
+
+
 def test_gc_leaves_the_part_that_a_worker_is_filling(site: Site, origin: Origin) -> None:
     gate = Gate(1_000_000)
     origin.misbehave("/a.safetensors", gate, after=1)
@@ -207,7 +234,7 @@ def test_gc_leaves_the_part_that_a_worker_is_filling(site: Site, origin: Origin)
         (part,) = (site.volume / ".morpheus" / "parts").glob("*.part")
         site.models = "version: 1\nmodels: []\n"
 
-        assert site.run("gc", "--forget", "nobody", "--apply").code == 0
+        assert site.run("gc", "--apply").code == 0
 
         assert part.exists()
         gate.open()
