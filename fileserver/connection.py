@@ -22,6 +22,11 @@ class Connection:
         await self._protocol.ready_to_write()
         return not self._protocol.transport.is_closing()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the socket has not taken yet, and so is still read from the buffers that it was given in."""
+        return self._protocol.transport.get_write_buffer_size()
+
     async def cut(self, error: MorpheusError) -> None:
         """Ends it in the middle of an answer that can't be kept, so that the client sees it is not whole."""
         _log.warning("%s", error)

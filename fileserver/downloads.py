@@ -19,8 +19,8 @@ from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.layout import Layout
 
 # All downloads together hold so much that the sockets have not taken, in pieces between these sizes.
-_PENDING_BYTES: Final = 4 * 2**20
-_LARGEST_PIECE_BYTES: Final = 128 * 2**10
+_PENDING_BYTES: Final = 8 * 2**20
+_LARGEST_PIECE_BYTES: Final = 256 * 2**10
 _SMALLEST_PIECE_BYTES: Final = 16 * 2**10
 # Up to here a file is read by the thread that opens it: each visit to a thread costs more than the reading.
 _SMALL_BYTES: Final = 64 * 2**10
@@ -28,13 +28,13 @@ _SMALL_BYTES: Final = 64 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file as a thread left it: small ones are read and closed.
+    """An open file; a small one is read and closed already.
 
     ``asks_cache``: its file system can say whether a read would wait. One that can't may hang in anything.
     """
 
     file: OpenFile
-    content: bytes | None
+    content: bytes | bytearray | None
     asks_cache: bool
 
 
@@ -45,6 +45,8 @@ class Downloads:
         self._layout = layout
         self._threads = threads
         self._active = 0
+        self._asks_cache = False
+        self._buffers: list[bytearray] = []
 
     async def send(
         self,
@@ -60,9 +62,12 @@ class Downloads:
 
         Raises NoSuchFile, VolumeHangs, StorageFailed before the answer begins.
         """
-        opened = await self._threads.run(
-            lambda: _open(self._layout, job, path), abandoned=_close_abandoned
-        )
+        opened = _open_at_once(self._layout, job, path) if self._asks_cache else None
+        if opened is None:
+            opened = await self._threads.run(
+                lambda: _open(self._layout, job, path), abandoned=_close_abandoned
+            )
+            self._asks_cache = opened.asks_cache
         self._active += 1
         try:
             chosen = select(scope["method"], Headers(scope=scope), opened.file)
@@ -93,27 +98,39 @@ class Downloads:
                 return
             share = _PENDING_BYTES // self._active
             size_bytes = max(_SMALLEST_PIECE_BYTES, min(_LARGEST_PIECE_BYTES, share))
+            buffer = self._buffer(size_bytes)
             try:
-                piece = await self._read(opened, at, min(left, size_bytes))
+                piece = await self._read(opened, buffer, at, min(left, size_bytes))
             except MorpheusError as error:
                 await connection.cut(error)
                 return
             at += len(piece)
             left -= len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-            # A fast client's socket takes all at once: without this no other would have its turn.
-            await asyncio.sleep(0)
+            if connection.unsent_bytes == 0 and size_bytes == _LARGEST_PIECE_BYTES:
+                self._buffers.append(buffer)
+            if left:
+                # A fast client's socket takes all at once: without this no other would have its turn.
+                await asyncio.sleep(0)
 
-    async def _read(self, opened: _Opened, at: int, size_bytes: int) -> bytes | memoryview:
+    def _buffer(self, size_bytes: int) -> bytearray:
+        """One that the socket has emptied: a new one costs as much as the reading, in zeros and page faults."""
+        if size_bytes == _LARGEST_PIECE_BYTES and self._buffers:
+            return self._buffers.pop()
+        return bytearray(size_bytes)
+
+    async def _read(
+        self, opened: _Opened, buffer: bytearray, at: int, size_bytes: int
+    ) -> bytes | memoryview:
         """The next piece, up to ``size_bytes`` of it: at once from the page cache, else by a thread."""
         if opened.asks_cache:
-            buffer = bytearray(size_bytes)
+            into = memoryview(buffer)[:size_bytes]
             try:
-                got = os.preadv(opened.file.fd, [buffer], at, os.RWF_NOWAIT)
-            except BlockingIOError:
+                got = os.preadv(opened.file.fd, [into], at, os.RWF_NOWAIT)
+            except OSError:
                 got = 0
             if got:
-                return memoryview(buffer)[:got]
+                return into[:got]
         return await self._threads.run(lambda: read_piece(opened.file, at, size_bytes))
 
 
@@ -133,13 +150,35 @@ def read_piece(file: OpenFile, at: int, size_bytes: int) -> bytes:
 
 def _open(layout: Layout, job: JobId, path: OutputPath) -> _Opened:
     file = open_output(layout, job, path)
+    asks_cache = _asks_cache(file.fd)
     if file.size_bytes > _SMALL_BYTES:
-        return _Opened(file, None, asks_cache=_asks_cache(file.fd))
+        return _Opened(file, None, asks_cache)
     try:
         content = read_piece(file, 0, file.size_bytes) if file.size_bytes else b""
     finally:
         file.close()
-    return _Opened(replace(file, size_bytes=len(content)), content, asks_cache=False)
+    return _Opened(replace(file, size_bytes=len(content)), content, asks_cache)
+
+
+def _open_at_once(layout: Layout, job: JobId, path: OutputPath) -> _Opened | None:
+    """The same without waiting for a disk, and so without a thread; None where it would wait.
+
+    Raises NoSuchFile, StorageFailed.
+    """
+    try:
+        file = open_output(layout, job, path, at_once=True)
+    except BlockingIOError:
+        return None
+    if file.size_bytes > _SMALL_BYTES:
+        return _Opened(file, None, asks_cache=True)
+    buffer = bytearray(file.size_bytes)
+    try:
+        got = os.preadv(file.fd, [buffer], 0, os.RWF_NOWAIT)
+    except OSError:
+        return None
+    finally:
+        file.close()
+    return _Opened(file, buffer, asks_cache=True) if got == file.size_bytes else None
 
 
 def _asks_cache(fd: int) -> bool:

@@ -11,7 +11,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from fileserver.settings import Limits
 
-
 # Beyond this, who writes waits for the socket: a whole head fits, so that small answers never wait.
 _UNSENT_BYTES: Final = 16 * 2**10
 

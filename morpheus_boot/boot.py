@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -27,7 +28,6 @@ from morpheus_boot.errors import Exit, MorpheusError, NotSetUp
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.launch import Launch
 from morpheus_boot.log import parse_json_line
-from morpheus_boot.manifest import Manifest
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
@@ -71,9 +71,10 @@ class Boot:
         self._board = _open_board(invocation.settings, invocation.redact)
         self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
+        self._launch: Launch | None = None
         self._comfyui_started = threading.Event()
         self._supervisor = Supervisor(
-            on_line=_log_line, on_service=self._on_service, restarts=Restarts()
+            on_line=self._on_line, on_service=self._on_service, restarts=Restarts()
         )
 
     def up(self) -> None:
@@ -94,15 +95,19 @@ class Boot:
         with phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
-            self._refuse_what_is_not_built(deployment.manifest)
+            self._refuse_what_is_not_built()
             require_free(self._settings.comfyui_port, "ComfyUI")
             launch = Launch(self._settings, deployment, comfyui, self._supervisor)
+            self._launch = launch
         self._start_file_server(deployment.volume)
         with phase("plan"):
             required, optional = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
+        nodes = self._beside(launch.prepare_nodes)
         with phase("fill"):
             cached = self._fill(required, deployment)
+        with phase("custom nodes"):
+            nodes.result()
         with phase("link"):
             launch.link(cached)
         with phase("start ComfyUI"):
@@ -143,8 +148,28 @@ class Boot:
         there = self._fill_optional(optional, launch, deployment)
         self._hash_pending((*cached, *there), deployment.volume)
 
+    def _beside(self, work: Callable[[], None]) -> Future[None]:
+        """Begins ``work`` in a thread of its own; the result has what it raised."""
+        done: Future[None] = Future()
+
+        def carry_out() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it again
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._in_background(carry_out)
+        return done
+
     def _in_background(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, name="background", daemon=True).start()
+
+    def _on_line(self, service: str, line: str) -> None:
+        _log_line(service, line)
+        if service == COMFYUI and self._launch is not None:
+            self._launch.heard(line)
 
     def _on_service(self, service: ServiceState) -> None:
         self._board.put_service(service)
@@ -261,16 +286,13 @@ class Boot:
             environ=settings.environ,
         )
 
-    def _refuse_what_is_not_built(self, manifest: Manifest) -> None:
+    def _refuse_what_is_not_built(self) -> None:
         if self._settings.runpod.queue_url is not None:
             raise NotSetUp(
                 "RUNPOD_WEBHOOK_GET_JOB",
                 "queue endpoints are not built yet",
                 "use a load-balancing endpoint or a Pod",
             )
-        if manifest.nodes:
-            names = ", ".join(node.name for node in manifest.nodes)
-            _LOG.warning("custom nodes are not installed yet: %s", names)
 
 
 def _open_board(settings: Settings, redact: Redactor) -> StateBoard:

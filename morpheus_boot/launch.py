@@ -1,17 +1,28 @@
 """ComfyUI from its cached models to its first answer: links, start, readiness."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache import CachedModel
+from morpheus_boot.cache.options import LockTimes
+from morpheus_boot.cache.turn import Turns
 from morpheus_boot.comfyui.api import ComfyUIApi
 from morpheus_boot.comfyui.command import comfyui_command
 from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
 from morpheus_boot.comfyui.listing import Unlisted, find_unlisted
+from morpheus_boot.comfyui.nodes import (
+    PreparedNodes,
+    Stopped,
+    configure_manager,
+    failed_imports,
+    is_manager,
+    prepare_nodes,
+)
 from morpheus_boot.comfyui.our_node import (
     our_node_environment,
     place_our_node,
@@ -28,12 +39,13 @@ from morpheus_boot.errors import NotSetUp, storage_error
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.services import COMFYUI
-from morpheus_boot.run.supervisor import Supervisor
+from morpheus_boot.run.supervisor import ShuttingDown, Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.volume import read_mounts
 
 _LOG: Final = logging.getLogger("morpheus.comfyui")
 _ANSWER_DEADLINE_S: Final = 900.0
+_KEPT_LINES: Final = 5000
 
 
 class Launch:
@@ -54,12 +66,44 @@ class Launch:
         self._place: Place = choose_place(comfyui.models, self._local / "models", read_mounts())
         self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
         self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
+        self._nodes = PreparedNodes()
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         require_our_node(self._more)
         names = [name for model in deployment.manifest.models for name in names_of(model)]
         for folder, meant in likely_misspelt(names):
             _LOG.warning(
                 "models.yaml: %s/ is no folder of ComfyUI's; did you mean %s/?", folder, meant
             )
+
+    def heard(self, line: str) -> None:
+        """Takes a line that ComfyUI printed."""
+        self._lines.append(line)
+
+    def prepare_nodes(self) -> None:
+        """Puts the custom nodes and their packages on local disk. Raises MorpheusError, ShuttingDown."""
+        settings, layout = self._settings, self._deployment.volume.layout
+        stopping = self._supervisor.stopping
+        turns = Turns(layout, settings.worker, stopping, LockTimes())
+        try:
+            self._nodes = prepare_nodes(
+                self._deployment.manifest.nodes,
+                comfyui=self._comfyui,
+                layout=layout,
+                local=settings.local_dir,
+                environ=settings.environ,
+                turn=turns.turn,
+                stopping=stopping,
+            )
+            for tree in filter(is_manager, self._nodes.trees):
+                configure_manager(tree, self._comfyui.folder, self._local / "user")
+        except Stopped as stop:
+            raise ShuttingDown from stop
+        except OSError as error:
+            raise storage_error("custom nodes", settings.local_dir, error) from error
+        for warning in self._nodes.warnings:
+            _LOG.warning("%s", warning)
+        for node in self._nodes.left_out:
+            _LOG.warning("custom node %s is left out: %s", node.name, node.reason)
 
     def link(self, cached: Iterable[CachedModel]) -> None:
         """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""
@@ -76,7 +120,8 @@ class Launch:
                 folder.mkdir(parents=True, exist_ok=True)
             place_our_node(our_nodes)
             names = [name for model in manifest.models for name in names_of(model)]
-            write_extra_paths(extra_paths, self._place, names, (our_nodes,))
+            nodes = (our_nodes, *self._nodes.folders)
+            write_extra_paths(extra_paths, self._place, names, nodes)
         except OSError as error:
             path = Path(error.filename or self._local)
             raise storage_error("ComfyUI's folders", path, error) from error
@@ -92,6 +137,9 @@ class Launch:
         env = comfyui_environment(
             settings.environ, manifest.comfyui_env, REPOSITORY, layout.node_cache
         )
+        if self._nodes.python_path is not None:
+            before = env.get("PYTHONPATH", "")
+            env["PYTHONPATH"] = f"{self._nodes.python_path}:{before}".rstrip(":")
         env |= our_node_environment(
             jobs=layout.jobs,
             worker=settings.worker,
@@ -136,6 +184,8 @@ class Launch:
             )
         for u in unlisted:
             _LOG.warning("%s: %s", u.name, u.reason)
+        for failed in failed_imports(self._lines):
+            _LOG.warning("custom node %s: ComfyUI can't import it, %s", failed.name, failed.reason)
         return unlisted
 
 

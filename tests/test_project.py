@@ -26,7 +26,18 @@ RUNTIME: Final[list[str]] = PROJECT["project"]["dependencies"]
 DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 
 LEAVES: Final = frozenset(
-    {"errors", "layout", "log", "package_index", "progress", "publish", "redact", "state", "volume"}
+    {
+        "archive",
+        "errors",
+        "layout",
+        "log",
+        "package_index",
+        "progress",
+        "publish",
+        "redact",
+        "state",
+        "volume",
+    }
 )
 # From the ground up: a room imports itself and those before it. Rooms of one line do not know each other.
 ROOMS: Final = (

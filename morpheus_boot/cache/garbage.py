@@ -19,6 +19,7 @@ from morpheus_boot.cache.workers import volume_time
 from morpheus_boot.layout import Layout, is_job_id, model_key
 
 _PART_KEEPS_S: Final = 7 * 86_400.0
+_ARCHIVE_KEEPS_S: Final = 30 * 86_400.0
 _TEMPORARY_KEEPS_S: Final = 86_400.0
 _UNFINISHED: Final = frozenset({"queued", "running"})
 
@@ -51,6 +52,7 @@ def find_garbage(
         *_models(layout, kept),
         *_parts(layout, {model_key(path) for path in kept}, now),
         *_locks(layout, {model_key(path) for path in kept}),
+        *_archives(layout, now),
         *_workers(layout, now),
         *_temporaries(layout, now),
     ]
@@ -66,6 +68,8 @@ def remove(layout: Layout, garbage: Garbage) -> bool:
         return True
     if garbage.key is None:
         garbage.path.unlink(missing_ok=True)
+        if garbage.kind == "archive":
+            garbage.path.with_name(f"{garbage.path.name}.sha256").unlink(missing_ok=True)
         return True
     with held_if_free(layout, garbage.key) as free:
         if not free:
@@ -101,6 +105,14 @@ def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
         key = path.name.partition(".")[0]
         if key not in kept:
             yield Garbage("lock", path, "no manifest names its model", 0, key)
+
+
+def _archives(layout: Layout, now: float) -> Iterator[Garbage]:
+    """Packed trees that no boot has unpacked for long: their mtime says, to the day, when one last did."""
+    for path in sorted(layout.archives.rglob("*.tar.gz")):
+        stat = path.stat()
+        if now - stat.st_mtime > _ARCHIVE_KEEPS_S:
+            yield Garbage("archive", path, "no boot has used it for 30 days", stat.st_size)
 
 
 def _workers(layout: Layout, now: float) -> Iterator[Garbage]:

@@ -47,7 +47,7 @@ def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
 
 
 def _open_lock(layout: Layout) -> int:
-    folder, _ = open_or_make(layout, _LOCKS)
+    folder = open_or_make(layout, _LOCKS)
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(_LOCK, flags, 0o644, dir_fd=folder)
@@ -61,7 +61,7 @@ def _sweep(layout: Layout, before: float) -> list[str]:
     except FileNotFoundError:
         return []
     try:
-        trash, _ = open_or_make(layout, TRASH)
+        trash = open_or_make(layout, TRASH)
         try:
             for name in names_in(trash):
                 if name.endswith(EXPIRED):

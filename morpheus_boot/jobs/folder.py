@@ -13,7 +13,7 @@ from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.names import MAX_DEPTH, FileName, JobId, OutputPath, SubDir
-from morpheus_boot.jobs.openat2 import NotSupported, open_without_links
+from morpheus_boot.jobs.openat2 import open_without_links
 from morpheus_boot.layout import Layout
 
 # O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
@@ -56,9 +56,7 @@ class Output:
     mtime_ns: int
 
 
-def open_output(
-    layout: Layout, job: JobId, path: OutputPath, *, at_once: bool = False
-) -> OpenFile:
+def open_output(layout: Layout, job: JobId, path: OutputPath, *, at_once: bool = False) -> OpenFile:
     """Opens a file of ``job``'s output; ``at_once`` only where the kernel need not wait for a disk to find it.
 
     Raises:
@@ -66,20 +64,18 @@ def open_output(
         StorageFailed: the volume fails.
         BlockingIOError: ``at_once``, and it would wait, or the kernel can't say.
     """
-    missing = NoSuchFile(f"{job}/{path}", "there is no such file", "see what the job has made")
     way = ("jobs", job.text, "output", *path.parts)
     try:
         fd = _open_at_once(layout, way) if at_once else open_below(layout, way, _FILE)
+        seen = _regular(fd)
     except BlockingIOError:
         raise
     except OSError as error:
         if error.errno in _NOT_THERE:
-            raise missing from None
+            raise NoSuchFile(
+                f"{job}/{path}", "there is no such file", "see what the job has made"
+            ) from None
         raise storage_error(str(job), layout.jobs / job.text, error) from error
-    seen = os.fstat(fd)
-    if not stat.S_ISREG(seen.st_mode):
-        os.close(fd)
-        raise missing
     return OpenFile(fd, path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
 
 
@@ -95,13 +91,16 @@ def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
 def open_below(layout: Layout, parts: Sequence[str], flags: int) -> int:
     """Opens what ``parts`` name below the volume's root, following no link. Raises OSError."""
     try:
-        return open_without_links(_joined(layout, parts), flags)
-    except NotSupported:
-        pass
+        fd = open_without_links(_joined(layout, parts), flags)
     except OSError as error:
         # The root itself may lie behind links: step by step that is told from one below it.
         if error.errno != errno.ELOOP:
             raise
+        fd = None
+    return _walk(layout, parts, flags) if fd is None else fd
+
+
+def _walk(layout: Layout, parts: Sequence[str], flags: int) -> int:
     fd = os.open(layout.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts[:-1]:
         fd = _step(fd, part, _WAY)
@@ -110,47 +109,53 @@ def open_below(layout: Layout, parts: Sequence[str], flags: int) -> int:
 
 def _open_at_once(layout: Layout, parts: Sequence[str]) -> int:
     try:
-        return open_without_links(_joined(layout, parts), _FILE, cached=True)
-    except NotSupported:
-        raise BlockingIOError from None
+        fd = open_without_links(_joined(layout, parts), _FILE, cached=True)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BlockingIOError from None
+        if error.errno != errno.ELOOP:
+            raise
+        fd = None
+    if fd is None:
+        raise BlockingIOError
+    return fd
+
+
+def _regular(fd: int) -> os.stat_result:
+    """The stat of an open regular file; one that is none is closed. Raises OSError."""
+    try:
+        seen = os.fstat(fd)
+        if stat.S_ISREG(seen.st_mode):
+            return seen
+    except OSError:
+        os.close(fd)
         raise
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "not a regular file")
 
 
 def _joined(layout: Layout, parts: Sequence[str]) -> str:
     return "/".join((str(layout.root), *parts))
 
 
-def open_or_make(layout: Layout, parts: Sequence[str]) -> tuple[int, bool]:
+def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
     """Opens the folder that ``parts`` name below the volume's root, and makes what is missing of it.
 
-    The second value says whether anything was made: that is durable after ``sync_way``. Raises OSError.
+    Raises OSError.
     """
-    made = False
+    try:
+        return open_below(layout, parts, FOLDER)
+    except FileNotFoundError:
+        pass
     fd = os.open(layout.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts:
         try:
             os.mkdir(part, 0o755, dir_fd=fd)
-            made = True
         except FileExistsError:
             pass
         except OSError:
             os.close(fd)
             raise
         fd = _step(fd, part, FOLDER)
-    return fd, made
-
-
-def sync_way(layout: Layout, parts: Sequence[str]) -> None:
-    """Makes the folders that ``open_or_make`` made durable. Raises OSError."""
-    for depth in range(1, len(parts)):
-        fd = open_below(layout, parts[:depth], FOLDER)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    return fd
 
 
 def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:

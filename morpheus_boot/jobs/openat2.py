@@ -10,6 +10,7 @@ import struct
 from typing import Final
 
 _NUMBER: Final = 437  # on every architecture
+_AT_FDCWD: Final = -100
 _HOW: Final = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _NO_LINKS: Final = 0x02 | 0x04  # RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 _CACHED: Final = 0x20  # RESOLVE_CACHED, Linux 5.12
@@ -27,22 +28,19 @@ _syscall.argtypes = (
 )
 
 
-class NotSupported(Exception):
-    """The kernel or the container engine has no such call."""
+def open_without_links(path: str, flags: int, *, cached: bool = False) -> int | None:
+    """Opens ``path``, no part of which may be a symbolic link, for reading or as a place (O_PATH).
 
-
-def open_without_links(path: str, flags: int, *, cached: bool = False) -> int:
-    """Opens an absolute ``path`` no part of which is a symbolic link; for reading or as a place alone.
+    None where the kernel or the container engine does not have the call.
 
     Raises:
         OSError: as open(2) does; ELOOP where a part is a link; EAGAIN where ``cached`` and finding it would wait.
-        NotSupported: the call itself is not there.
     """
     how = _HOW.pack(flags, 0, _NO_LINKS | _CACHED if cached else _NO_LINKS)
-    fd = int(_syscall(_NUMBER, -1, os.fsencode(path), how, len(how)))
+    fd = int(_syscall(_NUMBER, _AT_FDCWD, os.fsencode(path), how, len(how)))
     if fd >= 0:
         return fd
     error = ctypes.get_errno()
     if error in _UNKNOWN:
-        raise NotSupported
+        return None
     raise OSError(error, os.strerror(error), path)

@@ -20,13 +20,13 @@ from morpheus_boot.jobs.folder import (
     names_in,
     open_below,
     open_or_make,
-    sync_way,
     touch_input,
 )
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.layout import Layout
 
 _PARTS: Final = (".morpheus", "uploads")
+_INPUT_DEPTH: Final = len(("jobs", "<job>", "input"))
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Linux's IOV_MAX.
 _MOST_VECTORS: Final = 1024
@@ -132,7 +132,7 @@ class UploadPart:
             raise OSError(errno.ECANCELED, "the upload was given up")
         if self._fd >= 0:
             return
-        folder, _ = open_or_make(self._layout, _PARTS)
+        folder = open_or_make(self._layout, _PARTS)
         try:
             self._name, self._fd = _new_part(folder)
         except OSError:
@@ -154,19 +154,20 @@ class UploadPart:
         """Renames the part into the folder ``way``; makes that anew where the job goes in this moment."""
         for _ in range(_TRIES):
             try:
-                target, made = open_or_make(self._layout, way)
+                target = open_or_make(self._layout, way)
             except FileNotFoundError:
                 continue
             try:
-                if self._moved(target, way, name, made=made):
+                if self._moved(target, way, name):
                     return
             finally:
                 os.close(target)
         raise FileNotFoundError(errno.ENOENT, "the job is cleaned up again and again")
 
-    def _moved(self, target: int, way: tuple[str, ...], name: str, *, made: bool) -> bool:
+    def _moved(self, target: int, way: tuple[str, ...], name: str) -> bool:
         try:
-            touch_input(self._layout, way)
+            if len(way) > _INPUT_DEPTH:
+                touch_input(self._layout, way)
             os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=target)
         except FileNotFoundError:
             # Without the part there is nothing to try again: this raises.
@@ -174,9 +175,6 @@ class UploadPart:
             return False
         os.fsync(target)
         if leads_to(self._layout, way, target):
-            if made:
-                with contextlib.suppress(FileNotFoundError):
-                    sync_way(self._layout, way)
             return True
         # The job was moved away under us, to be removed: take the file back before that, and go on.
         os.rename(name, self._name, src_dir_fd=target, dst_dir_fd=self._folder)

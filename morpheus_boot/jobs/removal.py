@@ -96,7 +96,7 @@ def remove_tree(parent: int, name: str) -> bool:
 
 def _remove(layout: Layout, jobs: int, name: str) -> bool:
     try:
-        trash, _ = open_or_make(layout, TRASH)
+        trash = open_or_make(layout, TRASH)
         try:
             return remove_tree(trash, move_to_trash(jobs, trash, name))
         finally:

@@ -259,16 +259,22 @@ def test_a_whole_file_without_a_record_is_used_on_a_read_only_volume(
     assert cached.file.read_bytes() == RIGHT
 
 
-def test_a_full_disk_is_73_and_the_part_is_gone(disk: Path, origin: Origin) -> None:
-    large = safetensors(12 * MIB)
-    wanted = model(PATH, origin.serve("/a", large))
+def test_a_disk_that_jobs_fill_meanwhile_is_73_and_the_part_is_gone(
+    disk: Path, origin: Origin
+) -> None:
+    wanted = model(PATH, origin.serve("/a", safetensors(6 * MIB)))
+    gate = Gate(2 * MIB)
+    origin.misbehave("/a", gate, after=1, times=1)
+    with FillProcess(disk, (wanted,), sync_bytes=SYNC_BYTES).running() as process:
+        gate.wait_reached()
+        (disk / "a-job").write_bytes(bytes(4 * MIB))
+        gate.open()
+        _, errors = process.communicate(timeout=30)
 
-    with pytest.raises(VolumeFull, match="no space is left") as caught:
-        Worker(disk, size_bytes=10**12).fill(wanted)
-
-    assert caught.value.exit_code == 73
+    assert process.returncode == 73
+    assert "no space is left on the volume (ENOSPC at " in errors
     assert list(Layout(disk).parts.glob("*")) == []
-    (disk / "a-job-can-write").write_bytes(bytes(6 * MIB))
+    (disk / "another-job").write_bytes(bytes(3 * MIB))
 
 
 def test_a_disk_that_is_known_to_be_too_small_is_73_before_a_byte_is_fetched(

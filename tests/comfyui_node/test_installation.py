@@ -101,7 +101,10 @@ def test_a_damaged_copy_ends_comfyui_with_78(tmp_path: Path, damage: str) -> Non
 
 def test_a_node_that_puts_itself_first_does_not_stand_before_the_token(tmp_path: Path) -> None:
     prepare(tmp_path)
-    (tmp_path / "local" / "nodes" / "zz_first.py").write_text(FIRST)
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "first.py").write_text(FIRST)
+    with (tmp_path / "paths.yaml").open("a") as paths:
+        paths.write(f"others:\n  custom_nodes: {tmp_path / 'later'}\n")
 
     with serving(tmp_path, variables(tmp_path)) as comfyui:
         assert requests.get(f"{comfyui.url}/system_stats", timeout=10).status_code == 401

@@ -14,7 +14,10 @@ WORKER = "pod-1"
 def places(tmp_path: Path) -> Places:
     jobs = tmp_path / "runpod-volume" / "jobs"
     (jobs / "j1" / "output").mkdir(parents=True)
-    (jobs / "j1" / "out").symlink_to(tmp_path)
+    (jobs / "j1" / "output" / "link").symlink_to(tmp_path)
+    (jobs / "j1" / "output" / "astray").symlink_to(tmp_path / "input")
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "back").symlink_to(jobs / "j1")
     (jobs / "gone").symlink_to(tmp_path)
     return Places(str(jobs), str(tmp_path / "input"), str(tmp_path / "temp"), ("/workspace/jobs",))
 
@@ -24,6 +27,7 @@ def places(tmp_path: Path) -> Places:
     [
         ("j1/output/x", "j1/output/x"),
         ("j1/output/sub/x", "j1/output/sub/x"),
+        ("j1/output/link", "j1/output/link"),
         ("new.job_2-a/output/x", "new.job_2-a/output/x"),
         ("j1//output/./x", "j1/output/x"),
         ("ComfyUI", "pod-1/output/ComfyUI"),
@@ -69,6 +73,8 @@ def test_an_absolute_prefix_below_our_own_jobs_becomes_relative(places: Places) 
         "/workspace/jobs",
         "/workspace/jobsx/j1/output/x",
         "gone/output/x",
+        "j1/output/link/x",
+        "j1/output/astray/back",
         "j1/output/\0/x",
         "j1/output/\ud800/x",
     ],

@@ -53,8 +53,10 @@ def test_an_absolute_prefix_below_jobs_lands_there(closed: Served, mount: str) -
 
 
 def test_the_folder_is_there_before_the_prompt_runs_in_temp_as_well(closed: Served) -> None:
-    closed.prompt(plain("early/output/sub/x"))
+    graph = plain("early/output/sub/x")
+    graph["make"]["inputs"]["width"] = "wide"
 
+    assert "make" in node_errors(closed.prompt(graph))
     assert (closed.jobs / "early" / "output" / "sub").is_dir()
     assert (closed.local / "temp" / "early" / "output" / "sub").is_dir()
 
@@ -77,14 +79,25 @@ def test_a_folder_that_comfyui_names_by_date_is_left_to_it(closed: Served) -> No
         ("", "utf-8"),
     ],
 )
-def test_the_prompt_is_put_right_whatever_its_envelope(
+def test_the_prompt_is_read_whatever_its_envelope(
     closed: Served, path: str, content_type: str, encoding: str
 ) -> None:
-    body = json.dumps({"prompt": plain("../outside/é")}, ensure_ascii=False).encode(encoding)
+    body = json.dumps({"prompt": plain("../outside/x")}, ensure_ascii=False).encode(encoding)
 
     answer = closed.request("POST", path, data=body, headers={"Content-Type": content_type})
 
     assert node_errors(answer) == {"save": ["custom_validation_failed"]}
+
+
+def test_the_prompt_that_is_put_right_goes_on_in_its_own_encoding(closed: Served) -> None:
+    body = json.dumps({"prompt": plain("é/%year%", color=7)}, ensure_ascii=False).encode("utf-16")
+    headers = {"Content-Type": "application/json; charset=utf-16"}
+
+    answer = closed.request("POST", "/prompt", data=body, headers=headers)
+
+    assert answer.status_code == 200, answer.text
+    entry = closed.finished(answer.json()["prompt_id"])
+    assert entry["outputs"]["save"]["images"][0]["subfolder"] == f"{WORKER}/output/é"
 
 
 @pytest.mark.parametrize(

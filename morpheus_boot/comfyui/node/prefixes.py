@@ -26,7 +26,8 @@ def place(prefix: str, places: Places, worker: str) -> str:
     escapes = posixpath.isabs(placed) or placed.split("/")[0] == ".."
     if not escapes and not _names_a_job(placed):
         placed = f"{worker}/output/{_DEFAULT if placed == '.' else placed}"
-    if escapes or not is_within(places.jobs, posixpath.join(places.jobs, placed, "..")):
+    folder = posixpath.join(places.jobs, posixpath.dirname(placed))
+    if escapes or not is_within(places.jobs, folder):
         raise PrefixEscapes(f"{prefix!r} leaves ComfyUI's output directory")
     return placed
 

@@ -1,0 +1,110 @@
+"""Opening a job's files, with openat2 and on kernels that have none."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.jobs import openat2
+from morpheus_boot.jobs.folder import NoSuchFile, list_outputs, open_output
+from morpheus_boot.jobs.names import JobId, OutputPath
+from morpheus_boot.layout import Layout
+
+NO_SUCH_CALL = 100_000
+
+
+@pytest.fixture(params=["openat2", "an old kernel"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "an old kernel":
+        monkeypatch.setattr(openat2, "_NUMBER", NO_SUCH_CALL)
+    return str(request.param)
+
+
+@pytest.fixture(params=["plain", "behind a link"])
+def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
+    """A volume with a job; its root may well be reached through a link, by an operator's wish."""
+    root = tmp_path / "volume"
+    output = root / "jobs/j/output"
+    (output / "deep/er").mkdir(parents=True)
+    (output / "f").write_bytes(b"content")
+    (output / "deep/er/g").write_bytes(b"deep")
+    (root / "secret").write_bytes(b"secret")
+    if request.param == "plain":
+        return Layout(root)
+    (tmp_path / "link").symlink_to(root)
+    return Layout(tmp_path / "link")
+
+
+def read(layout: Layout, path: str, job: str = "j", *, at_once: bool = False) -> bytes:
+    file = open_output(layout, JobId(job), OutputPath.parse(path), at_once=at_once)
+    try:
+        return os.read(file.fd, 100)
+    finally:
+        file.close()
+
+
+def test_a_jobs_files_are_opened(layout: Layout) -> None:
+    assert read(layout, "f") == b"content"
+    assert read(layout, "deep/er/g") == b"deep"
+
+
+@pytest.mark.parametrize("path", ["missing", "deep", "deep/missing", "f/below", "dangling"])
+def test_what_is_no_file_is_missing(layout: Layout, path: str) -> None:
+    (layout.jobs / "j/output/dangling").symlink_to("nowhere")
+    with pytest.raises(NoSuchFile):
+        read(layout, path)
+
+
+@pytest.mark.parametrize("at", ["jobs", "jobs/j", "jobs/j/output", "jobs/j/output/deep", "file"])
+@pytest.mark.parametrize("to", ["absolute", "relative"])
+def test_a_link_anywhere_on_the_way_is_missing(layout: Layout, at: str, to: str) -> None:
+    place = layout.root / ("jobs/j/output/deep/er/g" if at == "file" else at)
+    moved = layout.root / "moved"
+    place.rename(moved)
+    place.symlink_to(moved if to == "absolute" else os.path.relpath(moved, place.parent))
+    assert (layout.root / "jobs/j/output/deep/er/g").read_bytes() == b"deep"
+    for at_once in (False, True):
+        with pytest.raises((NoSuchFile, BlockingIOError)):
+            read(layout, "deep/er/g", at_once=at_once)
+    if at in {"jobs", "jobs/j", "jobs/j/output"}:
+        assert list_outputs(layout, JobId("j")) == ()
+
+
+def test_a_link_to_the_jobs_own_file_is_missing_too(layout: Layout) -> None:
+    (layout.jobs / "j/output/same").symlink_to("f")
+    with pytest.raises(NoSuchFile):
+        read(layout, "same")
+
+
+def test_at_once_gives_the_file_or_says_that_it_would_wait(layout: Layout, kernel: str) -> None:
+    read(layout, "f")
+    try:
+        content = read(layout, "f", at_once=True)
+    except BlockingIOError:
+        assert kernel == "an old kernel" or layout.root.name == "link"
+    else:
+        assert content == b"content"
+
+
+def test_no_descriptor_is_left_open(layout: Layout) -> None:
+    (layout.jobs / "j/output/link").symlink_to("f")
+    os.mkfifo(layout.jobs / "j/output/fifo")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for path in ("f", "missing", "link", "fifo", "deep", "f/x", "deep/er/g"):
+        try:
+            read(layout, path)
+        except NoSuchFile:
+            continue
+    list_outputs(layout, JobId("j"))
+    list_outputs(layout, JobId("none"))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_outputs_are_listed_by_name_without_links(layout: Layout) -> None:
+    (layout.jobs / "j/output/link").symlink_to("f")
+    (layout.jobs / "j/output/folder").symlink_to(layout.root)
+    listed = list_outputs(layout, JobId("j"))
+    assert [(str(output.path), output.size_bytes) for output in listed] == [
+        ("deep/er/g", 4),
+        ("f", 7),
+    ]
