@@ -26,7 +26,7 @@ from morpheus_boot.state import ModelStage, ModelState, utc_now
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")
-_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,20 @@ class Actions:
             return linked
         return self.fetch(step.model, claim)
 
+    def take_as_it_lies(self, step: Step, error: OSError) -> CachedModel:
+        """A whole file on a volume that can't be written, without a claim: nothing will change there.
+
+        Raises ``error``, that of the volume, where the model would have to be brought in.
+        """
+        taken: CachedModel | None = None
+        if step.action is Action.ADOPT and step.found is None:
+            taken = self._adopt(step, tidy=False)
+        elif step.action is Action.LINK:
+            taken = self._link(step)
+        if taken is None:
+            raise error
+        return taken
+
     def fetch(self, model: ModelSpec, claim: Claim) -> CachedModel:
         """Brings the model in from its origin, whatever is there. Raises as carry_out() does."""
         resolved = self.resolutions.of(model)
@@ -77,7 +91,7 @@ class Actions:
         )
         return CachedModel(model, final)
 
-    def _adopt(self, step: Step) -> CachedModel | None:
+    def _adopt(self, step: Step, *, tidy: bool = True) -> CachedModel | None:
         """The file that is there, if it is whole; None where the model must be fetched."""
         model, file = step.model, step.found or step.file
         wrong, version = is_whole(file, model, lambda: self.resolutions.of(model).version)
@@ -89,8 +103,9 @@ class Actions:
             step.found.rename(step.file)
         self._record(model, step.file, version, sha256=model.sha256)
         _LOG.info("%s: taken over, %s", model.path, step.reason)
-        # A worker killed between its publication and its record has left its journal.
-        drop_parts(self.layout, model.path)
+        if tidy:
+            # A worker killed between its publication and its record has left its journal.
+            drop_parts(self.layout, model.path)
         return CachedModel(model, step.file, hash_later=model.sha256 is None)
 
     def _link(self, step: Step) -> CachedModel | None:
@@ -149,7 +164,7 @@ class Actions:
             write_record(self.layout, record)
         except OSError as error:
             # What is there is whole, so that a read-only volume boots; each boot asks again.
-            if error.errno not in _READ_ONLY:
+            if error.errno not in READ_ONLY:
                 raise
             _LOG.warning("%s: not recorded, the volume is not writable", model.path)
 

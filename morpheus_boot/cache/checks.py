@@ -32,10 +32,13 @@ def complaint(path: Path, name: str) -> str | None:
         suffix = Path(name).suffix.lower()
         if size_bytes == 0:
             return "it is empty"
-        if suffix not in _TEXTUAL and (kind := _text_kind(head)):
-            return f"it is {kind}, not a model"
+        kind = None if suffix in _TEXTUAL else _text_kind(head)
         if suffix in _SAFETENSORS:
-            return _safetensors_complaint(file.read, head, size_bytes)
+            # Parsed first: the length that it begins with may happen to look like text.
+            wrong = _safetensors_complaint(file.read, head, size_bytes)
+            return f"it is {kind}, not a model" if wrong and kind else wrong
+        if kind:
+            return f"it is {kind}, not a model"
         if head.startswith(b"PK"):
             file.seek(max(0, size_bytes - _ZIP_TAIL_BYTES))
             return _zip_complaint(file.read(), size_bytes)

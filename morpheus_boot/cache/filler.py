@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from morpheus_boot.cache.actions import blocked, make_actions
+from morpheus_boot.cache.actions import READ_ONLY, blocked, make_actions
 from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.fetch import TakenOver
 from morpheus_boot.cache.lock import ModelLock
@@ -123,7 +123,12 @@ class Filler:
         if step.action is Action.RECHECK and complaint(step.file, model.path) is None:
             _LOG.warning("%s: %s; it is hashed again in the background", model.path, step.reason)
             return step.as_cached()
-        claim = lock.try_claim()
+        try:
+            claim = lock.try_claim()
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            return self._actions.take_as_it_lies(step, error)
         if claim is None:
             # Whoever holds it may have published it, and hold it only because its host is lost.
             again = self._decide(model)

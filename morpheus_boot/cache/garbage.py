@@ -51,6 +51,7 @@ def find_garbage(
     found = [
         *_models(layout, kept),
         *_parts(layout, {model_key(path) for path in kept}, now),
+        *_journals(layout),
         *_locks(layout, {model_key(path) for path in kept}),
         *_archives(layout, now),
         *_workers(layout, now),
@@ -61,8 +62,8 @@ def find_garbage(
     return tuple(found)
 
 
-def remove(layout: Layout, garbage: Garbage) -> bool:
-    """Removes one thing; False where a worker holds its model by now. Raises OSError."""
+def remove(layout: Layout, garbage: Garbage, *, forgotten: Collection[str] = ()) -> bool:
+    """Removes one thing; False where a worker holds its model, or an endpoint names it, by now. Raises OSError."""
     if garbage.kind == "job":
         shutil.rmtree(garbage.path)
         return True
@@ -72,7 +73,7 @@ def remove(layout: Layout, garbage: Garbage) -> bool:
             garbage.path.with_name(f"{garbage.path.name}.sha256").unlink(missing_ok=True)
         return True
     with held_if_free(layout, garbage.key) as free:
-        if not free:
+        if not free or (garbage.kind == "model" and _is_named(layout, garbage, forgotten)):
             return False
         garbage.path.unlink(missing_ok=True)
         if garbage.kind == "part":
@@ -80,6 +81,10 @@ def remove(layout: Layout, garbage: Garbage) -> bool:
         if garbage.kind == "model":
             (layout.records / f"{garbage.key}.json").unlink(missing_ok=True)
     return True
+
+
+def _is_named(layout: Layout, garbage: Garbage, forgotten: Collection[str]) -> bool:
+    return garbage.path.relative_to(layout.model_cache).as_posix() in kept_paths(layout, forgotten)
 
 
 def _models(layout: Layout, kept: frozenset[str]) -> Iterator[Garbage]:
@@ -100,10 +105,18 @@ def _parts(layout: Layout, kept: set[str], now: float) -> Iterator[Garbage]:
             yield Garbage("part", path, "nobody has gone on with it for 7 days", stat.st_size, key)
 
 
+def _journals(layout: Layout) -> Iterator[Garbage]:
+    for path in sorted(layout.parts.glob("*.journal")):
+        if not path.with_suffix(".part").exists():
+            key = path.name.partition(".")[0]
+            yield Garbage("journal", path, "its part is gone", path.stat().st_size, key)
+
+
 def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
     for path in sorted(layout.locks.iterdir() if layout.locks.is_dir() else ()):
         key = path.name.partition(".")[0]
-        if key not in kept:
+        # A name that begins with a dot is a heartbeat that is being written.
+        if key and key not in kept:
             yield Garbage("lock", path, "no manifest names its model", 0, key)
 
 

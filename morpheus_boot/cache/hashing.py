@@ -60,6 +60,8 @@ def _verdict(layout: Layout, file: Path, record: Record) -> Verdict:
     if size_bytes != record.size_bytes:
         detail = f"{size_bytes} bytes instead of {record.size_bytes}"
         return Verdict(record.path, Condition.DAMAGED, detail)
+    if record.damaged:
+        return Verdict(record.path, Condition.DAMAGED, "its bytes were found damaged before")
     if record.sha256 is None:
         return Verdict(record.path, Condition.UNRECORDED, "its SHA-256 is not recorded yet")
     digest = sha256_of(file)
@@ -98,8 +100,9 @@ class Repairs:
             if claim is None:
                 return False
             with claim:
-                # Its record vouches for bytes that are not there: without it no worker trusts the file.
-                self._layout.record(model.path).unlink(missing_ok=True)
+                record = read_record(self._layout, model.path)
+                if record is not None:
+                    write_record(self._layout, replace(record, damaged=True))
                 self._actions.fetch(model, claim)
         except OSError as error:
             raise storage_error(model.path, self._layout.model(model.path), error) from error
@@ -142,7 +145,7 @@ class Repairs:
                 digest,
                 expected,
             )
-            self._layout.record(model.path).unlink(missing_ok=True)
+            write_record(self._layout, replace(record, damaged=True))
             self._actions.fetch(model, claim)
 
     def _lock(self, model: ModelSpec) -> ModelLock:

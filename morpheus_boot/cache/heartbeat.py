@@ -90,10 +90,19 @@ class Heart:
 class Watch:
     """Looks at one heartbeat and knows for how long it has stood still, by this process's clock."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        longest_step_s: float = float("inf"),
+    ) -> None:
+        """``longest_step_s``: what counts of the time between two looks; the volume may have hung for all."""
         self._path = path
         self._clock = clock
-        self._since: float | None = None
+        self._longest_step_s = longest_step_s
+        self._looked_at: float | None = None
+        self._silent_s = 0.0
         self._last: tuple[str, int] | None = None
         self.beat: Beat | None = None
 
@@ -101,10 +110,13 @@ class Watch:
         """Reads the heartbeat; returns the seconds since its counter last moved. Raises OSError."""
         seen = read_beat(self._path)
         now = self._clock()
-        if self._since is None or _counter(seen) != self._last:
-            self._since, self._last = now, _counter(seen)
+        if self._looked_at is None or _counter(seen) != self._last:
+            self._silent_s, self._last = 0.0, _counter(seen)
+        else:
+            self._silent_s += min(now - self._looked_at, self._longest_step_s)
+        self._looked_at = now
         self.beat = seen or self.beat
-        return now - self._since
+        return self._silent_s
 
 
 def _counter(beat: Beat | None) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from filelock import FileLock, Timeout
 
@@ -19,6 +19,9 @@ from morpheus_boot.cache.heartbeat import Beat, Heart, Watch, read_beat
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.errors import WaitedTooLong
 from morpheus_boot.layout import Layout
+
+# A waiter looks every poll_s; what it was busy or hung for beyond a few of these is no silence of the holder's.
+_LOOKS_A_STEP: Final = 5
 
 
 class Claim:
@@ -69,8 +72,9 @@ class ModelLock:
         self._clock = clock
         self._main = layout.lock(model_path)
         self._takeover = layout.takeover_lock(model_path)
-        self._main_watch = Watch(heartbeat_of(self._main), clock)
-        self._takeover_watch = Watch(heartbeat_of(self._takeover), clock)
+        step_s = _LOOKS_A_STEP * times.poll_s
+        self._main_watch = Watch(heartbeat_of(self._main), clock, longest_step_s=step_s)
+        self._takeover_watch = Watch(heartbeat_of(self._takeover), clock, longest_step_s=step_s)
         self._waiting_since: float | None = None
 
     @property

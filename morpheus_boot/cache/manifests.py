@@ -1,19 +1,16 @@
 """What each endpoint's models.yaml names, left on the volume: gc keeps it, and contradictions are found."""
 
 import json
-import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.workers import seen_worker
-from morpheus_boot.errors import ManifestError, all_of
+from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import write_whole
 
-_LOG: Final = logging.getLogger("morpheus.cache")
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
 _WORKER_CONFLICTS_S: Final = 86_400.0
 WORKER_KEEPS_S: Final = 7 * 86_400.0
@@ -56,11 +53,25 @@ def leave_manifest(layout: Layout, manifest: EndpointManifest) -> None:
 
 
 def read_manifests(layout: Layout) -> Iterator[EndpointManifest]:
-    """All manifests on the volume; one that can't be read as such is named in a warning. Raises OSError."""
+    """All manifests on the volume.
+
+    Raises:
+        StorageFailed: one can't be read as such; whoever went on without it would remove its models.
+        OSError: the volume fails.
+    """
     for path in sorted(layout.manifests.glob("*.json")):
-        manifest = _read(path)
-        if manifest is not None:
-            yield manifest
+        try:
+            document = json.loads(path.read_bytes())
+            models = tuple(NamedModel(**model) for model in document.pop("models"))
+            yield EndpointManifest(**document, models=models)
+        except FileNotFoundError:
+            continue  # forgotten meanwhile
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StorageFailed(
+                str(path),
+                f"it is no manifest that this version can read ({error})",
+                "update this program, or remove the file if its endpoint is gone",
+            ) from error
 
 
 def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
@@ -123,13 +134,3 @@ def is_kept(layout: Layout, manifest: EndpointManifest) -> bool:
         return True
     seen = seen_worker(layout, manifest.worker)
     return seen is not None and seen.age_s < WORKER_KEEPS_S
-
-
-def _read(path: Path) -> EndpointManifest | None:
-    try:
-        document = json.loads(path.read_bytes())
-        models = tuple(NamedModel(**model) for model in document.pop("models"))
-        return EndpointManifest(**document, models=models)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        _LOG.warning("%s: not a manifest of ours (%s)", path, error)
-        return None

@@ -120,29 +120,37 @@ def _missing(model: ModelSpec, layout: Layout, final: Path, hub_roots: tuple[Pat
 
 
 def _recorded(model: ModelSpec, final: Path, record: Record, found: os.stat_result) -> Step:
-    def refetch(reason: str) -> Step:
-        return Step(model, Action.REFETCH, reason, final, record)
-
-    if found.st_size != record.size_bytes:
-        return refetch(f"it has {found.st_size} bytes, its record says {record.size_bytes}")
-    if model.size_bytes is not None and found.st_size != model.size_bytes:
-        return refetch(f"it has {found.st_size} bytes, models.yaml says {model.size_bytes}")
-    if model.sha256 and record.sha256 and model.sha256 != record.sha256:
-        return refetch("models.yaml names another sha256")
-    same_content = model.sha256 is not None and model.sha256 == record.sha256
-    if record.origin != model.source.identity and not same_content:
-        return refetch(f"models.yaml names another origin than {record.origin}")
+    wrong = _contradiction(model, record, found.st_size)
+    if wrong:
+        return Step(model, Action.REFETCH, wrong, final, record)
     # Whole seconds: not every copy of a volume keeps the nanoseconds.
     if found.st_mtime_ns // _NS_PER_S != record.mtime_ns // _NS_PER_S:
-        return Step(
-            model,
-            Action.RECHECK,
-            "its mtime is not the recorded one",
-            final,
-            record,
-            hash_later=True,
-        )
+        reason = "its mtime is not the recorded one"
+        return Step(model, Action.RECHECK, reason, final, record, hash_later=True)
     return Step(model, Action.PRESENT, "", final, record, hash_later=record.sha256 is None)
+
+
+def _contradiction(model: ModelSpec, record: Record, size_bytes: int) -> str | None:
+    """Why the file is not what its record or models.yaml says, or None."""
+    same_content = model.sha256 is not None and model.sha256 == record.sha256
+    sizes = f"it has {size_bytes} bytes"
+    checks = (
+        (record.damaged, "its bytes are damaged"),
+        (size_bytes != record.size_bytes, f"{sizes}, its record says {record.size_bytes}"),
+        (
+            model.size_bytes not in (None, size_bytes),
+            f"{sizes}, models.yaml says {model.size_bytes}",
+        ),
+        (
+            None not in (model.sha256, record.sha256) and not same_content,
+            "models.yaml names another sha256",
+        ),
+        (
+            record.origin != model.source.identity and not same_content,
+            f"models.yaml names another origin than {record.origin}",
+        ),
+    )
+    return next((reason for wrong, reason in checks if wrong), None)
 
 
 def _recorded_hub_file(model: ModelSpec, layout: Layout, record: Record) -> Step | None:

@@ -13,7 +13,8 @@ class Record:
     """One cached model. ``sha256`` is None while an adopted file waits for its hash.
 
     ``hub_file`` is set where the model lies in RunPod's own Hugging Face cache instead of model_cache/:
-    its path relative to the volume's root, or absolute.
+    its path relative to the volume's root, or absolute. ``damaged``: a second reading found other bytes, so that
+    nobody may adopt the file for whole while its replacement has not come.
     """
 
     path: str
@@ -25,6 +26,7 @@ class Record:
     recorded_at: str
     by: str
     hub_file: str | None = None
+    damaged: bool = False
 
 
 def read_record(layout: Layout, model_path: str) -> Record | None:

@@ -26,7 +26,9 @@ def run(invocation: Invocation) -> None:
             forgotten=invocation.forget,
             jobs_older_than_h=invocation.jobs_older_than_h,
         )
-        removed = [g for g in found if invocation.apply and remove(layout, g)]
+        removed = [
+            g for g in found if invocation.apply and remove(layout, g, forgotten=invocation.forget)
+        ]
         if invocation.apply:
             for endpoint in invocation.forget:
                 forget(layout, endpoint)

@@ -246,7 +246,6 @@ def test_a_model_that_a_read_only_volume_lacks_is_named(disk: Path, origin: Orig
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="a lock is asked for, although nothing has to be written")
 def test_a_whole_file_without_a_record_is_used_on_a_read_only_volume(
     disk: Path, origin: Origin
 ) -> None:

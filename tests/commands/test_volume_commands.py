@@ -164,6 +164,34 @@ def test_verify_finds_one_flipped_byte_and_repairs_it(site: Site) -> None:
     assert site.run("verify").code == 0
 
 
+def test_a_repair_that_fails_leaves_nothing_that_passes_for_whole(
+    site: Site, origin: Origin
+) -> None:
+    assert site.run("fill").code == 0
+    damage(site)
+    origin.misbehave("/a.safetensors", Status(404))
+    assert site.run("verify", "--repair").code == 69
+
+    assert site.run("fill").code == 69
+    assert site.run("verify").code == 74
+
+    origin.behave()
+    assert site.run("fill").code == 0
+    assert (site.volume / "model_cache" / MODEL).read_bytes() == read_all(WEIGHTS)
+
+
+def test_gc_removes_nothing_beside_a_manifest_that_it_cant_read(site: Site) -> None:
+    assert site.run("fill").code == 0
+    orphan = site.volume / "model_cache" / "loras" / "old.safetensors"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"old")
+    (site.volume / ".morpheus/manifests/endpoint-9.json").write_text('{"of": "a later version"}')
+
+    assert site.run("gc", "--apply").code == 74
+
+    assert orphan.exists()
+
+
 def test_gc_lists_and_then_removes_what_no_manifest_names(site: Site) -> None:
     assert site.run("fill").code == 0
     orphan = site.volume / "model_cache" / "loras" / "old.safetensors"
