@@ -25,9 +25,9 @@ from morpheus_boot.cache.options import (
     TransferTimes,
 )
 from morpheus_boot.cache.workers import beat_for
-from morpheus_boot.errors import ManifestError, NotSetUp, all_of, storage_error
+from morpheus_boot.errors import NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.manifest import CivitaiSource, Manifest, read_manifest
+from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.state import ModelState
 from morpheus_boot.volume import Volume, find_volume, size_text
 
@@ -47,7 +47,6 @@ def read_deployment(invocation: Invocation) -> Deployment:
     settings = invocation.settings
     manifest = read_manifest(settings.models, settings.environ)
     invocation.redact.add(manifest.secrets)
-    _refuse_what_is_not_built(manifest)
     size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.size_gb
     volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
     return Deployment(manifest, volume)
@@ -130,17 +129,3 @@ def fill_models(
 def _manifest_of(invocation: Invocation, deployment: Deployment) -> EndpointManifest:
     settings = invocation.settings
     return manifest_of(settings.endpoint, settings.worker, deployment.manifest.models)
-
-
-def _refuse_what_is_not_built(manifest: Manifest) -> None:
-    mistakes = [
-        ManifestError(
-            f"{manifest.path.name} line {model.line}, {model.path}",
-            "civitai: is not built yet",
-            f"use url: https://civitai.com/api/download/models/{model.source.version_id}",
-        )
-        for model in manifest.models
-        if isinstance(model.source, CivitaiSource)
-    ]
-    if mistakes:
-        raise all_of(mistakes)

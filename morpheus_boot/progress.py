@@ -23,7 +23,6 @@ class Progress:
         self._put_model = put_model
         self._clock = clock
         self._last: dict[str, tuple[ModelStage, str]] = {}
-        self._began: dict[str, tuple[float, int]] = {}
         self._said_at: dict[str, float] = {}
 
     def __call__(self, model: ModelState) -> None:
@@ -33,23 +32,15 @@ class Progress:
         changed = self._last.get(model.path) != (model.stage, model.detail)
         if changed:
             self._last[model.path] = (model.stage, model.detail)
-            self._began[model.path] = (now, model.done_bytes)
         elif now - self._said_at[model.path] < _LINE_EVERY_S:
             return
         self._said_at[model.path] = now
-        self._say(model, now)
+        self._say(model)
 
-    def _say(self, model: ModelState, now: float) -> None:
-        began_at, began_bytes = self._began[model.path]
-        seconds = now - began_at
-        rate = (model.done_bytes - began_bytes) / seconds if seconds > 0 else 0.0
+    def _say(self, model: ModelState) -> None:
         match model.stage:
-            case ModelStage.FETCHING if seconds > 0:
-                left = ""
-                if model.size_bytes and rate:
-                    left = f", {(model.size_bytes - model.done_bytes) / rate:.0f} s left"
-                speed = f"{size_text(int(rate))}/s{left}"
-                _LOG.info("%s: %s, %s", model.path, _done(model), speed)
+            case ModelStage.FETCHING if model.done_bytes:
+                _LOG.info("%s: %s, %s", model.path, _done(model), _pace(model))
             case ModelStage.FETCHING:
                 _LOG.info("%s: fetching %s", model.path, size_text(model.size_bytes))
             case ModelStage.WAITING:
@@ -58,6 +49,12 @@ class Progress:
                 _LOG.info("%s: present, %s", model.path, size_text(model.size_bytes))
             case ModelStage.FAILED | ModelStage.MISSING:
                 _LOG.warning("%s: %s, %s", model.path, model.stage.value, model.detail)
+
+
+def _pace(model: ModelState) -> str:
+    left = "" if model.left_s is None else f", {model.left_s:.0f} s left"
+    retries = f", {model.retries} retries" if model.retries else ""
+    return f"{size_text(int(model.rate_bytes_per_s))}/s{left}{retries}"
 
 
 def _done(model: ModelState) -> str:

@@ -63,7 +63,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model: ``done_bytes`` of ``size_bytes`` (None: not known yet), and why it stands where it does."""
+    """One model: ``done_bytes`` of ``size_bytes`` (None: not known yet), and why it stands where it does.
+
+    While it is fetched: its rate over the last seconds, the seconds left at that rate (None: not known), and how
+    often a connection failed and was tried again.
+    """
 
     path: str
     stage: ModelStage
@@ -71,6 +75,9 @@ class ModelState:
     size_bytes: int | None = None
     required: bool = True
     detail: str = ""
+    rate_bytes_per_s: float = 0.0
+    left_s: float | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import requests
-
 from morpheus_boot.cache.adopt import is_whole
+from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.fetch import Fetcher
+from morpheus_boot.cache.http import Client
 from morpheus_boot.cache.lock import Claim
+from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.part import Version, drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
@@ -38,7 +39,7 @@ class Actions:
     resolutions: Resolutions
     fetcher: Fetcher
     replace_in_place: bool
-    on_bytes: Callable[[ModelSpec, int, int | None], None]
+    on_progress: Callable[[ModelSpec, Reading], None]
 
     def carry_out(self, step: Step, claim: Claim) -> CachedModel:
         """Does what the step says, and fetches where a file that was found turns out not to do.
@@ -76,17 +77,17 @@ class Actions:
             self.layout.record(model.path).unlink(missing_ok=True)
             final.unlink()
 
-        def on_bytes(done_bytes: int) -> None:
-            claim.progress(done_bytes, size_bytes)
-            self.on_bytes(model, done_bytes, size_bytes)
+        def on_progress(reading: Reading) -> None:
+            claim.progress(reading.done_bytes, reading.size_bytes)
+            self.on_progress(model, reading)
 
-        on_bytes(0)
+        on_progress(Reading(0, size_bytes))
         self.fetcher.fetch(
             model,
             self.resolutions.origin(model),
             resolved,
             inherits=claim.inherits,
-            on_bytes=on_bytes,
+            on_progress=on_progress,
             already_there=lambda: decide(model, self.layout).action is Action.PRESENT,
         )
         return CachedModel(model, final)
@@ -181,24 +182,33 @@ def make_actions(
     stopping: threading.Event,
     report: Callable[[ModelState], None],
 ) -> Actions:
-    """The actions of one worker on one volume, with a session of their own."""
-    session = requests.Session()
+    """The actions of one worker on one volume, with connections of their own."""
     times = options.transfer_times
+    client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
 
-    def report_bytes(model: ModelSpec, done_bytes: int, size_bytes: int | None) -> None:
+    def report_progress(model: ModelSpec, reading: Reading) -> None:
         report(
             ModelState(
-                model.path, ModelStage.FETCHING, done_bytes, size_bytes, required=model.required
+                model.path,
+                ModelStage.FETCHING,
+                reading.done_bytes,
+                reading.size_bytes,
+                required=model.required,
+                rate_bytes_per_s=reading.rate_bytes_per_s,
+                left_s=reading.left_s,
+                retries=reading.retries,
             )
         )
 
     return Actions(
         layout=volume.layout,
         worker=options.worker,
-        resolutions=Resolutions(options.credentials, session, times.retry, stopping),
-        fetcher=Fetcher(volume.layout, options.worker, session, times, stopping),
+        resolutions=Resolutions(options.credentials, client, times.retry, stopping),
+        fetcher=Fetcher(
+            volume.layout, options.worker, client, times, Budget(times.connections), stopping
+        ),
         replace_in_place=options.replace_in_place,
-        on_bytes=report_bytes,
+        on_progress=report_progress,
     )
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import requests
-
+from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.checks import complaint
+from morpheus_boot.cache.http import Client
+from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins import Origin, Resolved
 from morpheus_boot.cache.part import Part, Version, open_part
@@ -41,8 +42,9 @@ class Fetcher:
 
     layout: Layout
     worker: str
-    session: requests.Session
+    client: Client
     times: TransferTimes
+    budget: Budget
     stopping: threading.Event
 
     def fetch(
@@ -52,7 +54,7 @@ class Fetcher:
         resolved: Resolved,
         *,
         inherits: bool,
-        on_bytes: Callable[[int], None],
+        on_progress: Callable[[Reading], None],
         already_there: Callable[[], bool],
     ) -> Record | None:
         """Brings the model in and records it; None where another worker published it meanwhile.
@@ -69,11 +71,11 @@ class Fetcher:
             version = agreed_version(model, resolved.version)
             resolved = replace(resolved, version=version)
             part = self._open_part(model, version, inherits=inherits)
-            continued = part.front > 0
+            continued = part.done_bytes > 0
             if continued:
-                _LOG.info("%s: going on at byte %d", model.path, part.front)
+                _LOG.info("%s: going on, %d bytes are there", model.path, part.done_bytes)
             try:
-                digest = self._transfer(model, origin, resolved, part, on_bytes)
+                digest = self._transfer(model, origin, resolved, part, on_progress)
                 return self._publish(model, part, digest, already_there)
             except VersionChanged:
                 part.discard()
@@ -115,15 +117,16 @@ class Fetcher:
         origin: Origin,
         resolved: Resolved,
         part: Part,
-        on_bytes: Callable[[int], None],
+        on_progress: Callable[[Reading], None],
     ) -> str:
         transfer = Transfer(
             model.path,
             origin,
-            self.session,
+            self.client,
             self.times,
+            self.budget,
             stopping=self.stopping,
-            on_bytes=on_bytes,
+            on_progress=on_progress,
         )
         digest = transfer.run(resolved, part)
         expected = resolved.version.sha256

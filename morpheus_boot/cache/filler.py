@@ -12,6 +12,7 @@ from morpheus_boot.cache.lock import ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, decide
 from morpheus_boot.cache.room import Room, look_for_room, require_room
+from morpheus_boot.cache.together import together
 from morpheus_boot.cache.transfer import Stopped
 from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
 from morpheus_boot.manifest import ModelSpec
@@ -36,8 +37,8 @@ class Filler:
         self._layout = volume.layout
         self._options = options
         self._stopping = stopping
-        self._report = report
-        self._actions = make_actions(volume, options, stopping=stopping, report=report)
+        self._report = _one_at_a_time(report)
+        self._actions = make_actions(volume, options, stopping=stopping, report=self._report)
         self.resolutions = self._actions.resolutions
 
     def price(self, plan: Plan) -> Room:
@@ -89,21 +90,27 @@ class Filler:
         pending = [(step, self._lock(step.model)) for step in plan.work]
         while pending:
             taken = []
-            for step, lock in pending:
-                if self._stopping.is_set():
-                    raise Stopped
-                outcome = self._outcome(step, lock)
+            at_once = self._options.transfer_times.models
+            outcomes = together(lambda each: self._outcome(*each), pending, at_once)
+            for (step, lock), outcome in zip(pending, outcomes, strict=True):
                 if outcome is None:
                     taken.append((step, lock))
-                    continue
-                self._report_outcome(step.model, outcome)
-                yield step.model.path, outcome
+                else:
+                    yield step.model.path, outcome
             if len(taken) == len(pending):
                 self._stopping.wait(self._options.lock_times.poll_s)
             pending = taken
 
     def _outcome(self, step: Step, lock: ModelLock) -> CachedModel | MorpheusError | None:
-        """The model, its error, or None while another worker holds it."""
+        """The model or its error, reported; or None while another worker holds it. Raises Stopped."""
+        if self._stopping.is_set():
+            raise Stopped
+        outcome = self._attempt(step, lock)
+        if outcome is not None:
+            self._report_outcome(step.model, outcome)
+        return outcome
+
+    def _attempt(self, step: Step, lock: ModelLock) -> CachedModel | MorpheusError | None:
         path = step.model.path
         try:
             return self._try(step, lock)
@@ -187,3 +194,14 @@ class Filler:
                 model.path, ModelStage.PRESENT, size_bytes, size_bytes, required=model.required
             )
         )
+
+
+def _one_at_a_time(report: Callable[[ModelState], None]) -> Callable[[ModelState], None]:
+    """``report`` for several threads: who renders need not think of them."""
+    lock = threading.Lock()
+
+    def reported(state: ModelState) -> None:
+        with lock:
+            report(state)
+
+    return reported

@@ -1,75 +1,158 @@
-"""One request to an origin: redirects followed by hand, refusals translated, nothing decoded."""
+"""Requests to origins: redirects followed by hand, refusals translated, nothing decoded."""
 
 import email.utils
-import ipaddress
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from morpheus_boot.cache.addresses import is_forbidden
 from morpheus_boot.cache.retry import TransientFailure
+from morpheus_boot.cache.tls import SharedContextAdapter
 from morpheus_boot.errors import MorpheusError, OriginDenied, OriginUnavailable
 from morpheus_boot.redact import Secret, without_secrets
 
-CONNECT_TIMEOUT_S: Final = 10.0
-READ_TIMEOUT_S: Final = 30.0
 _MOST_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_METADATA_HOSTS: Final = frozenset({"metadata.google.internal", "metadata"})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_WEB_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask for. ``token`` goes to the hosts ``token_hosts`` as a Bearer token, and to no other."""
+    """What to ask for. ``token`` goes to the hosts ``token_hosts`` as a Bearer token, and to no other.
+
+    ``signed``: the URL came from a redirect, so that a 403 means that its signature has expired.
+    """
 
     url: Secret
     headers: Mapping[str, str]
     token: Secret | None = None
     token_hosts: frozenset[str] = frozenset()
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last hop's response, not yet read, the ETag of the first hop, and whether they are two."""
+    """The last hop's response, not yet read; the ETag of the first hop; the last hop's URL, if there were two."""
 
     response: requests.Response
     first_etag: str | None
-    redirected: bool
+    redirected_to: Secret | None
 
 
-def get(session: requests.Session, request: Request, subject: str) -> Answer:
-    """GETs with redirects followed, body unread; the status is 200 or 206, and the body is no web page.
+class Client:
+    """Asks origins, from any thread; keeps up to ``connections`` open between requests.
 
-    The token is dropped as soon as a redirect leaves its host: Civitai's storage answers 400 to it.
-
-    Raises:
-        TransientFailure: a connection failed, or the origin said 408, 429 or 5xx.
-        OriginDenied, OriginUnavailable: it refuses, or answers what can't be the model.
+    ``connect_s`` and ``read_s`` are the time-outs of a socket, not of a whole answer.
     """
-    url = request.url.reveal()
-    first_etag: str | None = None
-    for hop in range(_MOST_REDIRECTS + 1):
-        response = _send(session, url, request)
-        if hop == 0:
-            first_etag = response.headers.get("X-Linked-ETag") or response.headers.get("ETag")
-        if response.status_code not in _REDIRECTS:
-            _refuse(response, subject, signed=hop > 0)
-            return Answer(response, first_etag, redirected=hop > 0)
-        target = urljoin(url, response.headers.get("Location", ""))
-        response.close()
-        _check_redirect(target, subject)
-        url = target
-    raise OriginUnavailable(
-        subject,
-        f"{without_secrets(request.url.reveal())} redirects more than {_MOST_REDIRECTS} times",
-        "check its URL in a browser",
-    )
+
+    def __init__(
+        self, connections: int = 32, *, connect_s: float = 10.0, read_s: float = 30.0
+    ) -> None:
+        self._timeouts = (connect_s, read_s)
+        self._session = requests.Session()
+        # No origin of models needs a cookie, and a jar would carry what one host said to the next request.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = SharedContextAdapter(connections)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+
+    def get(self, request: Request, subject: str) -> Answer:
+        """As follow(), where the status is 200 or 206, and the body no web page and not encoded.
+
+        Raises:
+            TransientFailure: a connection failed, or the origin said 408, 416, 425, 429 or 5xx.
+            OriginDenied, OriginUnavailable: it refuses, or answers what can't be the model.
+        """
+        answer = self.follow(request, subject)
+        signed = request.signed or answer.redirected_to is not None
+        refuse(answer.response, subject, signed=signed)
+        return answer
+
+    def follow(self, request: Request, subject: str) -> Answer:
+        """GETs with redirects followed, whatever the status; the body is unread.
+
+        The token is dropped as soon as a redirect leaves its host: Civitai's storage answers 400 to it.
+        Raises TransientFailure, OriginUnavailable.
+        """
+        url = request.url.reveal()
+        first_etag: str | None = None
+        for hop in range(_MOST_REDIRECTS + 1):
+            response = self._send(url, request, subject)
+            if hop == 0:
+                first_etag = response.headers.get("X-Linked-ETag") or response.headers.get("ETag")
+            if response.status_code not in _REDIRECTS:
+                return Answer(response, first_etag, Secret(url) if hop else None)
+            target = urljoin(url, response.headers.get("Location", ""))
+            response.close()
+            check_redirect(url, target, subject)
+            url = target
+        raise OriginUnavailable(
+            subject,
+            f"{without_secrets(request.url.reveal())} redirects more than {_MOST_REDIRECTS} times",
+            "check its URL in a browser",
+        )
+
+    def _send(self, url: str, request: Request, subject: str) -> requests.Response:
+        # Encoded bytes would be saved as the model: identity is asked for, and anything else is refused.
+        headers = {"Accept-Encoding": "identity", **request.headers}
+        if request.token is not None and urlsplit(url).hostname in request.token_hosts:
+            headers["Authorization"] = f"Bearer {request.token.reveal()}"
+        try:
+            return self._session.get(
+                url, headers=headers, stream=True, allow_redirects=False, timeout=self._timeouts
+            )
+        except requests.exceptions.SSLError as error:
+            reason = _reason(error)
+            # A handshake that is cut is an SSLError too, and passes; a certificate does not.
+            if "certificate" not in reason:
+                raise TransientFailure(
+                    f"{without_secrets(url)} can't be reached ({reason})"
+                ) from error
+            raise OriginUnavailable(
+                subject,
+                f"the certificate of {without_secrets(url)} is not accepted ({reason})",
+                "check the URL, the clock, and the proxy of this machine",
+            ) from error
+        except requests.exceptions.ConnectionError as error:
+            reason = _reason(error)
+            # A kept connection that has been closed meanwhile says nothing about how many are allowed.
+            raise TransientFailure(
+                f"{without_secrets(url)} can't be reached ({reason})", crowded="refused" in reason
+            ) from error
+        except requests.exceptions.Timeout as error:
+            raise TransientFailure(f"{without_secrets(url)} does not answer (timed out)") from error
+        except (requests.RequestException, ValueError) as error:
+            # requests lets urllib3's LocationParseError and its kind through, which are ValueErrors.
+            raise OriginUnavailable(
+                subject,
+                f"{without_secrets(url)} can't be asked ({type(error).__name__})",
+                "check its URL in models.yaml",
+            ) from error
+
+
+def check_redirect(url: str, target: str, subject: str) -> None:
+    """Raises OriginUnavailable where a redirect from ``url`` to ``target`` must not be followed."""
+    parts = urlsplit(target)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        cause = f"its origin redirects to {without_secrets(target)!r}"
+    elif parts.scheme == "http" and urlsplit(url).scheme == "https":
+        cause = (
+            f"its origin redirects from https to {without_secrets(target)}, which is not encrypted"
+        )
+    elif is_forbidden(parts.hostname):
+        cause = (
+            f"its origin redirects to {parts.hostname}, an address of this machine's own network"
+        )
+    else:
+        return
+    raise OriginUnavailable(subject, cause, "check its URL")
 
 
 def content_range(response: requests.Response) -> tuple[int, int, int | None] | None:
@@ -92,54 +175,12 @@ def strong_etag(etag: str | None) -> str | None:
     return etag if etag and not etag.startswith("W/") else None
 
 
-def _send(session: requests.Session, url: str, request: Request) -> requests.Response:
-    # Encoded bytes would be saved as the model: identity is asked for, and anything else is refused.
-    headers = {"Accept-Encoding": "identity", **request.headers}
-    if request.token is not None and urlsplit(url).hostname in request.token_hosts:
-        headers["Authorization"] = f"Bearer {request.token.reveal()}"
-    try:
-        return session.get(
-            url,
-            headers=headers,
-            stream=True,
-            allow_redirects=False,
-            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-        )
-    except requests.exceptions.SSLError as error:
-        raise OriginUnavailable(
-            without_secrets(url),
-            f"its certificate is not accepted ({_reason(error)})",
-            "check the URL, the clock, and the proxy of this machine",
-        ) from error
-    except requests.RequestException as error:
-        raise TransientFailure(
-            f"{without_secrets(url)} can't be reached ({_reason(error)})"
-        ) from error
+def refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
+    """Raises for every answer but 200 and 206 with a body that may be a model; the response is closed then.
 
-
-def _check_redirect(target: str, subject: str) -> None:
-    parts = urlsplit(target)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise OriginUnavailable(
-            subject, f"its origin redirects to {without_secrets(target)!r}", "check its URL"
-        )
-    if parts.hostname in _METADATA_HOSTS or _is_link_local(parts.hostname):
-        raise OriginUnavailable(
-            subject,
-            f"its origin redirects to {parts.hostname}, an address of this machine's own network",
-            "check its URL",
-        )
-
-
-def _is_link_local(host: str) -> bool:
-    try:
-        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
-    except OSError:
-        return False  # the request itself will say that the name is unknown
-    return any(ipaddress.ip_address(str(f[4][0]).partition("%")[0]).is_link_local for f in found)
-
-
-def _refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
+    ``signed``: behind a redirect a 403 is a signature that has expired; a new one comes with a new resolution.
+    Raises TransientFailure, OriginDenied, OriginUnavailable.
+    """
     status = response.status_code
     where = without_secrets(response.url)
     if status in (200, 206):
@@ -147,9 +188,9 @@ def _refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
         return
     response.close()
     said = f"{where} answers {status} {response.reason}"
-    # Behind a redirect a 403 is a signature that has expired: a new one comes with a new resolution.
     if status in (408, 425, 429) or status >= 500 or (signed and status in (401, 403, 410)):
-        raise TransientFailure(said, retry_after_s(response.headers.get("Retry-After")))
+        wished_s = retry_after_s(response.headers.get("Retry-After"))
+        raise TransientFailure(said, wished_s, crowded=status in (429, 503))
     if status == 416:
         raise TransientFailure(said)
     if status in (401, 403):
@@ -159,7 +200,7 @@ def _refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
 
 def _refuse_body(response: requests.Response, subject: str, where: str) -> None:
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml"):
+    if kind in _WEB_PAGES:
         response.close()
         raise OriginUnavailable(
             subject,
@@ -176,9 +217,9 @@ def _refuse_body(response: requests.Response, subject: str, where: str) -> None:
 
 def _denied_mend(url: str) -> str:
     host = urlsplit(url).hostname or ""
-    if host.endswith("civitai.com"):
+    if host == "civitai.com" or host.endswith(".civitai.com"):
         return "set CIVITAI_TOKEN to a token that may download it"
-    if host.endswith("huggingface.co"):
+    if host == "huggingface.co" or host.endswith(".huggingface.co"):
         return "set HF_TOKEN to a token that may read it"
     return "check its URL and token"
 
@@ -198,18 +239,23 @@ def retry_after_s(value: str | None) -> float | None:
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    for known in ("Name or service not known", "Temporary failure in name resolution"):
+    for known in (
+        "Name or service not known",
+        "No address associated with hostname",
+        "Temporary failure in name resolution",
+        "nodename nor servname",
+    ):
         if known in text:
             return "its name can't be resolved: check DNS"
     for known in (
+        "certificate verify failed",
         "Connection refused",
         "timed out",
         "Connection reset",
-        "certificate verify failed",
     ):
         if known in text:
             return known.lower()
-    return type(error).__name__
+    return "its certificate names another host" if "doesn't match" in text else type(error).__name__
 
 
 def as_morpheus_error(subject: str, failure: TransientFailure) -> MorpheusError:

@@ -13,6 +13,7 @@ class Credentials:
     hf_token: Secret | None = None
     hf_endpoint: str = "https://huggingface.co"
     civitai_token: Secret | None = None
+    civitai_endpoint: str = "https://civitai.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,36 @@ class LockTimes:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential backoff between ``first_s`` and ``most_s``; ``deadline_s`` without a byte of progress ends it."""
+    """Exponential backoff between ``first_s`` and ``most_s``.
+
+    ``deadline_s`` without ``progress_bytes`` of new bytes ends it: a byte now and then is no progress.
+    """
 
     first_s: float = 0.5
     most_s: float = 20.0
     deadline_s: float = 60.0
+    progress_bytes: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class TransferTimes:
-    """``sync_bytes``: received bytes between two syncs, which is the most that a kill can cost."""
+    """How bytes are moved.
 
-    sync_bytes: int = 64 * 1024 * 1024
+    ``sync_bytes``: received bytes that may not be synced yet, the most that a kill can cost.
+    ``span_bytes``: what one request asks for. ``models``: how many are fetched at once; ``connections``: for all
+    of them together.
+    ``connect_s``, ``read_s``: the time-outs of a socket. A connection that brings less than
+    ``floor_bytes_per_s`` over ``window_s`` is ended, and the rest of its span asked for anew.
+    """
+
+    sync_bytes: int = 128 * 1024 * 1024
+    span_bytes: int = 8 * 1024 * 1024
+    models: int = 3
+    connections: int = 32
+    connect_s: float = 10.0
+    read_s: float = 30.0
+    floor_bytes_per_s: float = 16 * 1024
+    window_s: float = 15.0
     retry: RetryPolicy = RetryPolicy()
 
 

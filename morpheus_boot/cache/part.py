@@ -8,12 +8,14 @@ import fcntl
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.cache.ranges import RangeSet
 from morpheus_boot.layout import Layout, model_key
 
 _COPY_BYTES: Final = 1 << 20
@@ -41,14 +43,21 @@ class Version:
 
 
 class Part:
-    """An open part. Writes go anywhere in it; sync() makes them count. Every method raises OSError."""
+    """An open part. Writes go anywhere in it; sync() makes them count. Every method raises OSError.
+
+    Any number of threads may write, and one may sync meanwhile; nobody writes while it restarts, and nothing
+    else goes on while it closes.
+    """
 
     def __init__(self, path: Path, version: Version, done: tuple[range, ...]) -> None:
         self.path = path
         self.version = version
         self._journal_path = journal_of(path)
-        self._done = done
-        self._unsynced: list[range] = []
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._done = RangeSet(done)
+        self._written = RangeSet(done)
+        self._unsynced = RangeSet()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._journal_fd = -1
         try:
@@ -64,12 +73,31 @@ class Part:
     @property
     def front(self) -> int:
         """The number of bytes that are whole and synced from the beginning on."""
-        return _front(self._done)
+        with self._lock:
+            return self._done.front
 
     @property
     def done_bytes(self) -> int:
         """The number of synced bytes."""
-        return sum(len(r) for r in self._done)
+        with self._lock:
+            return self._done.size_bytes
+
+    @property
+    def written_front(self) -> int:
+        """The number of bytes that are written from the beginning on, synced or not."""
+        with self._lock:
+            return self._written.front
+
+    @property
+    def written_bytes(self) -> int:
+        """The number of bytes that are written, synced or not."""
+        with self._lock:
+            return self._written.size_bytes
+
+    def gaps(self, stop: int) -> list[range]:
+        """What is not written below ``stop``."""
+        with self._lock:
+            return self._written.gaps(stop)
 
     def write(self, at: int, data: memoryview) -> None:
         """Writes all of ``data`` at offset ``at``."""
@@ -77,7 +105,9 @@ class Part:
         while data:
             written = os.pwrite(self._fd, data, at)
             at, data = at + written, data[written:]
-        self._unsynced.append(range(begin, at))
+        with self._lock:
+            self._unsynced.add(range(begin, at))
+            self._written.add(range(begin, at))
 
     def read_into(self, at: int, buffer: memoryview) -> int:
         """Reads back what was written at ``at``; returns the number of bytes."""
@@ -85,22 +115,30 @@ class Part:
 
     def sync(self) -> None:
         """Makes all that was written durable, then says so in the journal."""
-        # A lost page is reported once: after a failed sync the next succeeds, and has saved nothing of these.
-        ranges, self._unsynced = _merged(self._unsynced), []
-        os.fdatasync(self._fd)
-        lines = b"".join(f"[{r.start},{r.stop}]\n".encode() for r in ranges)
-        _write_all(self._journal_fd, lines)
-        os.fdatasync(self._journal_fd)
-        self._done = _merged([*self._done, *ranges])
+        with self._syncing:
+            # Only what was written before the sync began. And a lost page is reported once: after a failed
+            # sync the next succeeds, and has saved nothing of these.
+            with self._lock:
+                ranges, self._unsynced = tuple(self._unsynced), RangeSet()
+            if not ranges:
+                return
+            os.fdatasync(self._fd)
+            lines = b"".join(f"[{r.start},{r.stop}]\n".encode() for r in ranges)
+            _write_all(self._journal_fd, lines)
+            os.fdatasync(self._journal_fd)
+            with self._lock:
+                for each in ranges:
+                    self._done.add(each)
 
     def restart(self) -> None:
         """Forgets all bytes, where the origin won't continue."""
-        # The journal first: killed in between, it must not name bytes that are gone.
-        os.ftruncate(self._journal_fd, 0)
-        os.ftruncate(self._fd, 0)
-        self._unsynced.clear()
-        self._done = ()
-        _begin(self._fd, self._journal_fd, self.version)
+        with self._syncing:
+            # The journal first: killed in between, it must not name bytes that are gone.
+            os.ftruncate(self._journal_fd, 0)
+            os.ftruncate(self._fd, 0)
+            with self._lock:
+                self._done, self._written, self._unsynced = RangeSet(), RangeSet(), RangeSet()
+            _begin(self._fd, self._journal_fd, self.version)
 
     def finish(self) -> int:
         """Fsyncs and closes the whole part, ready to be published; returns its size in bytes."""
@@ -223,7 +261,7 @@ def read_journal(path: Path) -> Journal:
             break
         if line.endswith(b"\n"):
             whole_bytes += len(line)
-    return Journal(version, _merged(ranges), whole_bytes) if whole_bytes else Journal()
+    return Journal(version, tuple(RangeSet(ranges)), whole_bytes) if whole_bytes else Journal()
 
 
 def drop_parts(layout: Layout, model_path: str, *, but: Path | None = None) -> None:
@@ -289,17 +327,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _merged(ranges: list[range]) -> tuple[range, ...]:
-    merged: list[range] = []
-    for r in sorted(ranges, key=lambda r: r.start):
-        if merged and r.start <= merged[-1].stop:
-            merged[-1] = range(merged[-1].start, max(merged[-1].stop, r.stop))
-        else:
-            merged.append(r)
-    return tuple(merged)
-
-
-def _front(done: tuple[range, ...]) -> int:
-    return done[0].stop if done and done[0].start == 0 else 0

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
-import requests
-
+from morpheus_boot.cache.http import Client
 from morpheus_boot.cache.options import Credentials, RetryPolicy
 from morpheus_boot.cache.origins import Origin, Resolved, origin_of
+from morpheus_boot.cache.together import together
 from morpheus_boot.cache.transfer import resolve_patiently
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import ModelSpec
@@ -22,19 +22,19 @@ class Resolutions:
     def __init__(
         self,
         credentials: Credentials,
-        session: requests.Session,
+        client: Client,
         policy: RetryPolicy,
         stopping: threading.Event,
     ) -> None:
         self._credentials = credentials
-        self._session = session
+        self._client = client
         self._policy = policy
         self._stopping = stopping
         self._known: dict[str, Resolved | MorpheusError] = {}
 
     def origin(self, model: ModelSpec) -> Origin:
-        """The origin itself, to be asked anew. Raises ManifestError for a kind that is not built yet."""
-        return origin_of(model, self._credentials, self._session)
+        """The origin itself, to be asked anew."""
+        return origin_of(model, self._credentials, self._client)
 
     def of(self, model: ModelSpec) -> Resolved:
         """What the origin says of the model. Raises MorpheusError, the same one each time; Stopped."""
@@ -52,11 +52,12 @@ class Resolutions:
 
     def ask_all(self, models: Iterable[ModelSpec]) -> None:
         """Asks for all models at once; of() has their answers then. Raises Stopped."""
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="resolve") as pool:
-            for asked in [pool.submit(self.of, model) for model in models]:
-                error = asked.exception()
-                if error is not None and not isinstance(error, MorpheusError):
-                    raise error
+
+        def ask(model: ModelSpec) -> None:
+            with suppress(MorpheusError):
+                self.of(model)
+
+        together(ask, models, _AT_ONCE)
 
     def size_bytes(self, model: ModelSpec) -> int | None:
         """The model's size by models.yaml or its origin; None where neither says."""

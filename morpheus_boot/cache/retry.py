@@ -1,6 +1,7 @@
 """When to try again: a pure decision over failures and a clock, so that no test of it waits."""
 
 import random
+import threading
 import time
 from collections.abc import Callable
 
@@ -8,16 +9,22 @@ from morpheus_boot.cache.options import RetryPolicy
 
 
 class TransientFailure(Exception):
-    """What may pass by itself: a lost connection, a 5xx, a 429. ``retry_after_s`` is the origin's own wish."""
+    """What may pass by itself: a lost connection, a 5xx, a 429. ``retry_after_s`` is the origin's own wish.
 
-    def __init__(self, cause: str, retry_after_s: float | None = None) -> None:
+    ``crowded``: the origin may have had enough of our connections, rather than be at fault itself.
+    """
+
+    def __init__(
+        self, cause: str, retry_after_s: float | None = None, *, crowded: bool = False
+    ) -> None:
         super().__init__(cause)
         self.cause = cause
         self.retry_after_s = retry_after_s
+        self.crowded = crowded
 
 
 class Retries:
-    """The failures of one transfer since it last got on."""
+    """The failures of one transfer, of all its connections, since it last got on; safe from any thread."""
 
     def __init__(
         self,
@@ -28,20 +35,27 @@ class Retries:
         self._policy = policy
         self._clock = clock
         self._jitter = jitter
-        self.progressed()
+        self._lock = threading.Lock()
+        self._since = clock()
+        self._progress_bytes = 0
+        self.count = 0
 
-    def progressed(self) -> None:
-        """Bytes arrived: the deadline and the backoff begin anew."""
-        self._since = self._clock()
-        self._failures = 0
+    def progressed(self, new_bytes: int) -> None:
+        """New bytes arrived: with enough of them the deadline begins anew."""
+        with self._lock:
+            self._progress_bytes += new_bytes
+            if self._progress_bytes >= self._policy.progress_bytes:
+                self._progress_bytes = 0
+                self._since = self._clock()
 
-    def wait_s(self, failure: TransientFailure) -> float | None:
-        """Seconds to wait before the next attempt; None: give up."""
-        backoff_s = min(self._policy.most_s, self._policy.first_s * 2**self._failures)
-        self._failures += 1
+    def wait_s(self, failure: TransientFailure, nth: int) -> float | None:
+        """Seconds to wait before the next attempt after the ``nth`` failure in a row, from 0; None: give up."""
+        backoff_s = min(self._policy.most_s, self._policy.first_s * 2 ** min(nth, 30))
         wait_s = failure.retry_after_s
         if wait_s is None:
             # Half to full: workers that failed together must not come back together.
             wait_s = backoff_s * (0.5 + 0.5 * self._jitter())
-        left_s = self._since + self._policy.deadline_s - self._clock()
+        with self._lock:
+            self.count += 1
+            left_s = self._since + self._policy.deadline_s - self._clock()
         return wait_s if wait_s <= left_s else None

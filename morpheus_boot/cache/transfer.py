@@ -1,22 +1,30 @@
-"""Moves one version's bytes from an origin into a part, hashing as they pass; knows nothing of models."""
+"""Moves one version's bytes from an origin into a part, hashing beside it; knows nothing of models."""
 
-import hashlib
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Final
+from concurrent.futures import Future, wait
+from typing import Final, TypeVar
 
-import requests
-
-from morpheus_boot.cache.http import as_morpheus_error
+from morpheus_boot.cache.budget import Budget
+from morpheus_boot.cache.connections import Connections
+from morpheus_boot.cache.front import FrontHash
+from morpheus_boot.cache.growth import Growth
+from morpheus_boot.cache.http import Client, as_morpheus_error
+from morpheus_boot.cache.location import Location
+from morpheus_boot.cache.meter import Meter, Reading
 from morpheus_boot.cache.options import RetryPolicy, TransferTimes
 from morpheus_boot.cache.origins.origin import Origin, Resolved
 from morpheus_boot.cache.part import Part
+from morpheus_boot.cache.ranges import Span, Spans
 from morpheus_boot.cache.retry import Retries, TransientFailure
-from morpheus_boot.cache.stream import Stream, VersionChanged, open_stream
-from morpheus_boot.errors import MorpheusError, OriginUnavailable
+from morpheus_boot.cache.stream import CannotContinue
+from morpheus_boot.cache.syncer import Syncer
+from morpheus_boot.cache.watchdog import Watchdog
 
-_BUFFER_BYTES: Final = 256 * 1024
+_TICK_S: Final = 0.1
+
+_T = TypeVar("_T")
 
 
 class Stopped(Exception):
@@ -30,25 +38,31 @@ class Transfer:
         self,
         subject: str,
         origin: Origin,
-        session: requests.Session,
+        client: Client,
         times: TransferTimes,
+        budget: Budget,
         *,
         stopping: threading.Event,
-        on_bytes: Callable[[int], None],
+        on_progress: Callable[[Reading], None],
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
+        """``clock`` and ``wait`` (which waits for an event for so many seconds) are for tests alone."""
         self._subject = subject
         self._origin = origin
-        self._session = session
+        self._client = client
         self._times = times
+        self._budget = budget
         self._stopping = stopping
-        self._on_bytes = on_bytes
-        self._retries = Retries(times.retry)
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._on_progress = on_progress
+        self._clock = clock
+        self._wait = wait
+        self._retries = Retries(times.retry, clock)
 
     def run(self, resolved: Resolved, part: Part) -> str:
         """Fills ``part``, continuing where it stands; returns the SHA-256 of the whole in hex.
 
-        The part is left open, synced up to the last byte that counts, also where this raises.
+        The part is left open, and synced, also where this raises.
 
         Raises:
             VersionChanged: the origin has other bytes now; resolve again and begin another part.
@@ -56,117 +70,119 @@ class Transfer:
             OriginDenied, OriginUnavailable: the origin refuses, or did not get on within the deadline.
             OSError: the volume fails.
         """
-        hasher = _Hasher(part, self._buffer)
-        while part.version.size_bytes is None or part.front < part.version.size_bytes:
+        with self._budget.entered():
+            running = _Running(part, self._times, self._retries)
             try:
-                if self._receive(resolved, part, hasher):
-                    break
-                # A whole answer that is too short: the rest is asked for, like after a broken connection.
-                raise TransientFailure(
-                    f"it ended after {part.front} of {part.version.size_bytes} bytes"
-                )
-            except TransientFailure as failure:
-                self._wait(failure)
-            resolved = self._resolve_again(resolved, part)
-        return hasher.hexdigest()
+                self._fill(running, resolved, part)
+                # The hash and the last sync go on beside each other.
+                running.syncer.finish()
+                self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
+                return running.front.hexdigest()
+            finally:
+                running.end()
 
-    def _receive(self, resolved: Resolved, part: Part, hasher: "_Hasher") -> bool:
-        """Reads one stream to its end; whether the part is whole then."""
-        # Before the origin is asked: a large part takes longer to read back than a connection stays open.
-        if hasher.catch_up(part.front):
-            self._retries.progressed()
-        stream = open_stream(self._session, resolved, part.front, self._subject)
+    def _fill(self, running: "_Running", resolved: Resolved, part: Part) -> None:
+        location = Location(self._origin, resolved, part)
+        parallel = resolved.honours_ranges and _is_told_apart(resolved)
+        while spans := self._spans(part, parallel=parallel):
+            connections = Connections(
+                self._subject,
+                self._client,
+                location,
+                spans,
+                self._retries,
+                write=running.write,
+                pause=self._pause,
+            )
+            try:
+                self._watch_to_end(connections, part, parallel=parallel)
+            except CannotContinue:
+                parallel = False
+                running.restart()
+            else:
+                return
+
+    def _spans(self, part: Part, *, parallel: bool) -> Spans:
+        size_bytes = part.version.size_bytes
+        if size_bytes is None:
+            return Spans([Span(part.written_front, None)], None)
+        gaps = [Span(gap.start, gap.stop) for gap in part.gaps(size_bytes)]
+        # A file that one connection brings in one go is asked for as a whole.
+        small = sum(gap.stop - gap.start for gap in gaps if gap.stop) <= self._times.span_bytes
+        return Spans(gaps, self._times.span_bytes if parallel and not small else None)
+
+    def _watch_to_end(self, connections: Connections, part: Part, *, parallel: bool) -> None:
+        """As _watch(); and whatever comes, nothing is written any more when this has returned."""
         try:
-            if stream.at != part.front:
-                part.restart()
-                hasher.catch_up(part.front)
-            self._pump(stream, part, hasher)
+            self._watch(connections, part, parallel=parallel)
         finally:
-            stream.close()
-            part.sync()
-        size_bytes = part.version.size_bytes
-        return part.front == (stream.end if size_bytes is None else size_bytes) or (
-            size_bytes is None and stream.end is None
-        )
+            connections.cancel()
 
-    def _pump(self, stream: Stream, part: Part, hasher: "_Hasher") -> None:
-        at, synced = stream.at, stream.at
-        size_bytes = part.version.size_bytes
-        while count := stream.read_into(self._buffer):
-            if size_bytes is not None and at + count > size_bytes:
-                raise OriginUnavailable(
-                    self._subject,
-                    f"its origin sends more than the {size_bytes} bytes it named",
-                    "use another origin",
-                )
-            chunk = self._buffer[:count]
-            part.write(at, chunk)
-            hasher.update(chunk)
-            at += count
-            self._retries.progressed()
-            self._on_bytes(at)
-            if at - synced >= self._times.sync_bytes:
-                part.sync()
-                synced = at
+    def _watch(self, connections: Connections, part: Part, *, parallel: bool) -> None:
+        """Returns once everything is there. Raises what run() raises, and CannotContinue."""
+        growth = Growth(self._clock)
+        watchdog = Watchdog(self._times.floor_bytes_per_s, self._times.window_s, self._clock)
+        meter = Meter(part.version.size_bytes, self._clock)
+        while True:
             if self._stopping.is_set():
                 raise Stopped
-
-    def _wait(self, failure: TransientFailure) -> None:
-        wait_s = self._retries.wait_s(failure)
-        if wait_s is None:
-            raise as_morpheus_error(self._subject, failure) from failure
-        if self._stopping.wait(wait_s):
-            raise Stopped
-
-    def _resolve_again(self, before: Resolved, part: Part) -> Resolved:
-        # Always anew: a signed URL may have expired, and the origin may have other bytes by now.
-        while True:
-            try:
-                resolved = self._origin.resolve()
-            except TransientFailure as failure:
-                self._wait(failure)
-                continue
-            # What models.yaml adds to the origin's own words holds for all that it says.
-            said = resolved.version
-            version = replace(
-                said,
-                size_bytes=part.version.size_bytes if said.size_bytes is None else said.size_bytes,
-                sha256=said.sha256 or part.version.sha256,
+            share = self._budget.share if parallel else 1
+            active = tuple(connections.active)
+            if connections.endured is not None:
+                growth.limit(connections.endured)
+            growth.look(
+                connections.received_bytes, sum(c.stream is not None for c in active), share
             )
-            if version != before.version and not version.continues(part.version):
-                raise VersionChanged
-            return replace(resolved, version=version)
+            left = connections.allow(growth.target(share))
+            if connections.failure is not None:
+                raise connections.failure
+            if left == 0:
+                return
+            for connection in active:
+                if not connection.reading:
+                    watchdog.forget(connection)
+                elif watchdog.trickles(connection, connection.received_bytes):
+                    connection.end_trickling()
+            self._on_progress(
+                meter.read(part.written_bytes, retries=self._retries.count, connections=len(active))
+            )
+            connections.wait(_TICK_S)
+
+    def _pause(self, seconds: float) -> bool:
+        return self._wait(self._stopping, seconds)
 
 
-class _Hasher:
-    """SHA-256 of a part's contiguous front; what it has not seen pass by it reads back."""
+def _is_told_apart(resolved: Resolved) -> bool:
+    """Whether anything would show that two answers are of two versions, which many at once may be."""
+    version = resolved.version
+    return any((version.sha256, version.etag, resolved.if_range, resolved.last_modified))
 
-    def __init__(self, part: Part, buffer: memoryview) -> None:
+
+class _Running:
+    """A part while it is filled: written, synced and hashed at the same time."""
+
+    def __init__(self, part: Part, times: TransferTimes, retries: Retries) -> None:
         self._part = part
-        self._buffer = buffer
-        self._sha256 = hashlib.sha256()
-        self._at = 0
+        self._retries = retries
+        self._seen_front = 0
+        self.syncer = Syncer(part, times.sync_bytes)
+        self.front = FrontHash(part)
 
-    def update(self, chunk: memoryview) -> None:
-        self._sha256.update(chunk)
-        self._at += len(chunk)
+    def write(self, at: int, data: memoryview) -> None:
+        self._part.write(at, data)
+        self.front.grown()
+        # What was there before an origin made us begin anew is no progress.
+        self._retries.progressed(max(0, at + len(data) - max(at, self._seen_front)))
+        self.syncer.written(len(data))
 
-    def catch_up(self, front: int) -> bool:
-        """Reads back what it lacks up to ``front``; whether that was anything."""
-        if front < self._at:
-            self._sha256, self._at = hashlib.sha256(), 0
-        behind = self._at < front
-        while self._at < front:
-            want = self._buffer[: min(len(self._buffer), front - self._at)]
-            count = self._part.read_into(self._at, want)
-            if count == 0:
-                raise OSError(5, "the part is shorter than its journal says")
-            self.update(want[:count])
-        return behind
+    def restart(self) -> None:
+        self._seen_front = max(self._seen_front, self._part.written_front)
+        self.front.restart()
+        self.syncer.restart()
 
-    def hexdigest(self) -> str:
-        self.catch_up(self._part.front)
-        return self._sha256.hexdigest()
+    def end(self) -> None:
+        self.front.end()
+        self.syncer.finish()
 
 
 def resolve_patiently(
@@ -174,13 +190,34 @@ def resolve_patiently(
 ) -> Resolved:
     """Resolves an origin, with retries. Raises Stopped, OriginDenied, OriginUnavailable."""
     retries = Retries(policy)
+    nth = 0
     while True:
         try:
-            return origin.resolve()
+            return unless_stopped(origin.resolve, stopping)
         except TransientFailure as failure:
-            wait_s = retries.wait_s(failure)
+            wait_s = retries.wait_s(failure, nth)
             if wait_s is None:
-                error: MorpheusError = as_morpheus_error(subject, failure)
-                raise error from failure
+                raise as_morpheus_error(subject, failure) from failure
+            nth += 1
             if stopping.wait(wait_s):
                 raise Stopped from None
+
+
+def unless_stopped(work: Callable[[], _T], stopping: threading.Event) -> _T:
+    """What ``work`` returns or raises; it is left to its own time-outs where ``stopping`` is set before.
+
+    Raises Stopped.
+    """
+    outcome: Future[_T] = Future()
+
+    def carry_out() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - who waits raises it again
+            outcome.set_exception(error)
+
+    threading.Thread(target=carry_out, name="resolve", daemon=True).start()
+    while not stopping.is_set():
+        if wait((outcome,), _TICK_S).done:
+            return outcome.result()
+    raise Stopped

@@ -283,7 +283,6 @@ def test_a_broken_connection_goes_on_where_the_digest_is_the_only_validator(scen
     assert scene.fetched_bytes() < len(RIGHT) + MIB
 
 
-@pytest.mark.xfail(strict=True, reason="without any validator one transfer goes on all the same")
 def test_two_versions_are_never_mixed_where_nothing_tells_them_apart(scene: Scene) -> None:
     scene.origin.serve("/a", replace(resource_of(WEIGHTS), etag=None, last_modified_s=None))
     scene.origin.misbehave("/a", ResetAt(2 * MIB), after=1, times=1)

@@ -168,21 +168,19 @@ def test_heartbeats_that_find_no_room_end_no_download(
     assert Layout(root).model(PATH).read_bytes() == RIGHT
 
 
-def test_a_part_is_read_back_before_its_origin_is_asked_for_the_rest(
+def test_a_part_that_can_not_be_read_back_is_named_while_the_rest_is_fetched(
     shim: Shim, origin: Origin, tmp_path: Path
 ) -> None:
-    # Tens of gigabytes take longer to read than a connection stays open.
     root = tmp_path / "volume"
     root.mkdir()
     fill = FillProcess(root, (model(PATH, origin.serve("/a", WEIGHTS)),), sync_bytes=SYNC_BYTES)
     killed = fill.run(env=shim.env(root=root, match="sync:.journal", since=3, do="kill-after"))
     assert killed.returncode == -signal.SIGKILL
-    before = len(origin.seen("/a"))
 
     done = fill.run(env=shim.env(root=root, match="read:.part", do="errno:EIO"))
 
     assert done.returncode == 74, done.stderr
-    assert [seen.headers["range"] for seen in origin.seen("/a")[before:]] == ["bytes=0-0"]
+    assert "the volume reports an I/O error" in done.stderr
 
 
 @contextmanager

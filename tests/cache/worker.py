@@ -18,7 +18,12 @@ QUICK = FillOptions(
     worker="worker-1",
     lock_times=LockTimes(beat_s=0.1, silence_s=1.0, deadline_s=20.0, poll_s=0.02),
     transfer_times=TransferTimes(
-        sync_bytes=MIB, retry=RetryPolicy(first_s=0.01, most_s=0.05, deadline_s=0.5)
+        sync_bytes=MIB,
+        # One model after another, each in one request, however long a test holds that.
+        models=1,
+        span_bytes=1 << 40,
+        window_s=300.0,
+        retry=RetryPolicy(first_s=0.01, most_s=0.05, deadline_s=0.5),
     ),
 )
 

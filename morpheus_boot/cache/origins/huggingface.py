@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.constants import MAX_HTTP_DOWNLOAD_SIZE
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -13,6 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from morpheus_boot.cache.http import check_redirect, retry_after_s
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.part import Version
@@ -64,6 +66,10 @@ class HuggingFaceOrigin:
             raise self._refused(name, error) from error
         except (httpx2.HTTPError, OSError) as error:
             raise TransientFailure(f"{self._endpoint} can't be reached ({error})") from error
+        self._refuse_what_only_xet_gives(name, found.size)
+        direct = found.location if found.location != url else None
+        if direct is not None:
+            check_redirect(url, direct, self._model_path)
         etag = (found.etag or "").strip('"')
         return Resolved(
             url=Secret(url),
@@ -76,7 +82,19 @@ class HuggingFaceOrigin:
             token=self._token,
             token_hosts=frozenset({urlsplit(self._endpoint).hostname or ""}),
             commit=found.commit_hash,
+            direct=Secret(direct) if direct is not None else None,
+            # Its storage does, and where it once did not the transfer would notice.
+            honours_ranges=found.size is not None,
         )
+
+    def _refuse_what_only_xet_gives(self, name: str, size_bytes: int | None) -> None:
+        if size_bytes is not None and size_bytes > MAX_HTTP_DOWNLOAD_SIZE:
+            raise OriginUnavailable(
+                self._model_path,
+                f"{name} has {size_bytes} bytes, and above {MAX_HTTP_DOWNLOAD_SIZE} Hugging Face gives a file"
+                " through Xet alone",
+                "name a smaller file in models.yaml, such as one of several parts",
+            )
 
     def _not_found(
         self, name: str, error: RepositoryNotFoundError
@@ -97,7 +115,8 @@ class HuggingFaceOrigin:
     def _refused(self, name: str, error: HfHubHTTPError) -> Exception:
         status = error.response.status_code
         if status == 429 or status >= 500:
-            return TransientFailure(f"{name}: {self._endpoint} answers {status}")
+            wished_s = retry_after_s(error.response.headers.get("Retry-After"))
+            return TransientFailure(f"{name}: {self._endpoint} answers {status}", wished_s)
         if status in (401, 403):
             return OriginDenied(
                 self._model_path,

@@ -11,8 +11,10 @@ from morpheus_boot.redact import Secret
 class Resolved:
     """Where a model's bytes are now, and which version they are. ``url`` may be signed, and short-lived.
 
-    ``token`` is for ``token_hosts`` alone; ``if_range`` is what the bytes' own server validates a range by;
-    ``commit`` is the Hugging Face commit that the revision stands for.
+    ``token`` is for ``token_hosts`` alone; ``if_range`` is what the bytes' own server validates a range by,
+    and ``last_modified`` is from there;
+    ``commit`` is the Hugging Face commit that the revision stands for. ``direct`` is where ``url`` redirects to,
+    if it does; ``honours_ranges``: its server has answered a range with 206.
     """
 
     url: Secret
@@ -20,7 +22,10 @@ class Resolved:
     token: Secret | None = None
     token_hosts: frozenset[str] = frozenset()
     if_range: str | None = None
+    last_modified: str | None = None
     commit: str | None = None
+    direct: Secret | None = None
+    honours_ranges: bool = False
 
 
 class Origin(Protocol):

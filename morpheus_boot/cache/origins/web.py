@@ -7,10 +7,10 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from morpheus_boot.cache.http import (
+    Client,
     Request,
     content_length,
     content_range,
-    get,
     strong_etag,
 )
 from morpheus_boot.cache.options import Credentials
@@ -30,23 +30,22 @@ class WebOrigin:
         model_path: str,
         source: UrlSource,
         credentials: Credentials,
-        session: requests.Session,
+        client: Client,
     ) -> None:
         self._model_path = model_path
         self._source = source
-        self._session = session
+        self._client = client
         self._credentials = credentials
 
     def resolve(self) -> Resolved:
         """Asks for the first byte: unlike HEAD, every origin answers that, behind signed URLs too."""
         request = self._request()
-        answer = get(self._session, request, self._model_path)
+        answer = self._client.get(request, self._model_path)
         with answer.response as response:
-            if response.status_code == 206:
-                span = content_range(response)
-                size_bytes = span[2] if span else None
-            else:
-                size_bytes = content_length(response)
+            size_bytes = size_of(response)
+            honours_ranges = response.status_code == 206
+            last_etag = strong_etag(response.headers.get("ETag"))
+            last_modified = response.headers.get("Last-Modified")
         etag = strong_etag(answer.first_etag)
         return Resolved(
             url=request.url,
@@ -54,7 +53,10 @@ class WebOrigin:
             token=request.token,
             token_hosts=request.token_hosts,
             # Storage behind a redirect has validators of its own, and would answer 200 to the first hop's.
-            if_range=etag if not answer.redirected else None,
+            if_range=last_etag,
+            last_modified=last_modified,
+            direct=answer.redirected_to,
+            honours_ranges=honours_ranges,
         )
 
     def _request(self) -> Request:
@@ -65,6 +67,14 @@ class WebOrigin:
             token=self._credentials.civitai_token if civitai else None,
             token_hosts=_CIVITAI_HOSTS if civitai else frozenset(),
         )
+
+
+def size_of(response: requests.Response) -> int | None:
+    """The whole file's length by an answer to a request for its first byte, ranges honoured or not."""
+    if response.status_code == 206:
+        span = content_range(response)
+        return span[2] if span else None
+    return content_length(response)
 
 
 class FileOrigin:
