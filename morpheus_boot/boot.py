@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
+from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.comfyui.find import find_comfyui
 from morpheus_boot.comfyui.listing import Unlisted
 from morpheus_boot.deployment import (
@@ -39,7 +40,7 @@ from morpheus_boot.run.services import (
     file_server,
     wait_until_it_listens,
 )
-from morpheus_boot.run.supervisor import Hold, Supervisor
+from morpheus_boot.run.supervisor import Hold, ShuttingDown, Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
     BootState,
@@ -164,7 +165,11 @@ class Boot:
         return done
 
     def _in_background(self, work: Callable[[], None]) -> None:
-        threading.Thread(target=work, name="background", daemon=True).start()
+        def until_stopped() -> None:
+            with suppress(Stopped, ShuttingDown):
+                work()
+
+        threading.Thread(target=until_stopped, name="background", daemon=True).start()
 
     def _on_line(self, service: str, line: str) -> None:
         _log_line(service, line)

@@ -28,6 +28,7 @@ DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 LEAVES: Final = frozenset(
     {
         "archive",
+        "bars",
         "errors",
         "layout",
         "log",

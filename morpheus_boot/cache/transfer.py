@@ -18,6 +18,7 @@ from morpheus_boot.cache.origins.origin import Origin, Resolved
 from morpheus_boot.cache.part import Part
 from morpheus_boot.cache.ranges import Span, Spans
 from morpheus_boot.cache.retry import Retries, TransientFailure
+from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.cache.stream import CannotContinue
 from morpheus_boot.cache.syncer import Syncer
 from morpheus_boot.cache.watchdog import Watchdog
@@ -25,10 +26,6 @@ from morpheus_boot.cache.watchdog import Watchdog
 _TICK_S: Final = 0.1
 
 _T = TypeVar("_T")
-
-
-class Stopped(Exception):
-    """The boot was told to stop; what was synced stays for the next worker."""
 
 
 class Transfer:

@@ -1,9 +1,11 @@
 """``fill``: brings every model into the cache, nothing else; also on a cheap CPU Pod before the endpoint exists."""
 
 import logging
+import sys
 import threading
 from typing import Final
 
+from morpheus_boot.bars import shown_on
 from morpheus_boot.cache import hash_pending
 from morpheus_boot.deployment import (
     Deployment,
@@ -36,9 +38,9 @@ def run(invocation: Invocation) -> None:
 
 def _fill(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> None:
     plan = plan_models(deployment)
-    report = Progress()
-    cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
+    with shown_on(sys.stderr, Progress(), lambda _model: None) as report:
+        cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
     pending = [c for c in cached if c.hash_later]
     if pending:
         options = fill_options(invocation, deployment.volume)
-        hash_pending(pending, deployment.volume, options, stopping=stopping, report=report)
+        hash_pending(pending, deployment.volume, options, stopping=stopping, report=Progress())

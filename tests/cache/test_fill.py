@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.transfer import Stopped
+from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import (
     Exit,
     OriginDenied,

@@ -32,7 +32,7 @@ PICTURE: Final = gradient(8, 4)
 # Read here, since the tests' environment is bare by the time they run.
 _GIVEN: Final = {name: os.environ.get(name) for name in ("COMFYUI_DIR", "COMFYUI_PYTHON")}
 REAL: Final = _GIVEN["COMFYUI_DIR"] is not None
-_START_LIMIT_S: Final = 240.0 if REAL else 20.0
+START_LIMIT_S: Final = 240.0 if REAL else 20.0
 
 real_only = pytest.mark.skipif(not REAL, reason="the stand-in has no such node or route")
 
@@ -216,7 +216,7 @@ def started(folder: Path, told: Mapping[str, str], *more: str) -> Iterator[Serve
 def serving(folder: Path, told: Mapping[str, str], *more: str) -> Iterator[Served]:
     """A ComfyUI that answers."""
     with started(folder, told, *more) as served:
-        wait_until(lambda: _answers(served), _START_LIMIT_S)
+        wait_until(lambda: _answers(served), START_LIMIT_S)
         yield served
 
 
@@ -234,3 +234,17 @@ def node_errors(answer: requests.Response) -> dict[str, list[str]]:
     assert answer.status_code == 400, answer.text
     found = answer.json()["node_errors"]
     return {name: [error["type"] for error in entry["errors"]] for name, entry in found.items()}
+
+
+def named(closed: Served, form: str, kind: str = "") -> str:
+    """``form`` with this volume's paths in it."""
+    return form.format(cache=closed.volume.model_cache, jobs=closed.jobs, kind=kind)
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    """All names on the volume outside of jobs/, with their content."""
+    return {
+        str(path): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+        if "jobs" not in path.parts
+    }

@@ -8,7 +8,15 @@ import pytest
 import requests
 
 from morpheus_boot.comfyui.node.settings import Settings, read_settings
-from tests.comfyui_node.served import NODE, Served, prepare, serving, started, variables
+from tests.comfyui_node.served import (
+    NODE,
+    START_LIMIT_S,
+    Served,
+    prepare,
+    serving,
+    started,
+    variables,
+)
 
 DIGEST = "ab" * 32
 TOLD = {
@@ -55,9 +63,9 @@ def test_as_a_part_of_the_program_it_does_nothing() -> None:
     assert morpheus_boot.comfyui.node.NODE_CLASS_MAPPINGS == {}
 
 
-def ended(comfyui: Served, limit_s: float = 240) -> tuple[int, list[str]]:
+def ended(comfyui: Served) -> tuple[int, list[str]]:
     """The exit code and the lines of ours."""
-    code = comfyui.process.wait(limit_s)
+    code = comfyui.process.wait(START_LIMIT_S)
     return code, [line for line in comfyui.log.splitlines() if "morpheus_boot_node:" in line]
 
 

@@ -8,19 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import requests
 
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import NameTaken, UploadPart, sweep_parts
 from morpheus_boot.layout import Layout
 from tests.fileserver.impatient import IMPATIENT
 from tests.fileserver.serving import MIB, FileServer, form, names_in, read_to_end, upload_head
-from tests.testbed.moosefs import MooseFS
 from tests.testbed.shim import Shim
 from tests.wait import wait_until
 
@@ -102,7 +99,8 @@ def test_a_slow_client_above_the_floor_is_waited_for(impatient: FileServer, job:
 
 
 FULL = [
-    ("EDQUOT", at) for at in ("create:uploads", "write", "sync:uploads", "rename", "mkdir:jobs")
+    ("EDQUOT", at)
+    for at in ("create:uploads", "write", "sync:uploads", "close:uploads", "rename", "mkdir:jobs")
 ]
 
 
@@ -227,32 +225,3 @@ def test_a_part_that_was_swept_by_mistake_fails_and_publishes_nothing(tmp_path: 
         part.publish(JobId("j"), SubDir(), FileName("a"))
     part.discard()
     assert list((tmp_path / "jobs/j/input").iterdir()) == []
-
-
-def test_on_a_full_moosefs_an_upload_is_507_and_the_room_is_free_again(
-    start: Callable[..., FileServer], moosefs: MooseFS
-) -> None:
-    name = moosefs.fresh()
-    moosefs.quota(name, 20 * MIB)
-    server = start(volume=moosefs.a / name)
-    with ThreadPoolExecutor(4) as pool:
-        sizes = [12 * MIB, 12 * MIB, 15 * MIB, 30 * MIB]
-        answers = list(
-            pool.map(
-                lambda size: upload_status(server, size, f"{size}-{time.monotonic_ns()}"), sizes
-            )
-        )
-    assert set(answers) <= {200, 507}
-    assert 507 in answers
-    wait_until(lambda: server.parts == [])
-    for path in (server.volume / "jobs").rglob("*.bin"):
-        assert path.stat().st_size in sizes
-    for found in (server.volume / "jobs").iterdir():
-        assert server.post(f"/cleanup/{found.name}").status_code == 200
-    assert server.upload(bytes(15 * MIB), worker_job_id="j").status_code == 200
-
-
-def upload_status(server: FileServer, size_bytes: int, job: str) -> int:
-    files = {"file": ("a.bin", bytes(size_bytes))}
-    data = {"worker_job_id": job}
-    return requests.post(f"{server.url}/upload", files=files, data=data, timeout=60).status_code

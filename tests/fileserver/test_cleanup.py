@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from tests.fileserver.serving import FileServer, names_in
+from tests.testbed.shim import Shim
 from tests.wait import wait_until
 
 
@@ -117,6 +118,20 @@ def assert_whole(path: Path, content: bytes) -> None:
     except FileNotFoundError:
         return
     assert found == content
+
+
+@pytest.mark.parametrize("refused", ["mkdir:trash", "rename"])
+def test_a_full_volume_is_cleaned_up_all_the_same(
+    start: Callable[..., FileServer], shim: Shim, tmp_path: Path, refused: str
+) -> None:
+    root = tmp_path / "full"
+    (root / "volume/.morpheus").mkdir(parents=True)
+    fault = shim.env(root=root / "volume", match=refused, do="errno:EDQUOT")
+    server = start(root, env=fault)
+    server.output("j", "a/b", b"x")
+    assert server.post("/cleanup/j").json()["message"] == "removed"
+    assert not (server.volume / "jobs/j").exists()
+    assert server.post("/cleanup/j").status_code == 200
 
 
 def test_what_a_killed_cleanup_left_goes_at_the_next_start(

@@ -3,6 +3,8 @@
 import os
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -141,6 +143,35 @@ def test_health_answers_quickly_while_much_is_moved(start: Callable[..., FileSer
     # The clients share the two cores, and this thread the interpreter with them: a loose bound.
     assert statistics.median(taken_ms) < 200
     assert server.peak_rss_bytes < 100_000_000
+
+
+READER = """
+import socket, sys
+client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+client.sendall(b"GET /download/j/f HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+buffer = bytearray(1 << 20)
+while client.recv_into(buffer):
+    pass
+"""
+
+
+def test_a_client_as_fast_as_we_are_takes_no_other_ones_turn(
+    start: Callable[..., FileServer],
+) -> None:
+    server = start()
+    os.truncate(server.output("j", "f", b""), 2**40)
+    with ExitStack() as readers:
+        for _ in range(4):
+            command = [sys.executable, "-c", READER, str(server.port)]
+            reader = readers.enter_context(subprocess.Popen(command))
+            readers.callback(reader.kill)
+        wait_until(lambda: server.descriptors > 15)
+        taken_s = []
+        for _ in range(20):
+            begun = time.monotonic()
+            assert server.get("/health").status_code == 200
+            taken_s.append(time.monotonic() - begun)
+    assert statistics.median(taken_s) < 0.1
 
 
 def test_many_downloads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from morpheus_boot.cache.part import read_journal
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.transfer import Stopped
+from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.state import ModelStage
 from tests.cache.worker import Worker, model

@@ -77,7 +77,7 @@ class Fill:
 
     @property
     def fetched_bytes(self) -> int:
-        return max(s["done_bytes"] for s in self.states if s["stage"] == "fetching")
+        return max(int(s["done_bytes"]) for s in self.states if s["stage"] == "fetching")
 
     def waits_for(self, holder: str) -> bool:
         return any(s["stage"] == "waiting" and holder in s["detail"] for s in self.states)

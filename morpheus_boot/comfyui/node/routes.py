@@ -39,9 +39,8 @@ def refuse_upload(kind: str, subfolder: str, filename: str, places: Places) -> i
         return None
     if posixpath.isabs(filename) or ".." in filename.split("/"):
         return _BAD_REQUEST
-    folder = posixpath.join(directory, posixpath.normpath(subfolder))
-    path = posixpath.join(folder, filename)
-    if not (is_within(directory, folder) and is_within(directory, path)):
+    path = posixpath.join(directory, posixpath.normpath(subfolder), filename)
+    if not is_within(directory, path):
         return _BAD_REQUEST
     top = posixpath.relpath(posixpath.realpath(path), posixpath.realpath(directory)).split("/")[0]
     return _BAD_REQUEST if kind == "output" and top in MODEL_FOLDERS else None
