@@ -67,6 +67,7 @@ class Launch:
         self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
         self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
         self._nodes = PreparedNodes()
+        self._started = False
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         require_our_node(self._more)
         names = [name for model in deployment.manifest.models for name in names_of(model)]
@@ -108,7 +109,8 @@ class Launch:
     def link(self, cached: Iterable[CachedModel]) -> None:
         """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""
         links = [Link(name, model.file) for model in cached for name in names_of(model.model)]
-        put_links(self._place.root, links, self._deployment.volume.layout.model_cache)
+        cache = self._deployment.volume.layout.model_cache
+        put_links(self._place.root, links, cache, running=self._started)
 
     def start(self) -> None:
         """Starts ComfyUI. Raises MorpheusError."""
@@ -146,6 +148,7 @@ class Launch:
             volume_root=layout.root,
             token=settings.morpheus_token,
         )
+        self._started = True
         self._supervisor.start(
             ServiceSpec(COMFYUI, command, env, self._comfyui.folder, settings.comfyui_port)
         )

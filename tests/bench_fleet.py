@@ -32,8 +32,9 @@ from urllib.request import urlopen
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 MODELS: Final = 20
-MODEL_BYTES: Final = 4 * 1024 * 1024
-CAP_BYTES_PER_S: Final = 2 * MODEL_BYTES
+# Two ranges each; 3 MiB/s a connection, so that two cores carry what ten workers receive.
+MODEL_BYTES: Final = 16 * 1024 * 1024
+CAP_BYTES_PER_S: Final = 3 * 1024 * 1024
 COLD: Final = (1, 2, 5, 10)
 WARM: Final = (1, 10, 50, 100)
 # At least so many single measurements make a median; on MooseFS at most so many, since each waits for caches.
@@ -249,9 +250,8 @@ class Cold:
     seconds: float
 
 
-def measure_cold(bench: Bench, origin: Origin, workers: int) -> Cold:
+def measure_cold(bench: Bench, origin: Origin, volume: Sequence[Path], workers: int) -> Cold:
     """Lets so many workers begin at once on a volume that has nothing."""
-    volume = bench.volume(f"cold-{workers}")
     before = origin.body_bytes
     with ExitStack() as stack:
         fleet = [
@@ -466,8 +466,12 @@ def measure(kind: str, bench: Bench) -> list[str]:
     """Measures one kind of volume and prints its tables; returns the bars that were missed."""
     with Origin() as origin:
         bench.write_manifest(origin.url)
-        colds = [measure_cold(bench, origin, workers) for workers in COLD]
-        volume = tuple(mount / f"cold-{COLD[-1]}" for mount in bench.mounts)
+        colds = []
+        for workers in COLD:
+            volume = bench.volume(f"cold-{workers}")
+            colds.append(measure_cold(bench, origin, volume, workers))
+            if workers != COLD[-1]:
+                shutil.rmtree(volume[0])
         before = origin.body_bytes
         beginning = measure_beginnings(bench, volume)
         warms = list(measure_warm(bench, volume))

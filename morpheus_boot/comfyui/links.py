@@ -22,10 +22,13 @@ class Link:
     target: Path
 
 
-def put_links(models: Path, links: Iterable[Link], cache: Path) -> tuple[Link, ...]:
+def put_links(
+    models: Path, links: Iterable[Link], cache: Path, *, running: bool = False
+) -> tuple[Link, ...]:
     """Makes every link below ``models``, and removes dead ones that lead into ``cache``.
 
-    A link that is right is left alone; a real file of the same name is kept, and named in a warning.
+    A link that is right is left alone; a real file of the same name is kept, and named in a warning. While
+    ComfyUI is ``running``, a link that led elsewhere is named too: ComfyUI has cached the old model by that name.
     Returns the links that are in place.
 
     Raises:
@@ -35,7 +38,9 @@ def put_links(models: Path, links: Iterable[Link], cache: Path) -> tuple[Link, .
     wanted = tuple(links)
     try:
         _remove_dead(models, cache)
-        return tuple(link for link in wanted if _put(models / link.name, link.target))
+        return tuple(
+            link for link in wanted if _put(models / link.name, link.target, running=running)
+        )
     except PermissionError as error:
         raise NotSetUp(
             "ComfyUI", f"{models} is not writable", "run as the user who owns ComfyUI's folder"
@@ -44,10 +49,14 @@ def put_links(models: Path, links: Iterable[Link], cache: Path) -> tuple[Link, .
         raise storage_error("ComfyUI's models", models, error) from error
 
 
-def _put(name: Path, target: Path) -> bool:
+def _put(name: Path, target: Path, *, running: bool) -> bool:
     if name.is_symlink():
         if name.readlink() == target:
             return True
+        if running:
+            _LOG.warning(
+                "%s: another file now; ComfyUI has the old one until it is restarted", name
+            )
     elif name.exists():
         # Old scripts linked whole folders into the cache: then this name is the cached file itself.
         same = name.samefile(target)

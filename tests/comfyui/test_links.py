@@ -83,3 +83,15 @@ def test_a_dead_link_of_ours_goes_and_one_of_others_stays(models: Path, cache: P
 
     assert not (models / "vae/gone.safetensors").is_symlink()
     assert (models / "vae/others.safetensors").is_symlink()
+
+
+def test_a_link_led_elsewhere_while_comfyui_runs_is_said_to_need_a_restart(
+    models: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (models / "loras").mkdir(parents=True)
+    (models / "loras/a.safetensors").symlink_to(cache / "loras" / "old.safetensors")
+    (cache / "loras" / "old.safetensors").write_bytes(b"old")
+
+    put_links(models, [link(cache)], cache, running=True)
+
+    assert "until it is restarted" in caplog.text

@@ -35,6 +35,19 @@ def test_who_never_ends_a_head_is_cut_off(impatient: FileServer, sent: bytes) ->
     assert answer.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("sent", [b"G", b"\r\n", b"GET /health HTTP/1.1\r\nX-"])
+def test_nor_may_a_later_head_on_a_connection_take_its_time(
+    impatient: FileServer, sent: bytes
+) -> None:
+    with impatient.connect() as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += client.recv(4096)
+        client.sendall(sent)
+        assert read_to_end(client) == b""
+
+
 def test_trickling_a_head_does_not_help(impatient: FileServer) -> None:
     with impatient.connect() as client:
         client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")

@@ -32,6 +32,8 @@ JOURNALLED: Final = 4 * MIB
 CHUNK_BYTES: Final = 64 * MIB  # MooseFS's
 # Longer than any test lasts: whoever goes on sooner was not waiting for a silence.
 NEVER_S: Final = 60.0
+# For what takes a second or two where nothing else runs.
+PATIENCE_S: Final = 30.0
 RESOLVED: Final = "bytes=0-0"
 
 
@@ -82,9 +84,9 @@ class Fill:
     def waits_for(self, holder: str) -> bool:
         return any(s["stage"] == "waiting" and holder in s["detail"] for s in self.states)
 
-    def end(self, timeout_s: float = 20) -> tuple[int, str]:
+    def end(self) -> tuple[int, str]:
         """Its exit code and what it wrote to stderr, once it has ended."""
-        code = self.process.wait(timeout_s)
+        code = self.process.wait(PATIENCE_S)
         for reader in self._readers:
             reader.join()
         return code, self._errors
@@ -132,8 +134,8 @@ class Bed:
         # The request before the download asks for the size.
         self.origin.misbehave("/a", gate, after=1, times=1)
         held = self.start(host, silence_s=1, sync_bytes=sync_bytes)
-        gate.wait_reached()
-        wait_until(lambda: journalled_bytes(held.layout) >= synced)
+        gate.wait_reached(PATIENCE_S)
+        wait_until(lambda: journalled_bytes(held.layout) >= synced, PATIENCE_S)
         return held, gate
 
     def downloads(self) -> list[str]:
@@ -167,7 +169,7 @@ def test_two_hosts_fill_a_cold_cache_together_and_fetch_each_byte_once(bed: Bed)
 
     fills = [bed.start("a", *models), bed.start("b", *models)]
     # Both fetch, each another model: nobody waits for the other while there is something left to do.
-    wait_until(lambda: len(bed.downloads()) == 2)
+    wait_until(lambda: len(bed.downloads()) == 2, PATIENCE_S)
     assert len(set(bed.downloads())) == 2
     gate.open()
 
@@ -183,7 +185,7 @@ def test_two_hosts_fill_a_cold_cache_together_and_fetch_each_byte_once(bed: Bed)
 def test_a_killed_holders_part_is_gone_on_with_at_once_by_the_other_host(bed: Bed) -> None:
     first, _gate = bed.start_held("a")
     second = bed.start("b")
-    wait_until(lambda: second.waits_for("worker-a"))
+    wait_until(lambda: second.waits_for("worker-a"), PATIENCE_S)
     inode = inode_of_part(second.layout)
 
     first.kill()
@@ -224,12 +226,12 @@ def test_a_lost_holder_that_comes_back_in_mid_takeover_stops_and_waits(bed: Bed)
     second_gate = HeldDownload(MIB)
     bed.origin.misbehave("/a", second_gate)
     second = bed.start("b", silence_s=1, sync_bytes=CHUNK_BYTES)
-    second_gate.wait_reached()
+    second_gate.wait_reached(PATIENCE_S)
 
     bed.moosefs.restore("a")
     gate.open()
 
-    wait_until(lambda: first.waits_for("worker-b"))
+    wait_until(lambda: first.waits_for("worker-b"), PATIENCE_S)
     second_gate.open()
     second.end_well()
     published = second.published
@@ -260,11 +262,10 @@ def test_a_second_holder_by_force_that_is_the_slower_one_leaves_the_file_alone(b
     second_gate = HeldDownload(MIB)
     bed.origin.misbehave("/a", second_gate)
     second = bed.start("b")
-    second_gate.wait_reached()
+    second_gate.wait_reached(PATIENCE_S)
 
     gate.open()
-    wait_until(lambda: bed.origin.ledger.running == 1)
-    print(list(first.layout.ours.rglob("*")))
+    wait_until(lambda: bed.origin.ledger.running == 1, PATIENCE_S)
     second_gate.open()
     first.end_well()
     published = first.published
@@ -300,6 +301,7 @@ def test_an_old_cache_is_taken_over_by_renaming_and_seen_so_by_the_other_host(
     bed: Bed, old: str
 ) -> None:
     found = write_to(WEIGHTS, bed.root("a") / old / PATH)
+    os.utime(found, (10**9, 10**9))
     inode = found.stat().st_ino
 
     Worker(bed.root("a")).fill(bed.wanted)
