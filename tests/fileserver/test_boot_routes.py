@@ -68,6 +68,9 @@ def test_status_shows_phases_models_services_and_volume(shared: FileServer) -> N
         "stage": "fetching",
         "done_bytes": 5,
         "size_bytes": 10,
+        "rate_bytes_per_s": 0.0,
+        "left_s": None,
+        "retries": 0,
         "required": True,
         "detail": "",
     }
