@@ -31,7 +31,7 @@ from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.layout import Layout
 
 # Cold reads on MooseFS wait for the network: as many at once as there are likely to be downloads.
-_READERS: Final = 64
+_READERS: Final = 128
 _WRITERS: Final = 32
 _WAITING: Final = 512
 _METRICS_DEADLINE_S: Final = 2.0

@@ -23,12 +23,12 @@ class BootStatus:
         """The boot's state; None while there is no document."""
         try:
             found = self._path.stat()
+            seen = (found.st_mtime_ns, found.st_ino)
+            if seen != self._seen:
+                self._state = read_state(self._path)
+                self._seen = seen
         except OSError:
             return None
-        seen = (found.st_mtime_ns, found.st_ino)
-        if seen != self._seen:
-            self._state = read_state(self._path)
-            self._seen = seen
         return self._state
 
     @property

@@ -22,6 +22,8 @@ from morpheus_boot.layout import Layout
 _PENDING_BYTES: Final = 8 * 2**20
 _LARGEST_PIECE_BYTES: Final = 256 * 2**10
 _SMALLEST_PIECE_BYTES: Final = 16 * 2**10
+# All downloads together send so much before each other request has had its turn: a few milliseconds' work.
+_ROUND_BYTES: Final = 4 * 2**20
 # Up to here a file is read by the thread that opens it: each visit to a thread costs more than the reading.
 _SMALL_BYTES: Final = 64 * 2**10
 
@@ -91,7 +93,7 @@ class Downloads:
     async def _stream(
         self, opened: _Opened, chosen: Selection, connection: Connection, send: Send
     ) -> None:
-        at, left = chosen.first, chosen.length
+        at, left, turn_bytes = chosen.first, chosen.length, 0
         while left:
             if not await connection.wants_more():
                 await connection.until_gone()
@@ -109,9 +111,11 @@ class Downloads:
             await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
             if connection.unsent_bytes == 0 and size_bytes == _LARGEST_PIECE_BYTES:
                 self._buffers.append(buffer)
-            if left:
+            turn_bytes += len(piece)
+            if left and turn_bytes >= _ROUND_BYTES // self._active:
                 # A fast client's socket takes all at once: without this no other would have its turn.
                 await asyncio.sleep(0)
+                turn_bytes = 0
 
     def _buffer(self, size_bytes: int) -> bytearray:
         """One that the socket has emptied: a new one costs as much as the reading, in zeros and page faults."""

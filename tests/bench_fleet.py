@@ -13,24 +13,25 @@ more is watched by strace: what it asks of the volume.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.request import urlopen
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
+from tests.fleet_worker import MARK, REPOSITORY, Worker
+from tests.testbed.content import read_all, safetensors
+from tests.testbed.moosefs import MooseFS, reason_missing
+
 MODELS: Final = 20
 # Two ranges each; 3 MiB/s a connection, so that two cores carry what ten workers receive.
 MODEL_BYTES: Final = 16 * 1024 * 1024
@@ -43,137 +44,11 @@ BEGINNINGS: Final = 5
 # What MooseFS and the kernel keep of a file's attributes: a new worker's host would know none of them.
 CACHES_S: Final = 1.1
 PHASES: Final = ("announce", "plan", "links")
-MARK: Final = "/proc/bench-phase-"
 
 MOST_ORIGIN_RATIO: Final = 1.02
 MOST_OWN_MS: Final = 50.0
 # A median that differs by less than this between two fleets has not grown.
 NOISE_MS: Final = 5.0
-
-
-# The worker: one process, told on stdin what to do
-
-
-def work(root: Path, folder: Path) -> None:
-    """Reads commands from stdin, a word each, and answers each with a line of JSON."""
-    began = time.perf_counter()
-    from morpheus_boot.cache import CachedModel
-    from morpheus_boot.comfyui.links import Link, put_links
-    from morpheus_boot.deployment import (
-        announce,
-        fill_models,
-        make_volume_folder,
-        plan_models,
-        read_deployment,
-    )
-    from morpheus_boot.invocation import Invocation
-    from morpheus_boot.settings import Overrides, read_settings
-
-    imported = time.perf_counter()
-    invocation = Invocation(read_settings(Overrides(folder.parent / "models.yaml", root)))
-    deployment = read_deployment(invocation)
-    say(imports_ms=(imported - began) * 1000, read_ms=(time.perf_counter() - imported) * 1000)
-    make_volume_folder(deployment.volume)
-    heart = None
-
-    def link(cached: Iterable[CachedModel], models: Path) -> None:
-        links = [Link(c.model.path, c.file) for c in cached]
-        put_links(models, links, deployment.volume.layout.model_cache)
-
-    for number, command in enumerate(sys.stdin):
-        if heart is None:
-            with phase("announce"):
-                heart = announce(invocation, deployment)
-        at = time.perf_counter()
-        with phase("plan"):
-            plan = plan_models(deployment)
-            if command.strip() == "warm" and plan.work:
-                raise SystemExit(f"not warm: {plan.work}")
-            cached = fill_models(
-                invocation,
-                deployment,
-                plan,
-                stopping=threading.Event(),
-                report=lambda _state: None,
-            )
-        planned = time.perf_counter()
-        with phase("links"):
-            link(cached, folder / f"models-{number}")
-        linked = time.perf_counter()
-        say(plan_ms=(planned - at) * 1000, links_ms=(linked - planned) * 1000)
-    if heart is not None:
-        heart.end()
-
-
-def say(**figures: float) -> None:
-    print(json.dumps(figures), flush=True)
-
-
-@contextmanager
-def phase(name: str) -> Iterator[None]:
-    """Tells strace's reader which calls are whose."""
-    Path(f"{MARK}{name}").exists()
-    yield
-    Path(f"{MARK}end").exists()
-
-
-class Worker:
-    """Such a process, as the benchmark sees it."""
-
-    def __init__(self, root: Path, folder: Path, *, trace: Path | None = None) -> None:
-        folder.mkdir(parents=True)
-        self._root = root
-        strace = [] if trace is None else ["strace", "-f", "-y", "-qq", "-o", str(trace)]
-        self._process = subprocess.Popen(
-            [
-                *strace,
-                sys.executable,
-                "-m",
-                "tests.bench_fleet",
-                "--worker",
-                str(root),
-                str(folder),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-            env={
-                "PATH": os.environ["PATH"],
-                "MORPHEUS_LOCAL_DIR": str(folder),
-                "RUNPOD_ENDPOINT_ID": "bench",
-            },
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def tell(self, command: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{command}\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> dict[str, float]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a worker ended with {self._process.wait()}")
-        figures: dict[str, float] = json.loads(line)
-        return figures
-
-    def end(self) -> None:
-        """Lets it end in good order, and waits for that."""
-        assert self._process.stdin is not None
-        if not self._process.stdin.closed:
-            self._process.stdin.close()
-            self._process.wait(30)
 
 
 # The origin: a process of its own
@@ -261,7 +136,7 @@ def measure_cold(bench: Bench, origin: Origin, volume: Sequence[Path], workers: 
             worker.answer()
         began = time.perf_counter()
         for worker in fleet:
-            worker.tell("fill")
+            worker.tell("cold")
         for worker in fleet:
             worker.answer()
         seconds = time.perf_counter() - began
@@ -271,8 +146,6 @@ def measure_cold(bench: Bench, origin: Origin, volume: Sequence[Path], workers: 
 
 def require_right(volume: Iterable[Path]) -> None:
     """Raises where a host does not see every model whole."""
-    from tests.testbed.content import read_all, safetensors
-
     right = read_all(safetensors(MODEL_BYTES))
     for root in volume:
         for n in range(MODELS):
@@ -487,19 +360,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--moosefs", action="store_true", help="on a real MooseFS, too")
-    parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.worker:
-        work(*options.worker)
-        return 0
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-fleet-") as name:
         local = Path(name)
         (local / "volumes").mkdir()
         bars = measure("A folder of the local disk", Bench((local / "volumes",), local / "disk"))
         if options.moosefs:
-            from tests.testbed.moosefs import MooseFS, reason_missing
-
             if (reason := reason_missing()) is not None:
                 parser.error(reason)
             with MooseFS() as moosefs:
