@@ -5,7 +5,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -112,60 +111,6 @@ def test_slow_loris_by_two_hundred_while_real_clients_go_on(
         assert time.monotonic() - begun < 10
     wait_until(lambda: server.parts == [])
     wait_until(lambda: server.descriptors < 40)
-
-
-def test_health_answers_quickly_while_much_is_moved(start: Callable[..., FileServer]) -> None:
-    """The scaled form of the bar (p99 under 50 ms): see soak_fileserver.py for the whole."""
-    server = start()
-    server.output("j", "f", os.urandom(20 * MIB))
-    content = os.urandom(10 * MIB)
-    stop = threading.Event()
-    failures: list[Exception] = []
-
-    def load(upload: bool) -> None:
-        try:
-            with requests.Session() as session:
-                while not stop.is_set():
-                    if upload:
-                        files = {"file": ("a", content)}
-                        session.post(f"{server.url}/upload", files=files, timeout=60)
-                    else:
-                        session.get(f"{server.url}/download/j/f", timeout=60)
-        except requests.RequestException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=load, args=(number < 2,)) for number in range(10)]
-    for thread in threads:
-        thread.start()
-    taken_ms = []
-    try:
-        with server.connect() as client:
-            for _ in range(100):
-                begun = time.monotonic()
-                client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = b""
-                while not answer.endswith(b"}"):
-                    answer += client.recv(4096)
-                assert answer.startswith(b"HTTP/1.1 200")
-                taken_ms.append((time.monotonic() - begun) * 1000)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-    # The clients share the two cores, and this thread the interpreter with them: a loose bound.
-    assert statistics.median(taken_ms) < 200
-    assert server.peak_rss_bytes < 100_000_000
-
-
-READER = """
-import socket, sys
-client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-client.sendall(b"GET /download/j/f HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-buffer = bytearray(1 << 20)
-while client.recv_into(buffer):
-    pass
-"""
 
 
 def test_a_client_as_fast_as_we_are_takes_no_other_ones_turn(
