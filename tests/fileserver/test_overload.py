@@ -47,6 +47,16 @@ def test_nor_may_a_later_head_on_a_connection_take_its_time(
         assert read_to_end(client) == b""
 
 
+READER = """
+import socket, sys
+client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+client.sendall(b"GET /download/j/f HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+buffer = bytearray(1 << 20)
+while client.recv_into(buffer):
+    pass
+"""
+
+
 def test_trickling_a_head_does_not_help(impatient: FileServer) -> None:
     with impatient.connect() as client:
         client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
