@@ -3,8 +3,9 @@
     python -m tests.bench_fileserver [--rounds 5] [--seconds 3] [--folder DIR]
 
 Prints a page of Markdown. All of them serve one folder from one disk to clients on the same machine;
-each round measures each of them once, in turn, so that what else the machine does falls on all alike,
-and what counts is the ratio of medians. Needs nginx, wrk and curl, and flask and gunicorn in this Python.
+each round measures each of them once, one right after the other, so that what else the machine does falls
+on all alike. What counts is the median of the rounds' ratios. Needs nginx, wrk and curl, and flask and gunicorn
+in this Python.
 """
 
 import argparse
@@ -81,6 +82,11 @@ class Row:
 
     def median(self, name: str) -> float:
         return statistics.median(self.values[name])
+
+    def ratio(self, name: str, other: str) -> float:
+        """The median of what each round says: its two values were measured within seconds of each other."""
+        pairs = zip(self.values[name], self.values[other], strict=True)
+        return statistics.median(mine / theirs for mine, theirs in pairs)
 
 
 def main() -> None:
@@ -311,7 +317,7 @@ def timed_ms(server: FileServer) -> float:
 
 
 def report(rows: list[Row], names: list[str]) -> str:
-    """The table, with each server's median and its ratio to nginx and to FastAPI as it comes."""
+    """The table: each server's median, and our ratios to nginx and to FastAPI as it comes."""
     lines = [
         f"| | {' | '.join(names)} | ours to nginx | ours to FastAPI |",
         f"|---|{'---|' * (len(names) + 2)}",
@@ -319,7 +325,7 @@ def report(rows: list[Row], names: list[str]) -> str:
     for row in rows:
         cells = [f"{row.median(name):,.4g}" if name in row.values else "-" for name in names]
         ratios = [
-            f"{row.median('ours') / row.median(other):.2f}" if other in row.values else "-"
+            f"{row.ratio('ours', other):.2f}" if other in row.values else "-"
             for other in ("nginx", "FastAPI as it comes")
         ]
         lines.append(f"| {row.title}, {row.unit} | {' | '.join([*cells, *ratios])} |")

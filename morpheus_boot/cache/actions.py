@@ -88,7 +88,7 @@ class Actions:
             resolved,
             inherits=claim.inherits,
             on_progress=on_progress,
-            already_there=lambda: decide(model, self.layout).action is Action.PRESENT,
+            already_there=lambda: as_it_lies(decide(model, self.layout)) is not None,
         )
         return CachedModel(model, final)
 
@@ -210,6 +210,17 @@ def make_actions(
         replace_in_place=options.replace_in_place,
         on_progress=report_progress,
     )
+
+
+def as_it_lies(step: Step) -> CachedModel | None:
+    """The model, where it is there as recorded or at least passes its check; None where something must be done.
+
+    Raises OSError.
+    """
+    if step.action is Action.RECHECK and complaint(step.file, step.model.path) is None:
+        _LOG.warning("%s: %s; it is hashed again in the background", step.model.path, step.reason)
+        return step.as_cached()
+    return step.as_cached() if step.action is Action.PRESENT else None
 
 
 def blocked(step: Step) -> StorageFailed:

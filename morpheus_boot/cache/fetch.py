@@ -106,7 +106,13 @@ class Fetcher:
 
     def _open_part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Part:
         try:
-            return open_part(self.layout, model.path, version, inherits=inherits)
+            return open_part(
+                self.layout,
+                model.path,
+                version,
+                inherits=inherits,
+                chunk_bytes=self.times.chunk_bytes,
+            )
         except FileNotFoundError as error:
             # Where the lock lets two in, the other one has just published or dropped it.
             raise TakenOver(model.path) from error
@@ -163,10 +169,13 @@ class Fetcher:
 
 
 def _let_go(part: Part, model: ModelSpec, error: OSError) -> None:
+    # A host that was cut off for three minutes comes back to EIO. A part that is closed may be gone by our own hand.
+    may_be_taken = part.is_open or isinstance(error, FileNotFoundError)
+    is_taken = may_be_taken and not part.path.exists()
     if error.errno in _FULL:
         part.discard()
     part.close()
-    if isinstance(error, FileNotFoundError) and not part.path.exists():
+    if is_taken:
         # Who took over from us while we were silent has taken our part's name.
         raise TakenOver(model.path) from error
 

@@ -5,8 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from morpheus_boot.cache.actions import READ_ONLY, blocked, make_actions
-from morpheus_boot.cache.checks import complaint
+from morpheus_boot.cache.actions import READ_ONLY, as_it_lies, blocked, make_actions
 from morpheus_boot.cache.fetch import TakenOver
 from morpheus_boot.cache.lock import ModelLock
 from morpheus_boot.cache.options import FillOptions
@@ -127,9 +126,9 @@ class Filler:
         model = step.model
         if step.action is Action.BLOCKED:
             raise blocked(step)
-        if step.action is Action.RECHECK and complaint(step.file, model.path) is None:
-            _LOG.warning("%s: %s; it is hashed again in the background", model.path, step.reason)
-            return step.as_cached()
+        there = as_it_lies(step)
+        if there is not None:
+            return there
         try:
             claim = lock.try_claim()
         except OSError as error:
@@ -138,16 +137,13 @@ class Filler:
             return self._actions.take_as_it_lies(step, error)
         if claim is None:
             # Whoever holds it may have published it, and hold it only because its host is lost.
-            again = self._decide(model)
-            if again.action is Action.PRESENT:
-                return again.as_cached()
-            self._report_waiting(model, lock)
-            return None
+            there = as_it_lies(self._decide(model))
+            if there is None:
+                self._report_waiting(model, lock)
+            return there
         with claim:
             again = self._decide(model)
-            if again.action is Action.PRESENT:
-                return again.as_cached()
-            return self._actions.carry_out(again, claim)
+            return as_it_lies(again) or self._actions.carry_out(again, claim)
 
     def _decide(self, model: ModelSpec) -> Step:
         return decide(model, self._layout, self._options.hub_roots)

@@ -47,6 +47,8 @@ class TransferTimes:
     """How bytes are moved.
 
     ``sync_bytes``: received bytes that may not be synced yet, the most that a kill can cost.
+    ``chunk_bytes``: the storage's own unit (MooseFS: 64 MiB); one that a lost host was writing to can't be read
+    for two minutes, so whoever takes over copies whole ones.
     ``span_bytes``: what one request asks for. ``models``: how many are fetched at once; ``connections``: for all
     of them together.
     ``connect_s``, ``read_s``: the time-outs of a socket. A connection that brings less than
@@ -54,6 +56,7 @@ class TransferTimes:
     """
 
     sync_bytes: int = 128 * 1024 * 1024
+    chunk_bytes: int = 64 * 1024 * 1024
     span_bytes: int = 8 * 1024 * 1024
     models: int = 3
     connections: int = 32

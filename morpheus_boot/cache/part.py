@@ -71,6 +71,11 @@ class Part:
             raise
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is not closed yet."""
+        return self._fd >= 0
+
+    @property
     def front(self) -> int:
         """The number of bytes that are whole and synced from the beginning on."""
         with self._lock:
@@ -114,8 +119,13 @@ class Part:
         return os.preadv(self._fd, [buffer], at)
 
     def sync(self) -> None:
-        """Makes all that was written durable, then says so in the journal."""
+        """Makes all that was written durable, then says so in the journal.
+
+        Raises FileNotFoundError where another worker took over.
+        """
         with self._syncing:
+            # Who took over while we were silent took this name away: what we fetch from then on is for nothing.
+            self.path.stat()
             # Only what was written before the sync began. And a lost page is reported once: after a failed
             # sync the next succeeds, and has saved nothing of these.
             with self._lock:
@@ -143,6 +153,8 @@ class Part:
     def finish(self) -> int:
         """Fsyncs and closes the whole part, ready to be published; returns its size in bytes."""
         os.fsync(self._fd)
+        # MooseFS shows other hosts an older mtime for up to a second after the last write, unless it is set.
+        os.utime(self._fd)
         size_bytes = os.fstat(self._fd).st_size
         self.close()
         return size_bytes
@@ -174,12 +186,15 @@ def journal_of(part: Path) -> Path:
     return part.with_suffix(".journal")
 
 
-def open_part(layout: Layout, model_path: str, version: Version, *, inherits: bool) -> Part:
+def open_part(
+    layout: Layout, model_path: str, version: Version, *, inherits: bool, chunk_bytes: int
+) -> Part:
     """The part to bring ``version`` in with.
 
     ``inherits``: the part of a dead worker is continued. Without it, a part of one's own is begun with a copy of
     what the silent worker's journal names, and the silent worker's part loses its name: should that worker come
     back, it can't publish an inode that two have written to. Parts of another version are dropped.
+    ``chunk_bytes``: only whole multiples of it are copied.
 
     Raises OSError; an exhausted quota shows here already, where the part takes its full size.
     """
@@ -196,7 +211,7 @@ def open_part(layout: Layout, model_path: str, version: Version, *, inherits: bo
     try:
         part = _begin_part(layout, model_path, version)
         if best is not None:
-            _copy_or_discard(best, part)
+            _copy_or_discard(best, part, chunk_bytes)
     finally:
         if best is not None:
             _remove(best.path)
@@ -293,19 +308,21 @@ def _is_usable(found: _Found, version: Version) -> bool:
     return not journal.done or found.path.stat().st_size >= journal.done[-1].stop
 
 
-def _copy_or_discard(source: _Found, part: Part) -> None:
+def _copy_or_discard(source: _Found, part: Part, chunk_bytes: int) -> None:
     try:
-        _copy(source, part)
+        _copy(source, part, chunk_bytes)
     except OSError:
         part.discard()
         raise
 
 
-def _copy(source: _Found, part: Part) -> None:
+def _copy(source: _Found, part: Part, chunk_bytes: int) -> None:
     buffer = memoryview(bytearray(_COPY_BYTES))
     fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for done in source.journal.done:
+        # Reading ahead into the chunk that the lost host was writing to would hang, too.
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        for done in _whole_chunks(source.journal.done, chunk_bytes):
             at = done.start
             while at < done.stop:
                 count = os.preadv(fd, [buffer[: min(_COPY_BYTES, done.stop - at)]], at)
@@ -316,6 +333,16 @@ def _copy(source: _Found, part: Part) -> None:
     finally:
         os.close(fd)
     part.sync()
+
+
+def _whole_chunks(done: tuple[range, ...], chunk_bytes: int) -> Iterator[range]:
+    # MooseFS keeps a chunk (64 MiB) locked for two minutes once the host that was writing to it is lost, and whoever
+    # reads it hangs for so long. A chunk that was synced as a whole is not written to any more.
+    for r in done:
+        begin = -(-r.start // chunk_bytes) * chunk_bytes
+        end = r.stop // chunk_bytes * chunk_bytes
+        if begin < end:
+            yield range(begin, end)
 
 
 def _remove(part: Path) -> None:

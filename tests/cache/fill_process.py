@@ -35,6 +35,7 @@ class FillProcess:
     root: Path
     models: tuple[ModelSpec, ...]
     sync_bytes: int = QUICK.transfer_times.sync_bytes
+    chunk_bytes: int = QUICK.transfer_times.chunk_bytes
     beat_s: float = QUICK.lock_times.beat_s
     silence_s: float = QUICK.lock_times.silence_s
     deadline_s: float = QUICK.lock_times.deadline_s
@@ -47,8 +48,9 @@ class FillProcess:
             [
                 *(sys.executable, "-m", "tests.cache.fill_process"),
                 *("--volume", str(self.root), "--worker", worker),
-                *("--sync-bytes", str(self.sync_bytes), "--beat", str(self.beat_s)),
-                *("--silence", str(self.silence_s), "--deadline", str(self.deadline_s)),
+                *("--sync-bytes", str(self.sync_bytes), "--chunk-bytes", str(self.chunk_bytes)),
+                *("--beat", str(self.beat_s), "--silence", str(self.silence_s)),
+                *("--deadline", str(self.deadline_s)),
                 *(word for wanted in self.models for word in ("--model", _text_of(wanted))),
             ],
             stdout=subprocess.PIPE,
@@ -113,6 +115,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--volume", type=Path, required=True, metavar="DIR")
     parser.add_argument("--worker", default="worker-1", metavar="NAME")
     parser.add_argument("--sync-bytes", type=int, default=QUICK.transfer_times.sync_bytes)
+    parser.add_argument("--chunk-bytes", type=int, default=QUICK.transfer_times.chunk_bytes)
     parser.add_argument("--beat", type=float, default=QUICK.lock_times.beat_s)
     parser.add_argument("--silence", type=float, default=QUICK.lock_times.silence_s)
     parser.add_argument("--deadline", type=float, default=QUICK.lock_times.deadline_s)
@@ -130,7 +133,9 @@ def _fill_options(options: argparse.Namespace) -> FillOptions:
             silence_s=options.silence,
             deadline_s=options.deadline,
         ),
-        transfer_times=replace(QUICK.transfer_times, sync_bytes=options.sync_bytes),
+        transfer_times=replace(
+            QUICK.transfer_times, sync_bytes=options.sync_bytes, chunk_bytes=options.chunk_bytes
+        ),
     )
 
 

@@ -111,7 +111,9 @@ def _fill_again(root: Path, origin: Origin, fill: FillProcess, *, budget: bool) 
     before = origin.count().body_bytes
 
     lock_times = replace(QUICK.lock_times, silence_s=fill.silence_s)
-    Worker(root, "worker-2", options=replace(QUICK, lock_times=lock_times)).fill(*fill.models)
+    transfer_times = replace(QUICK.transfer_times, chunk_bytes=fill.chunk_bytes)
+    options = replace(QUICK, lock_times=lock_times, transfer_times=transfer_times)
+    Worker(root, "worker-2", options=options).fill(*fill.models)
 
     assert layout.model(PATH).read_bytes() == RIGHT
     record = read_record(layout, PATH)
@@ -130,7 +132,14 @@ def _assert_whole_or_absent(layout: Layout) -> None:
 
 def _fill(root: Path, origin: Origin, *, sha: str | None = None) -> FillProcess:
     wanted = model(PATH, origin.serve("/a.safetensors", WEIGHTS), sha256=sha)
-    return FillProcess(root, (wanted,), sync_bytes=SYNC_BYTES, beat_s=NEVER_S, silence_s=0.0)
+    return FillProcess(
+        root,
+        (wanted,),
+        sync_bytes=SYNC_BYTES,
+        chunk_bytes=SYNC_BYTES,
+        beat_s=NEVER_S,
+        silence_s=0.0,
+    )
 
 
 @contextmanager

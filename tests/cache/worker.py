@@ -19,6 +19,7 @@ QUICK = FillOptions(
     lock_times=LockTimes(beat_s=0.1, silence_s=1.0, deadline_s=20.0, poll_s=0.02),
     transfer_times=TransferTimes(
         sync_bytes=MIB,
+        chunk_bytes=MIB,
         # One model after another, each in one request, however long a test holds that.
         models=1,
         span_bytes=1 << 40,

@@ -149,7 +149,7 @@ def fetch(url: str, layout: Layout, digest: str | None) -> bytes | None:
         resolved = resolve_patiently("the model", origin, RetryPolicy(0.001, 0.002, 0.02), never)
     except MorpheusError:
         return None
-    part = open_part(layout, "folder/model", resolved.version, inherits=True)
+    part = open_part(layout, "folder/model", resolved.version, inherits=True, chunk_bytes=1)
     try:
         found = transfer.run(resolved, part)
         content = part.path.read_bytes()
