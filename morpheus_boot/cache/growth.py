@@ -29,7 +29,7 @@ class Growth:
         return max(1, min(self._target, share, self._most or share))
 
     def look(self, received_bytes: int, receiving: int, share: int) -> None:
-        """Takes the bytes received so far, and how many connections receive now."""
+        """Takes the bytes received so far, and how many of the connections have received any."""
         if not self._grows:
             return
         now = self._clock()

@@ -128,7 +128,7 @@ class Transfer:
             if connections.endured is not None:
                 growth.limit(connections.endured)
             growth.look(
-                connections.received_bytes, sum(c.stream is not None for c in active), share
+                connections.received_bytes, sum(c.received_bytes > 0 for c in active), share
             )
             left = connections.allow(growth.target(share))
             if connections.failure is not None:
