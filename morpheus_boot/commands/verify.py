@@ -47,7 +47,7 @@ def _verify(
         report=Progress(),
     )
     named = {model.path: model for model in deployment.manifest.models}
-    for verdict in read_again(volume.layout):
+    for verdict in read_again(volume.layout, stopping):
         found = verdict
         model = named.get(verdict.path)
         wanted = invocation.repair and verdict.condition in _BAD

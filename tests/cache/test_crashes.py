@@ -351,6 +351,20 @@ def test_a_waiter_says_who_fetches_and_how_far(scene: Scene) -> None:
     assert waiter.states[-1].stage is ModelStage.PRESENT
 
 
+def test_a_waiter_asks_its_origin_anew_when_its_turn_comes(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiter = scene.worker("worker-2")
+    with scene.held(scene.process()) as (process, _), filling(waiter, scene.wanted()):
+        wait_until(lambda: waiting(waiter.states) != [])
+        scene.origin.behave()
+        scene.origin.serve("/a", OTHER)
+        process.kill()
+
+    assert scene.final.read_bytes() == read_all(OTHER)
+    assert "beginning anew" not in caplog.text
+
+
 def test_a_wait_that_lasts_too_long_is_75_and_names_the_holder(scene: Scene) -> None:
     with scene.held(scene.process()):
         wait_until(scene.heartbeat.exists)
