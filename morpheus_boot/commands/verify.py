@@ -26,6 +26,8 @@ def run(invocation: Invocation) -> None:
     if invocation.json:
         json.dump({"models": [asdict(v) for v in verdicts]}, sys.stdout, indent=1)
         print()
+    elif not verdicts:
+        print("no model is recorded on this volume yet: there is nothing to verify")
     bad = [v for v in verdicts if v.condition in _BAD]
     if bad:
         mend = (
