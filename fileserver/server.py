@@ -16,7 +16,7 @@ from fileserver.protocol import guarded
 from fileserver.settings import Settings
 from fileserver.threads import VolumeThreads
 
-_LOG: Final = logging.getLogger("morpheus.fileserver")
+_log = logging.getLogger("morpheus.fileserver")
 
 # The boot's own grace is 4 s: what is under way by this time is cut, and has the rest to clear up after itself.
 _GRACE_S: Final = 2
@@ -40,7 +40,7 @@ def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S + _CLEAR_UP_S,
     )
-    _LOG.info("listening on port %s", ", ".join(str(s.getsockname()[1]) for s in sockets))
+    _log.info("listening on port %s", ", ".join(str(s.getsockname()[1]) for s in sockets))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(_Server(config), settings, sockets))
 
