@@ -98,8 +98,8 @@ def _print_text(status: Status) -> None:
             size = size_text(model.holder.size_bytes)
             detail = f"by {model.holder.worker}, {size_text(model.holder.done_bytes)} of {size}"
         size = size_text(model.size_bytes)
-        optional = "" if model.required else "  (not required)"
-        print(f"  {model.state:<8} {model.path:<{width}} {size:>16}  {detail}{optional}".rstrip())
+        notes = "  ".join(filter(None, (detail, "" if model.required else "(not required)")))
+        print(f"  {model.state:<8} {model.path:<{width}} {size:>16}  {notes}".rstrip())
     for worker in status.workers:
         silent = "silent" if worker.age_s > 3 * BEAT_S else "alive"
         how = "ended" if worker.ended else silent
