@@ -7,13 +7,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from types import FrameType
+from typing import Final
 
 from fileserver.settings import Settings, read_settings
 from morpheus_boot.errors import MorpheusError, NotSetUp
 from morpheus_boot.log import set_up_log
 from morpheus_boot.redact import Redactor
 
-_log = logging.getLogger("morpheus.fileserver")
+_LOG: Final = logging.getLogger("morpheus.fileserver")
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
         return run(read_settings())
     except MorpheusError as error:
         set_up_log("text", 0, Redactor())
-        _log.error("%s", error)
+        _LOG.error("%s", error)
         return error.exit_code
 
 
@@ -64,7 +65,7 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
         try:
             yield _bound(port)
         except OSError as error:
-            _log.warning("port %d is not served: %s", port, error.strerror)
+            _LOG.warning("port %d is not served: %s", port, error.strerror)
 
 
 def _bound(port: int) -> socket.socket:

@@ -14,7 +14,7 @@ from morpheus_boot.jobs.folder import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
 from morpheus_boot.jobs.part import NameTaken
 
-_log = logging.getLogger("morpheus.fileserver")
+_LOG: Final = logging.getLogger("morpheus.fileserver")
 _FAILING: Final = 500
 
 
@@ -71,7 +71,7 @@ async def error_answer(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, MorpheusError):
         raise error
     if status_of(error) >= _FAILING:
-        _log.warning("%s", error)
+        _LOG.warning("%s", error)
     return JSONResponse({"detail": str(error)}, status_of(error))
 
 

@@ -1,13 +1,14 @@
 """The connection under a streamed answer: whether its client still takes it, and how to cut it."""
 
 import logging
+from typing import Final
 
 from starlette.types import Receive, Scope
 
 from fileserver.protocol import GuardedProtocol
 from morpheus_boot.errors import MorpheusError
 
-_log = logging.getLogger("morpheus.fileserver")
+_LOG: Final = logging.getLogger("morpheus.fileserver")
 
 
 class Connection:
@@ -29,7 +30,7 @@ class Connection:
 
     async def cut(self, error: MorpheusError) -> None:
         """Ends it in the middle of an answer that can't be kept, so that the client sees it is not whole."""
-        _log.warning("%s", error)
+        _LOG.warning("%s", error)
         self._protocol.transport.abort()
         await self.until_gone()
 

@@ -11,7 +11,7 @@ from morpheus_boot.jobs.part import sweep_parts
 from morpheus_boot.jobs.removal import empty_trash
 from morpheus_boot.layout import Layout
 
-_log = logging.getLogger("morpheus.fileserver")
+_LOG: Final = logging.getLogger("morpheus.fileserver")
 
 _INTERVAL_S: Final = 3600.0
 # A volume of a million files is slow to clear; the threads must not be held for ever either.
@@ -26,12 +26,12 @@ async def keep_house(layout: Layout, threads: VolumeThreads, ttl_hours: float | 
         try:
             parts = await threads.run(lambda: sweep_parts(layout), deadline_s=_DEADLINE_S)
             if parts:
-                _log.info("removed %d parts of uploads that nobody finishes", parts)
+                _LOG.info("removed %d parts of uploads that nobody finishes", parts)
             await threads.run(lambda: empty_trash(layout), deadline_s=_DEADLINE_S)
             if ttl_hours is not None:
                 await _expire(layout, threads, ttl_hours)
         except MorpheusError as error:
-            _log.warning("housekeeping: %s", error)
+            _LOG.warning("housekeeping: %s", error)
         await asyncio.sleep(_INTERVAL_S)
 
 
@@ -39,4 +39,4 @@ async def _expire(layout: Layout, threads: VolumeThreads, ttl_hours: float) -> N
     jobs = await threads.run(lambda: expire_jobs(layout, ttl_hours * 3600), deadline_s=_DEADLINE_S)
     if jobs:
         named = ", ".join(jobs[:_NAMED])
-        _log.info("removed %d jobs untouched for %g h: %s", len(jobs), ttl_hours, named)
+        _LOG.info("removed %d jobs untouched for %g h: %s", len(jobs), ttl_hours, named)

@@ -45,7 +45,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it just so
         """A client has connected: there may be too many."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)

@@ -20,7 +20,7 @@ from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import UploadPart
 from morpheus_boot.layout import Layout
 
-_log = logging.getLogger("morpheus.fileserver")
+_LOG: Final = logging.getLogger("morpheus.fileserver")
 
 # All uploads together hold so much that is not yet written, in pieces between these sizes.
 _PENDING_BYTES: Final = 16 * 2**20
@@ -173,7 +173,7 @@ class _File:
         try:
             await self._threads.wait(self._threads.start(self._part.discard, always=True))
         except MorpheusError as error:
-            _log.warning("a part is left until the next start: %s", error)
+            _LOG.warning("a part is left until the next start: %s", error)
 
     async def _written(self) -> None:
         if self._writing is not None:

@@ -69,8 +69,8 @@ class _Bars:
         )
 
     def _start(self) -> "Progress":
-        from rich import progress as rich_progress  # noqa: PLC0415 - see above
-        from rich.console import Console  # noqa: PLC0415 - as above
+        from rich import progress as rich_progress  # noqa: PLC0415 - only where a terminal shows it
+        from rich.console import Console  # noqa: PLC0415 - only where a terminal shows it
 
         console = Console(file=self._stream)
         self._progress = rich_progress.Progress(

@@ -49,7 +49,7 @@ def _fill_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace-in-place",
         action="store_true",
-        help="remove a model before its replacement comes, where both don't fit",
+        help="remove the old model before its replacement comes: for where both don't fit",
     )
     parser.add_argument(
         "--lock-timeout",

@@ -132,7 +132,7 @@ def _request(url: str, index: str) -> urllib.request.Request:
     """A request whose user and password, which urllib does not take from a URL, go to the index alone."""
     parts, ours = urlsplit(url), urlsplit(index)
     host = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(  # noqa: S310 - as in _get
+    request = urllib.request.Request(  # noqa: S310 - the user's own index
         urlunsplit(parts._replace(netloc=host, fragment="")),
         headers={"User-Agent": "morpheus-boot", "Accept": "text/html"},
     )

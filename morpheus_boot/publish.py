@@ -17,7 +17,8 @@ def sync_folder(folder: Path) -> None:
 def publish(part: Path, final: Path) -> None:
     """Gives a complete, fsynced ``part`` its ``final`` name, on the same file system, durably.
 
-    Raises OSError; then ``final`` is what it was before.
+    Raises OSError; then ``final`` is what it was before, or already the new file, whole, if the folder alone could
+    not be synced: a host that is lost right then may leave the old one.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, final)
@@ -28,7 +29,7 @@ def write_whole(final: Path, content: bytes, *, mode: int = 0o644, durable: bool
     """Writes ``content`` under ``final`` at once: readers see the old content or all of the new.
 
     ``durable`` also survives the loss of the host; heartbeats and the state document don't need it.
-    Raises OSError; then ``final`` is what it was before, and no temporary file stays.
+    Raises OSError; then no temporary file stays, and ``final`` is as publish() says.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.parent / f".{final.name}.{secrets.token_hex(6)}.tmp"

@@ -46,17 +46,11 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes on the volume, by whose they are."""
+    """Bytes on the volume, by whose they are; ``jobs_bytes`` None: they were not walked."""
 
     cache_bytes: int
-    parts_bytes: int
     archives_bytes: int
     jobs_bytes: int | None = None
-
-    @property
-    def total_bytes(self) -> int:
-        """All that was counted; jobs only where they were walked."""
-        return self.cache_bytes + self.parts_bytes + self.archives_bytes + (self.jobs_bytes or 0)
 
 
 def find_volume(
@@ -122,7 +116,6 @@ def measure(layout: Layout, *, with_jobs: bool) -> Usage:
     """Adds up what lies on the volume. Jobs may be many files: they are walked only when asked for."""
     return Usage(
         cache_bytes=_bytes_below(layout.model_cache),
-        parts_bytes=_bytes_below(layout.parts),
         archives_bytes=_bytes_below(layout.archives),
         jobs_bytes=_bytes_below(layout.jobs) if with_jobs else None,
     )

@@ -34,7 +34,7 @@ def read(text: str | bytes, environ: Mapping[str, str] | None = None) -> Manifes
 
 
 def errors(text: str | bytes, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Each mistake as its line in the log; none where the text is right."""
+    """Each mistake as its line in the log, without the file's folder; none where the text is right."""
     try:
         read(text, environ)
     except MorpheusError as error:
@@ -43,7 +43,7 @@ def errors(text: str | bytes, environ: Mapping[str, str] | None = None) -> list[
         return []
     each = found.errors if isinstance(found, SeveralErrors) else (found,)
     assert all(isinstance(mistake, ManifestError) for mistake in each)
-    return [str(mistake) for mistake in each]
+    return [f"models.yaml{str(mistake).partition('/models.yaml')[2]}" for mistake in each]
 
 
 def model(fields: str, environ: Mapping[str, str] | None = None) -> Manifest:
@@ -837,6 +837,16 @@ def test_a_file_that_is_not_there_is_named_with_how_to_name_another(tmp_path: Pa
         f"{tmp_path}/none.yaml: there is no such file;"
         " name one that can be read with --models or MORPHEUS_MODELS"
     )
+
+
+def test_a_mistake_names_its_file_with_the_whole_path(tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text("version: 2")
+
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(file, {})
+
+    assert str(caught.value).startswith(f"{file} line 1, version: ")
 
 
 def test_a_folder_is_not_a_manifest(tmp_path: Path) -> None:

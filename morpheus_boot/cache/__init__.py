@@ -55,6 +55,6 @@ def hash_pending(
     report: Callable[[ModelState], None],
 ) -> None:
     """Records the digests that are missing, as Repairs.hash_pending() does."""
-    from morpheus_boot.cache.hashing import Repairs  # noqa: PLC0415 - as above
+    from morpheus_boot.cache.hashing import Repairs  # noqa: PLC0415 - requests and huggingface_hub: 230 ms
 
     Repairs(volume, options, stopping=stopping, report=report).hash_pending(models)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,14 +96,18 @@ class Actions:
     def _adopt(self, step: Step, *, tidy: bool = True) -> CachedModel | None:
         """The file that is there, if it is whole; None where the model must be fetched."""
         model, file = step.model, step.found or step.file
-        wrong, version = is_whole(file, model, lambda: self.resolutions.of(model).version)
+        # Before it is read: the record is of the file that was found whole.
+        stat = file.stat()
+        wrong, version = is_whole(
+            file, model, lambda: self.resolutions.of(model).version, self.fetcher.stopping
+        )
         if wrong:
             _LOG.warning("%s: %s can't be taken over: %s", model.path, file, wrong)
             return None
         if step.found is not None:
             step.file.parent.mkdir(parents=True, exist_ok=True)
             step.found.rename(step.file)
-        self._record(model, step.file, version, sha256=model.sha256)
+        self._record(model, stat, version, sha256=model.sha256)
         _LOG.info("%s: taken over, %s", model.path, step.reason)
         if tidy:
             # A worker killed between its publication and its record has left its journal.
@@ -114,6 +119,7 @@ class Actions:
         model, hub = step.model, step.hub
         if hub is None:
             return None
+        stat = hub.path.stat()
         wrong = complaint(hub.path, model.path)
         version: Version | None = None
         try:
@@ -136,20 +142,19 @@ class Actions:
         if wrong:
             _LOG.warning("%s: %s can't be linked: %s", model.path, hub.path, wrong)
             return None
-        self._record(model, hub.path, version, sha256=hub.sha256, hub_file=hub.path)
+        self._record(model, stat, version, sha256=hub.sha256, hub_file=hub.path)
         _LOG.info("%s: linked to RunPod's own cache, %s", model.path, hub.path)
         return CachedModel(model, hub.path)
 
     def _record(
         self,
         model: ModelSpec,
-        file: Path,
+        stat: os.stat_result,
         version: Version | None,
         *,
         sha256: str | None,
         hub_file: Path | None = None,
     ) -> None:
-        stat = file.stat()
         record = Record(
             path=model.path,
             origin=model.source.identity,

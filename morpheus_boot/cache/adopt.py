@@ -3,12 +3,14 @@
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.part import Version
+from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import MorpheusError, OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
 
@@ -17,7 +19,10 @@ _HASH_BYTES: Final = 4 * 1024 * 1024
 
 
 def is_whole(
-    file: Path, model: ModelSpec, ask_origin: Callable[[], Version]
+    file: Path,
+    model: ModelSpec,
+    ask_origin: Callable[[], Version],
+    stopping: threading.Event,
 ) -> tuple[str | None, Version | None]:
     """Why ``file`` can't be taken for the model (None: it can), and what the origin said, if it was asked.
 
@@ -26,6 +31,7 @@ def is_whole(
 
     Raises:
         OriginUnavailable: the origin can't be asked, and nothing else proves the file to be whole.
+        Stopped: ``stopping`` was set.
         OSError: the file can't be read.
     """
     wrong = complaint(file, model.path)
@@ -45,7 +51,7 @@ def is_whole(
             )
     if expected is not None and size_bytes != expected:
         return f"it has {size_bytes} bytes instead of {expected}", version
-    if model.sha256 and sha256_of(file) != model.sha256:
+    if model.sha256 and sha256_of(file, stopping) != model.sha256:
         return "its SHA-256 is not the one in models.yaml", version
     return None, version
 
@@ -59,12 +65,14 @@ def _require_proof(file: Path, model: ModelSpec, error: MorpheusError) -> None:
         ) from error
 
 
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file in hex. Raises OSError."""
+def sha256_of(file: Path, stopping: threading.Event) -> str:
+    """The SHA-256 of a file in hex. Raises OSError; Stopped, where ``stopping`` is set before its end."""
     with file.open("rb", buffering=0) as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(_HASH_BYTES))
         while count := stream.readinto(buffer):
+            if stopping.is_set():
+                raise Stopped
             digest.update(buffer[:count])
     return digest.hexdigest()

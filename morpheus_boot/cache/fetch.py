@@ -146,19 +146,22 @@ class Fetcher:
     def _publish(
         self, model: ModelSpec, part: Part, digest: str, already_there: Callable[[], bool]
     ) -> Record | None:
-        size_bytes = part.finish()
+        # Before the publication: after it, the name may be another worker's already.
+        stat = part.finish()
         if already_there():
             part.discard()
             return None
-        final = self.layout.model(model.path)
-        publish(part.path, final)
+        try:
+            publish(part.path, self.layout.model(model.path))
+        finally:
+            part.close()
         record = Record(
             path=model.path,
             origin=model.source.identity,
             etag=part.version.etag,
             sha256=digest,
-            size_bytes=size_bytes,
-            mtime_ns=final.stat().st_mtime_ns,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
             recorded_at=utc_now(),
             by=self.worker,
         )

@@ -107,6 +107,9 @@ class Filler:
         outcome = self._attempt(step, lock)
         if outcome is not None:
             self._report_outcome(step.model, outcome)
+        else:
+            # By the time that it is this worker's turn, its origin may have moved on.
+            self.resolutions.forget(step.model)
         return outcome
 
     def _attempt(self, step: Step, lock: ModelLock) -> CachedModel | MorpheusError | None:

@@ -1,8 +1,14 @@
-"""What no endpoint needs any more: models, parts, locks, old jobs. Finding and removing are apart."""
+"""What no endpoint needs any more: models, parts, locks, old jobs. Finding and removing are apart.
+
+Workers and file servers are at work meanwhile: what has gone since it was seen is passed over.
+"""
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,7 +71,8 @@ def find_garbage(
 def remove(layout: Layout, garbage: Garbage, *, forgotten: Collection[str] = ()) -> bool:
     """Removes one thing; False where a worker holds its model, or an endpoint names it, by now. Raises OSError."""
     if garbage.kind == "job":
-        shutil.rmtree(garbage.path)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(garbage.path)
         return True
     if garbage.key is None:
         garbage.path.unlink(missing_ok=True)
@@ -88,32 +95,30 @@ def _is_named(layout: Layout, garbage: Garbage, forgotten: Collection[str]) -> b
 
 
 def _models(layout: Layout, kept: frozenset[str]) -> Iterator[Garbage]:
-    for path in sorted(layout.model_cache.rglob("*")):
+    for path, found in _files_below(layout.model_cache):
         name = path.relative_to(layout.model_cache).as_posix()
-        if name not in kept and path.is_file() and not path.is_symlink():
-            size_bytes = path.stat().st_size
-            yield Garbage("model", path, "no manifest names it", size_bytes, model_key(name))
+        if name not in kept:
+            yield Garbage("model", path, "no manifest names it", found.st_size, model_key(name))
 
 
 def _parts(layout: Layout, kept: set[str], now: float) -> Iterator[Garbage]:
-    for path in sorted(layout.parts.glob("*.part")):
+    for path, found in _files_below(layout.parts, ".part"):
         key = path.name.partition(".")[0]
-        stat = path.stat()
         if key not in kept:
-            yield Garbage("part", path, "no manifest names its model", stat.st_size, key)
-        elif now - stat.st_mtime > _PART_KEEPS_S:
-            yield Garbage("part", path, "nobody has gone on with it for 7 days", stat.st_size, key)
+            yield Garbage("part", path, "no manifest names its model", found.st_size, key)
+        elif now - found.st_mtime > _PART_KEEPS_S:
+            yield Garbage("part", path, "nobody has gone on with it for 7 days", found.st_size, key)
 
 
 def _journals(layout: Layout) -> Iterator[Garbage]:
-    for path in sorted(layout.parts.glob("*.journal")):
+    for path, found in _files_below(layout.parts, ".journal"):
         if not path.with_suffix(".part").exists():
             key = path.name.partition(".")[0]
-            yield Garbage("journal", path, "its part is gone", path.stat().st_size, key)
+            yield Garbage("journal", path, "its part is gone", found.st_size, key)
 
 
 def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
-    for path in sorted(layout.locks.iterdir() if layout.locks.is_dir() else ()):
+    for path, _ in _files_below(layout.locks):
         key = path.name.partition(".")[0]
         # A name that begins with a dot is a heartbeat that is being written.
         if key and key not in kept:
@@ -122,17 +127,16 @@ def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
 
 def _archives(layout: Layout, now: float) -> Iterator[Garbage]:
     """Packed trees that no boot has unpacked for long: their mtime says, to the day, when one last did."""
-    for path in sorted(layout.archives.rglob("*.tar.gz")):
-        stat = path.stat()
-        if now - stat.st_mtime > _ARCHIVE_KEEPS_S:
-            yield Garbage("archive", path, "no boot has used it for 30 days", stat.st_size)
+    for path, found in _files_below(layout.archives, ".tar.gz"):
+        if now - found.st_mtime > _ARCHIVE_KEEPS_S:
+            yield Garbage("archive", path, "no boot has used it for 30 days", found.st_size)
 
 
 def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
     """Heartbeats of workers that are long gone, and the manifests that belonged to them alone."""
-    for path in sorted(layout.workers.glob("*.json")):
-        if now - path.stat().st_mtime > WORKER_KEEPS_S:
-            yield Garbage("worker", path, "no beat for 7 days", path.stat().st_size)
+    for path, found in _files_below(layout.workers, ".json"):
+        if now - found.st_mtime > WORKER_KEEPS_S:
+            yield Garbage("worker", path, "no beat for 7 days", found.st_size)
     for manifest in read_manifests(layout):
         if manifest.worker is not None and not is_kept(layout, manifest):
             path = layout.manifests / f"{manifest.endpoint}.json"
@@ -140,9 +144,9 @@ def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
 
 
 def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:
-    for path in sorted(layout.ours.rglob(".*")):
-        if path.is_file() and now - path.stat().st_mtime > _TEMPORARY_KEEPS_S:
-            yield Garbage("temporary", path, "its writer died", path.stat().st_size)
+    for path, found in _files_below(layout.ours):
+        if path.name.startswith(".") and now - found.st_mtime > _TEMPORARY_KEEPS_S:
+            yield Garbage("temporary", path, "its writer died", found.st_size)
 
 
 def _jobs(layout: Layout, before: float) -> Iterator[Garbage]:
@@ -150,15 +154,15 @@ def _jobs(layout: Layout, before: float) -> Iterator[Garbage]:
         if not is_job_id(job.name) or job.is_symlink() or not job.is_dir():
             continue
         touched = _touched_at(job)
-        if touched < before and not _is_unfinished(job / "job.json"):
-            size_bytes = sum(f.lstat().st_size for f in job.rglob("*"))
+        if touched is not None and touched < before and not _is_unfinished(job / "job.json"):
+            size_bytes = sum(found.st_size for _, found in _files_below(job))
             yield Garbage("job", job, "untouched for so long", size_bytes)
 
 
-def _touched_at(job: Path) -> float:
-    """The newest mtime of a job's folder, its input, output and job.json: four stats, no walk."""
+def _touched_at(job: Path) -> float | None:
+    """The newest mtime of a job's folder, its input, output and job.json: four stats, no walk. None: it is gone."""
     places = (job, job / "input", job / "output", job / "job.json")
-    return max(place.stat().st_mtime for place in places if place.exists())
+    return max((found.st_mtime for place in places if (found := _stat(place))), default=None)
 
 
 def _is_unfinished(job_json: Path) -> bool:
@@ -166,3 +170,26 @@ def _is_unfinished(job_json: Path) -> bool:
         return json.loads(job_json.read_bytes()).get("status") in _UNFINISHED
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _files_below(folder: Path, ending: str = "") -> Iterator[tuple[Path, os.stat_result]]:
+    """The regular files below ``folder`` whose names end so, in order, each with its stat. Raises OSError."""
+    for root, folders, names in os.walk(folder, onerror=_raise_unless_gone):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root, name)
+            found = _stat(path) if name.endswith(ending) else None
+            if found is not None and stat.S_ISREG(found.st_mode):
+                yield path, found
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

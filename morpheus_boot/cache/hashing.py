@@ -44,15 +44,15 @@ class Verdict:
     detail: str
 
 
-def read_again(layout: Layout) -> Iterator[Verdict]:
-    """Compares the SHA-256 of every recorded model with its record. Raises OSError."""
+def read_again(layout: Layout, stopping: threading.Event) -> Iterator[Verdict]:
+    """Compares the SHA-256 of every recorded model with its record. Raises OSError; Stopped."""
     for path in sorted(layout.records.glob("*.json")):
         record = read_record_file(path)
         if record is not None and record.hub_file is None:
-            yield _verdict(layout, layout.model(record.path), record)
+            yield _verdict(layout, layout.model(record.path), record, stopping)
 
 
-def _verdict(layout: Layout, file: Path, record: Record) -> Verdict:
+def _verdict(layout: Layout, file: Path, record: Record, stopping: threading.Event) -> Verdict:
     if not file.is_file():
         return Verdict(record.path, Condition.MISSING, "its file is gone")
     stat = file.stat()
@@ -64,7 +64,7 @@ def _verdict(layout: Layout, file: Path, record: Record) -> Verdict:
         return Verdict(record.path, Condition.DAMAGED, "its bytes were found damaged before")
     if record.sha256 is None:
         return Verdict(record.path, Condition.UNRECORDED, "its SHA-256 is not recorded yet")
-    digest = sha256_of(file)
+    digest = sha256_of(file, stopping)
     if digest != record.sha256:
         return Verdict(
             record.path, Condition.DAMAGED, f"its SHA-256 is {digest} instead of {record.sha256}"
@@ -91,6 +91,7 @@ class Repairs:
     ) -> None:
         self._layout = volume.layout
         self._options = options
+        self._stopping = stopping
         self._actions: Actions = make_actions(volume, options, stopping=stopping, report=report)
 
     def repair(self, model: ModelSpec) -> bool:
@@ -112,6 +113,7 @@ class Repairs:
         """Records the digest of each adopted or moved model; one that proves damaged is fetched anew.
 
         A model that another worker holds is left to it. Failures are logged: nothing waits for this.
+        Raises Stopped.
         """
         for cached in models:
             try:
@@ -131,7 +133,7 @@ class Repairs:
             stat = cached.file.stat()
             if record.sha256 is not None and record.mtime_ns == stat.st_mtime_ns:
                 return
-            digest = sha256_of(cached.file)
+            digest = sha256_of(cached.file, self._stopping)
             expected = model.sha256 or record.sha256 or _digest_in(record.etag)
             if expected in (None, digest):
                 write_record(

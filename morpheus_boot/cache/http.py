@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from morpheus_boot.cache.addresses import is_forbidden
-from morpheus_boot.cache.retry import TransientFailure
+from morpheus_boot.cache.retry import TRY_LATER, TransientFailure
 from morpheus_boot.cache.tls import SharedContextAdapter
 from morpheus_boot.errors import MorpheusError, OriginDenied, OriginUnavailable
 from morpheus_boot.redact import Secret, without_secrets
@@ -109,22 +109,22 @@ class Client:
                 url, headers=headers, stream=True, allow_redirects=False, timeout=self._timeouts
             )
         except requests.exceptions.SSLError as error:
-            reason = _reason(error)
+            why = reason(error)
             # A handshake that is cut is an SSLError too, and passes; a certificate does not.
-            if "certificate" not in reason:
+            if "certificate" not in why:
                 raise TransientFailure(
-                    f"{without_secrets(url)} can't be reached ({reason})"
+                    f"{without_secrets(url)} can't be reached ({why})"
                 ) from error
             raise OriginUnavailable(
                 subject,
-                f"the certificate of {without_secrets(url)} is not accepted ({reason})",
+                f"the certificate of {without_secrets(url)} is not accepted ({why})",
                 "check the URL, the clock, and the proxy of this machine",
             ) from error
         except requests.exceptions.ConnectionError as error:
-            reason = _reason(error)
+            why = reason(error)
             # A kept connection that has been closed meanwhile says nothing about how many are allowed.
             raise TransientFailure(
-                f"{without_secrets(url)} can't be reached ({reason})", crowded="refused" in reason
+                f"{without_secrets(url)} can't be reached ({why})", crowded="refused" in why
             ) from error
         except requests.exceptions.Timeout as error:
             raise TransientFailure(f"{without_secrets(url)} does not answer (timed out)") from error
@@ -188,10 +188,10 @@ def refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
         return
     response.close()
     said = f"{where} answers {status} {response.reason}"
-    if status in (408, 425, 429) or status >= 500 or (signed and status in (401, 403, 410)):
+    if status in (408, 425, 429) or status >= 500:
         wished_s = retry_after_s(response.headers.get("Retry-After"))
-        raise TransientFailure(said, wished_s, crowded=status in (429, 503))
-    if status == 416:
+        raise TransientFailure(said, wished_s, crowded=status in (429, 503), mend=TRY_LATER)
+    if status == 416 or (signed and status in (401, 403, 410)):
         raise TransientFailure(said)
     if status in (401, 403):
         raise OriginDenied(subject, said, _denied_mend(response.url))
@@ -237,7 +237,8 @@ def retry_after_s(value: str | None) -> float | None:
     return max(0.0, at.timestamp() - time.time())
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a connection failed, in words that are the same whichever library says so."""
     text = str(error)
     for known in (
         "Name or service not known",
@@ -260,6 +261,4 @@ def _reason(error: Exception) -> str:
 
 def as_morpheus_error(subject: str, failure: TransientFailure) -> MorpheusError:
     """The error for a failure that did not pass."""
-    return OriginUnavailable(
-        subject, failure.cause, "check the network and its URL, then try again"
-    )
+    return OriginUnavailable(subject, failure.cause, failure.mend)

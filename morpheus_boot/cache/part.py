@@ -4,8 +4,10 @@ The journal names finished ranges, and only those that were fsynced: on MooseFS 
 nothing, since a quota shows at fsync or close.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import secrets
 import threading
@@ -18,6 +20,7 @@ from typing import Final
 from morpheus_boot.cache.ranges import RangeSet
 from morpheus_boot.layout import Layout, model_key
 
+_LOG: Final = logging.getLogger("morpheus.cache")
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -49,7 +52,16 @@ class Part:
     else goes on while it closes.
     """
 
-    def __init__(self, path: Path, version: Version, done: tuple[range, ...]) -> None:
+    def __init__(self, path: Path, version: Version, journal: "Journal | None") -> None:
+        """``journal``: what the journal of a part that is continued was found to say; None makes a new part.
+
+        Raises:
+            FileNotFoundError: another worker has removed or published the part meanwhile.
+            BlockingIOError: another worker writes to it, or has done so since its journal was read.
+            OSError: the volume fails.
+        """
+        done = journal.done if journal else ()
+        made = 0 if journal else os.O_CREAT | os.O_EXCL
         self.path = path
         self.version = version
         self._journal_path = journal_of(path)
@@ -58,17 +70,27 @@ class Part:
         self._done = RangeSet(done)
         self._written = RangeSet(done)
         self._unsynced = RangeSet()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_RDWR | made | os.O_CLOEXEC, 0o644)
         self._journal_fd = -1
         try:
             # One inode, one writer, also where the model's lock has let two in.
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._journal_fd = os.open(
-                self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+                self._journal_path, os.O_WRONLY | made | os.O_APPEND | os.O_CLOEXEC, 0o644
             )
+            if journal is not None:
+                self._go_on(journal)
         except OSError:
-            os.close(self._fd)
+            self.close()
             raise
+
+    def _go_on(self, journal: "Journal") -> None:
+        # Before the flock was ours another may have published it, or have begun it anew.
+        self.path.stat()
+        if read_journal(self._journal_path) != journal:
+            raise BlockingIOError(errno.EAGAIN, "another worker has written to it", str(self.path))
+        # A line that a kill cut off would swallow the next one.
+        os.ftruncate(self._journal_fd, journal.whole_bytes)
 
     @property
     def is_open(self) -> bool:
@@ -150,14 +172,17 @@ class Part:
                 self._done, self._written, self._unsynced = RangeSet(), RangeSet(), RangeSet()
             _begin(self._fd, self._journal_fd, self.version)
 
-    def finish(self) -> int:
-        """Fsyncs and closes the whole part, ready to be published; returns its size in bytes."""
+    def finish(self) -> os.stat_result:
+        """Fsyncs the whole part, ready to be published; returns its size and mtime.
+
+        It stays open until it is published: while it is, no other worker can continue it.
+        """
         os.fsync(self._fd)
         # MooseFS shows other hosts an older mtime for up to a second after the last write, unless it is set.
         os.utime(self._fd)
-        size_bytes = os.fstat(self._fd).st_size
-        self.close()
-        return size_bytes
+        # A quota may show only at a close, of any descriptor; the flock goes with the last one.
+        os.close(os.dup(self._fd))
+        return os.fstat(self._fd)
 
     def close(self) -> None:
         """Closes without syncing. Raises OSError: a quota may show only here."""
@@ -193,7 +218,8 @@ def open_part(
 
     ``inherits``: the part of a dead worker is continued. Without it, a part of one's own is begun with a copy of
     what the silent worker's journal names, and the silent worker's part loses its name: should that worker come
-    back, it can't publish an inode that two have written to. Parts of another version are dropped.
+    back, it can't publish an inode that two have written to. Where that can't be copied (it can't be read, or both
+    don't fit), its part is begun anew. Parts of another version are dropped.
     ``chunk_bytes``: only whole multiples of it are copied.
 
     Raises OSError; an exhausted quota shows here already, where the part takes its full size.
@@ -203,26 +229,30 @@ def open_part(
     usable = [f for f in found if _is_usable(f, version)]
     best = usable[0] if usable else None
     drop_parts(layout, model_path, but=best.path if best else None)
-    if best is not None and inherits:
-        # A line that a kill cut off would swallow the next one.
-        os.truncate(journal_of(best.path), best.journal.whole_bytes)
+    if best is None:
+        return _begin_part(layout, model_path, version)
+    if inherits:
         with suppress(BlockingIOError):
-            return Part(best.path, version, best.journal.done)
+            return Part(best.path, version, best.journal)
     try:
-        part = _begin_part(layout, model_path, version)
-        if best is not None:
-            _copy_or_discard(best, part, chunk_bytes)
+        return _begin_copy(layout, model_path, version, best, chunk_bytes)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        _LOG.warning(
+            "%s: the part of a silent worker can't be copied (%s): begun anew", model_path, reason
+        )
     finally:
-        if best is not None:
-            _remove(best.path)
-    return part
+        _remove(best.path)
+    return _begin_part(layout, model_path, version)
 
 
 def _begin_part(layout: Layout, model_path: str, version: Version) -> Part:
     path = layout.parts / f"{model_key(model_path)}.{secrets.token_hex(6)}.part"
     part: Part | None = None
     try:
-        part = Part(path, version, ())
+        part = Part(path, version, None)
         part.restart()
     except OSError:
         if part is not None:
@@ -308,12 +338,27 @@ def _is_usable(found: _Found, version: Version) -> bool:
     return not journal.done or found.path.stat().st_size >= journal.done[-1].stop
 
 
-def _copy_or_discard(source: _Found, part: Part, chunk_bytes: int) -> None:
+def _begin_copy(
+    layout: Layout, model_path: str, version: Version, source: _Found, chunk_bytes: int
+) -> Part:
+    part = _begin_part(layout, model_path, version)
     try:
         _copy(source, part, chunk_bytes)
+        if _still_names(source):
+            part.sync()
+        else:
+            # The silent worker came back and began its part anew: what was copied may be holes.
+            part.restart()
     except OSError:
         part.discard()
         raise
+    return part
+
+
+def _still_names(source: _Found) -> bool:
+    now, then = read_journal(journal_of(source.path)), source.journal
+    both = RangeSet((*now.done, *then.done))
+    return now.version == then.version and both.size_bytes == now.done_bytes
 
 
 def _copy(source: _Found, part: Part, chunk_bytes: int) -> None:
@@ -332,7 +377,6 @@ def _copy(source: _Found, part: Part, chunk_bytes: int) -> None:
                 at += count
     finally:
         os.close(fd)
-    part.sync()
 
 
 def _whole_chunks(done: tuple[range, ...], chunk_bytes: int) -> Iterator[range]:

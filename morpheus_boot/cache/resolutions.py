@@ -1,4 +1,4 @@
-"""What the origins said, each asked once a fill: for the room that is needed, and then for the bytes."""
+"""What the origins said, each asked once a fill unless a wait came between: for the room, then for the bytes."""
 
 import threading
 from collections.abc import Iterable
@@ -49,6 +49,10 @@ class Resolutions:
         if isinstance(known, MorpheusError):
             raise known
         return known
+
+    def forget(self, model: ModelSpec) -> None:
+        """Has the origin asked anew, should its answer be needed again."""
+        self._known.pop(model.path, None)
 
     def ask_all(self, models: Iterable[ModelSpec]) -> None:
         """Asks for all models at once; of() has their answers then. Raises Stopped."""

@@ -4,23 +4,33 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from morpheus_boot.cache.options import RetryPolicy
+
+TRY_LATER: Final = "try again later, nothing is wrong here: its server is busy or out of order"
 
 
 class TransientFailure(Exception):
     """What may pass by itself: a lost connection, a 5xx, a 429. ``retry_after_s`` is the origin's own wish.
 
     ``crowded``: the origin may have had enough of our connections, rather than be at fault itself.
+    ``mend``: what to do where it does not pass.
     """
 
     def __init__(
-        self, cause: str, retry_after_s: float | None = None, *, crowded: bool = False
+        self,
+        cause: str,
+        retry_after_s: float | None = None,
+        *,
+        crowded: bool = False,
+        mend: str = "check the network and its URL, then try again",
     ) -> None:
         super().__init__(cause)
         self.cause = cause
         self.retry_after_s = retry_after_s
         self.crowded = crowded
+        self.mend = mend
 
 
 class Retries:

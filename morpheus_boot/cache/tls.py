@@ -23,7 +23,7 @@ class SharedContextAdapter(HTTPAdapter):
         self,
         request: PreparedRequest,
         verify: bool | str,  # noqa: FBT001 - requests' own signature
-        cert: Any = None,  # noqa: ANN401 - as above
+        cert: Any = None,  # noqa: ANN401 - requests' own signature
     ) -> tuple[Any, Any]:
         """The pool's address, and our context in place of what would make one for each connection."""
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)

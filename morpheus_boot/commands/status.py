@@ -22,6 +22,7 @@ class ModelStatus:
 
     path: str
     state: str
+    required: bool
     size_bytes: int | None
     detail: str
     holder: Beat | None
@@ -58,6 +59,7 @@ def _look(invocation: Invocation, deployment: Deployment) -> Status:
             ModelStatus(
                 step.model.path,
                 "fetching" if holder else step.action.value,
+                step.model.required,
                 step.record.size_bytes if step.record else None,
                 step.reason,
                 holder,
@@ -95,9 +97,9 @@ def _print_text(status: Status) -> None:
         if model.holder:
             size = size_text(model.holder.size_bytes)
             detail = f"by {model.holder.worker}, {size_text(model.holder.done_bytes)} of {size}"
-        print(
-            f"  {model.state:<8} {model.path:<{width}} {size_text(model.size_bytes):>16}  {detail}"
-        )
+        size = size_text(model.size_bytes)
+        notes = "  ".join(filter(None, (detail, "" if model.required else "(not required)")))
+        print(f"  {model.state:<8} {model.path:<{width}} {size:>16}  {notes}".rstrip())
     for worker in status.workers:
         silent = "silent" if worker.age_s > 3 * BEAT_S else "alive"
         how = "ended" if worker.ended else silent

@@ -26,6 +26,8 @@ def run(invocation: Invocation) -> None:
     if invocation.json:
         json.dump({"models": [asdict(v) for v in verdicts]}, sys.stdout, indent=1)
         print()
+    elif not verdicts:
+        print("no model is recorded on this volume yet: there is nothing to verify")
     bad = [v for v in verdicts if v.condition in _BAD]
     if bad:
         mend = (
@@ -47,7 +49,7 @@ def _verify(
         report=Progress(),
     )
     named = {model.path: model for model in deployment.manifest.models}
-    for verdict in read_again(volume.layout):
+    for verdict in read_again(volume.layout, stopping):
         found = verdict
         model = named.get(verdict.path)
         wanted = invocation.repair and verdict.condition in _BAD

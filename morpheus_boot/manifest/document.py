@@ -33,7 +33,7 @@ _BEGIN: Final = "begin with version: 1"
 
 
 def read_document(name: str, text: str, environ: Mapping[str, str]) -> Document:
-    """Parses ``text``, the content of the file ``name``, and replaces ``${NAME}`` in its values.
+    """Parses ``text``, the content of the file that errors call ``name``, and replaces ``${NAME}`` in its values.
 
     Mistakes that leave the rest readable (a duplicate key, an unset name) come with the document.
 

@@ -24,7 +24,7 @@ def read_manifest(path: Path, environ: Mapping[str, str]) -> Manifest:
         ManifestError: its one mistake, or why it can't be read at all.
         SeveralErrors: of ManifestError, one a mistake, in the order of their lines.
     """
-    document = read_document(path.name, _read_text(path), environ)
+    document = read_document(str(path), _read_text(path), environ)
     entries = validate(document)
     mistakes = [*document.mistakes, *find_disagreements(document)]
     if isinstance(entries, ManifestEntry):
@@ -33,7 +33,7 @@ def read_manifest(path: Path, environ: Mapping[str, str]) -> Manifest:
     else:
         mistakes += entries
     mistakes.sort(key=lambda mistake: mistake.line)
-    raise all_of([mistake.error(path.name) for mistake in mistakes])
+    raise all_of([mistake.error(str(path)) for mistake in mistakes])
 
 
 def _read_text(path: Path) -> str:
@@ -45,13 +45,13 @@ def _read_text(path: Path) -> str:
         cause = f"can't be read ({(error.strerror or str(error)).lower()})"
         raise ManifestError(str(path), cause, _NAME_ANOTHER) from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ManifestError(f"{path.name} line 1", "is UTF-16", _SAVE_AS_UTF8)
+        raise ManifestError(f"{path} line 1", "is UTF-16", _SAVE_AS_UTF8)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         cause = f"holds the byte 0x{content[error.start]:02x}, which is not UTF-8"
-        raise ManifestError(f"{path.name} line {line}", cause, _SAVE_AS_UTF8) from error
+        raise ManifestError(f"{path} line {line}", cause, _SAVE_AS_UTF8) from error
 
 
 def _manifest(path: Path, document: Document, entries: ManifestEntry) -> Manifest:

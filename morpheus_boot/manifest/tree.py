@@ -49,7 +49,7 @@ class Mistake:
     mend: str
 
     def error(self, name: str) -> ManifestError:
-        """The mistake as an error in the file ``name``."""
+        """The mistake as an error in the file that is called ``name``."""
         where = f"{name} line {self.line}"
         subject = f"{where}, {field_name(self.place)}" if self.place else where
         return ManifestError(subject, self.cause, self.mend)

@@ -20,7 +20,7 @@ from morpheus_boot.smoke.picture import gradient, png_size
 from morpheus_boot.smoke.steps import Step, Steps
 from morpheus_boot.smoke.target import Target, choose_target, remove_links
 
-_log = logging.getLogger("morpheus.smoke")
+_LOG: Final = logging.getLogger("morpheus.smoke")
 
 # Neither the upload's size nor twice that, which the upscaler makes of it.
 _UPLOADED_SIZE: Final = (48, 32)
@@ -44,7 +44,7 @@ def run_chain(settings: Settings, stopping: threading.Event) -> Report:
     with tempfile.TemporaryDirectory(prefix="morpheus-smoke-") as folder:
         workspace = Path(folder).resolve()
         target = choose_target(settings, workspace)
-        _log.info("using %s", target.description)
+        _LOG.info("using %s", target.description)
         chain = _Chain(settings, workspace, target, stopping)
         try:
             return chain.run()

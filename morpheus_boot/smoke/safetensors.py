@@ -58,7 +58,7 @@ def upscaler() -> bytes:
 
 def filler(size_bytes: int, seed: int) -> bytes:
     """A whole file of about ``size_bytes`` with one tensor that no node reads."""
-    content = random.Random(seed).randbytes(size_bytes // 4 * 4)  # noqa: S311 - as above
+    content = random.Random(seed).randbytes(size_bytes // 4 * 4)  # noqa: S311 - weights, not secrets
     return encode({"filler": Tensor((len(content) // 4,), content)})
 
 

@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from morpheus_boot.errors import MorpheusError
 
-_log = logging.getLogger("morpheus.smoke")
+_LOG: Final = logging.getLogger("morpheus.smoke")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Steps:
             raise type(error)(f"smoke: {name}: {error.subject}", error.cause, error.mend) from error
         done = Step(name, time.monotonic() - begin, detail)
         self._done.append(done)
-        _log.info("%s: done in %.2f s", name, done.seconds)
+        _LOG.info("%s: done in %.2f s", name, done.seconds)
 
 
 def table(steps: Sequence[Step]) -> str:

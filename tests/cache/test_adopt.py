@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.cache import hash_pending
 from morpheus_boot.cache.records import read_record
+from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from tests.cache.worker import MIB, Worker, hub_model, model
@@ -49,6 +51,28 @@ def test_a_whole_file_without_a_record_costs_one_request_and_no_bytes(
     assert origin.count().requests == 1
     assert origin.count().body_bytes <= 1
     assert worker.plan(wanted).work == ()
+
+
+def test_hashing_ends_in_the_middle_of_a_file_when_it_is_told_to_stop(
+    worker: Worker, origin: Origin
+) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    write_to(WEIGHTS, worker.layout.model(PATH))
+    cached = worker.fill(wanted)
+    worker.stopping.set()
+
+    with pytest.raises(Stopped):
+        hash_pending(
+            cached,
+            worker.volume,
+            worker.options,
+            stopping=worker.stopping,
+            report=worker.states.append,
+        )
+
+    record = read_record(worker.layout, PATH)
+    assert record is not None
+    assert record.sha256 is None
 
 
 @pytest.mark.parametrize(("path", "content"), BY_TYPE)

@@ -9,6 +9,7 @@ from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from tests.cache.worker import MIB, Worker, hub_model
 from tests.testbed.content import literal, read_all, safetensors, sha256
+from tests.testbed.faults import Status
 from tests.testbed.hub import READER, STRANGER, Access, HubStandIn
 
 WEIGHTS = safetensors(2 * MIB)
@@ -83,6 +84,22 @@ def test_a_missing_file_and_a_missing_revision_are_named(worker: Worker, hub: Hu
     gone = HuggingFaceSource(SOURCE.repo, "other.safetensors", "v9")
     with pytest.raises(OriginUnavailable, match="@v9 does not exist"):
         worker.fill(hub_model("loras/n.safetensors", gone))
+
+
+def test_a_hub_whose_name_dns_does_not_know_is_named_as_any_origin(tmp_path: Path) -> None:
+    worker = Worker(tmp_path).with_hub("http://nowhere.invalid")
+
+    with pytest.raises(OriginUnavailable, match="its name can't be resolved: check DNS"):
+        worker.fill(WANTED)
+
+
+def test_a_hub_that_is_rate_limiting_asks_for_patience(worker: Worker, hub: HubStandIn) -> None:
+    hub.origin.misbehave(
+        f"/{SOURCE.repo}/resolve/main/{SOURCE.file}", Status(429, retry_after_s=3600)
+    )
+
+    with pytest.raises(OriginUnavailable, match="answers 429; try again later"):
+        worker.fill(WANTED)
 
 
 def test_a_hub_that_is_down_is_unavailable(worker: Worker, hub: HubStandIn) -> None:

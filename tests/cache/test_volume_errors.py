@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from filelock import FileLock
 
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import StorageFailed, VolumeFull
@@ -316,3 +317,21 @@ def test_a_takeover_that_finds_no_room_for_its_copy_leaves_no_part(
             Worker(disk, "worker-2", size_bytes=10**12).fill(wanted)
 
         assert list(Layout(disk).parts.glob("*")) == []
+
+
+def test_a_part_that_has_no_room_beside_its_copy_is_begun_anew(disk: Path, origin: Origin) -> None:
+    content = safetensors(6 * MIB)
+    wanted = model(PATH, origin.serve("/a", content))
+    gate = Gate(5 * MIB)
+    origin.misbehave("/a", gate, after=1, times=1)
+    with FillProcess(disk, (wanted,), sync_bytes=MIB).running() as process:
+        gate.wait_reached()
+        wait_until(lambda: journalled_bytes(Layout(disk)) >= 4 * MIB)
+        process.kill()
+
+    # MooseFS keeps the lock of a host that is lost.
+    with FileLock(Layout(disk).lock(PATH)):
+        Worker(disk, "worker-2").fill(wanted)
+
+    assert Layout(disk).model(PATH).read_bytes() == read_all(content)
+    assert list(Layout(disk).parts.glob("*")) == []

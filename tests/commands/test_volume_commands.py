@@ -147,6 +147,22 @@ def test_status_shows_who_fetches_and_a_running_boot(site: Site, origin: Origin)
         gate.open()
 
 
+def test_status_and_plan_say_which_model_is_not_required(site: Site) -> None:
+    assert "not required" not in site.run("status").out
+    site.models = site.models.replace("}", ", required: false}")
+
+    assert document(site.run("status", "--json").out)["models"][0]["required"] is False
+    for command in ("status", "plan"):
+        assert "(not required)" in site.run(command).out
+
+
+def test_verify_says_that_an_empty_cache_has_nothing_to_verify(site: Site) -> None:
+    ended = site.run("verify")
+
+    assert (ended.code, ended.out.count("\n")) == (0, 1)
+    assert "nothing to verify" in ended.out
+
+
 def test_verify_finds_one_flipped_byte_and_repairs_it(site: Site) -> None:
     assert site.run("fill").code == 0
     assert site.run("verify").code == 0

@@ -149,7 +149,7 @@ def test_killed_at_any_step_an_upload_is_whole_or_not_there(shim: Shim, tmp_path
     """Each step of storing a file that replaces another, and what the next start makes of it."""
 
     def store(volume: Path, **fault: object) -> int:
-        environment = {**os.environ, **shim.env(root=volume, **fault)}  # type: ignore[arg-type]  # as given below
+        environment = {**os.environ, **shim.env(root=volume, **fault)}  # type: ignore[arg-type]  # each caller's keywords are env()'s own
         command = [sys.executable, "-c", STORE, str(volume)]
         return subprocess.run(command, env=environment, check=False, timeout=30).returncode
 

@@ -102,8 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def __init__(self, connection: socket.socket, peer: tuple[str, int], server: Server) -> None:
         self._server = server
-        # The base class types its third argument as socketserver's, and only stores it.
-        super().__init__(connection, peer, server)  # type: ignore[arg-type]
+        super().__init__(connection, peer, server)  # type: ignore[arg-type]  # only stored by the base class
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -21,7 +21,7 @@ from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import CivitaiSource
 from morpheus_boot.redact import Secret
 
-_SET_TOKEN: Final = "set CIVITAI_TOKEN to the token of an account that may download it"  # noqa: S105 - no token
+_SET_TOKEN: Final = "set CIVITAI_TOKEN to the token of an account that may download it"  # noqa: S105 - a sentence, not a token
 _SHA256_HEX_DIGITS: Final = 64
 _MOST_JSON_BYTES: Final = 8 * 1024 * 1024
 _MOST_TEXT_BYTES: Final = 4096

@@ -14,11 +14,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from morpheus_boot.cache.http import check_redirect, retry_after_s
+from morpheus_boot.cache.http import check_redirect, reason, retry_after_s
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.part import Version
-from morpheus_boot.cache.retry import TransientFailure
+from morpheus_boot.cache.retry import TRY_LATER, TransientFailure
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from morpheus_boot.redact import Secret
@@ -65,7 +65,9 @@ class HuggingFaceOrigin:
         except HfHubHTTPError as error:
             raise self._refused(name, error) from error
         except (httpx2.HTTPError, OSError) as error:
-            raise TransientFailure(f"{self._endpoint} can't be reached ({error})") from error
+            raise TransientFailure(
+                f"{self._endpoint} can't be reached ({reason(error)})"
+            ) from error
         self._refuse_what_only_xet_gives(name, found.size)
         direct = found.location if found.location != url else None
         if direct is not None:
@@ -116,7 +118,9 @@ class HuggingFaceOrigin:
         status = error.response.status_code
         if status == 429 or status >= 500:
             wished_s = retry_after_s(error.response.headers.get("Retry-After"))
-            return TransientFailure(f"{name}: {self._endpoint} answers {status}", wished_s)
+            return TransientFailure(
+                f"{name}: {self._endpoint} answers {status}", wished_s, mend=TRY_LATER
+            )
         if status in (401, 403):
             return OriginDenied(
                 self._model_path,
