@@ -76,12 +76,18 @@ class Scene:
 
     def process(self, *wanted: ModelSpec, silence_s: float = NEVER_S) -> FillProcess:
         return FillProcess(
-            self.root, wanted or (self.wanted(),), sync_bytes=SYNC_BYTES, silence_s=silence_s
+            self.root,
+            wanted or (self.wanted(),),
+            sync_bytes=SYNC_BYTES,
+            chunk_bytes=SYNC_BYTES,
+            silence_s=silence_s,
         )
 
     def worker(self, name: str, *, silence_s: float = NEVER_S, deadline_s: float = 20.0) -> Worker:
         times = replace(QUICK.lock_times, silence_s=silence_s, deadline_s=deadline_s)
-        transfer_times = replace(QUICK.transfer_times, sync_bytes=SYNC_BYTES)
+        transfer_times = replace(
+            QUICK.transfer_times, sync_bytes=SYNC_BYTES, chunk_bytes=SYNC_BYTES
+        )
         options = replace(QUICK, lock_times=times, transfer_times=transfer_times)
         return Worker(self.root, name, options=options)
 
