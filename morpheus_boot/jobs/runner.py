@@ -178,6 +178,8 @@ class Runner:
     async def _save_in_turn(self, run: Run) -> None:
         # One at a time: an older record, slow in its thread, must not follow a later one.
         async with run.saving:
+            if not run.unsaved:
+                return
             record, run.unsaved = run.record, False
             try:
                 await self._threads.run(lambda: self._store.update(run.job, record))
