@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.comfyui.node.paths import Places, is_job_id
-from morpheus_boot.comfyui.node.prefixes import PrefixEscapes, place
+from morpheus_boot.comfyui.node.prefixes import PrefixEscapes, Sender, place
 from morpheus_boot.layout import COMFYUI_OUTPUT_FOLDERS
 from morpheus_boot.layout import is_job_id as is_job_id_of_the_program
 
-WORKER = "pod-1"
+WORKER = Sender("pod-1")
 
 
 @pytest.fixture
@@ -57,6 +57,25 @@ def test_a_prefix_lands_in_a_jobs_output_or_in_the_workers_own(
 
 def test_an_absolute_prefix_below_our_own_jobs_becomes_relative(places: Places) -> None:
     assert place(f"{places.jobs}/j1/output/x", places, WORKER) == "j1/output/x"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "placed"),
+    [
+        ("ComfyUI", "mine/output/ComfyUI"),
+        ("video/ComfyUI", "mine/output/video/ComfyUI"),
+        ("mine/output/x", "mine/output/x"),
+        ("j1/output/x", "mine/output/x"),
+        ("j1/output/sub/x", "mine/output/sub/x"),
+        ("/workspace/jobs/j1/output/x", "mine/output/x"),
+        ("j1/input/x", "mine/output/j1/input/x"),
+        ("", "mine/output/ComfyUI"),
+    ],
+)
+def test_every_prefix_of_a_job_lands_in_its_own_output(
+    places: Places, prefix: str, placed: str
+) -> None:
+    assert place(prefix, places, Sender("mine", is_job=True)) == placed
 
 
 @pytest.mark.parametrize(
