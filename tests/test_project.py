@@ -48,7 +48,7 @@ ROOMS: Final = (
     {"cache", "comfyui", "jobs", "run"},
     {"invocation"},
     {"deployment"},
-    {"launch"},
+    {"launch", "serverless"},
     {"boot", "smoke"},
     {"commands"},
     {"cli"},
