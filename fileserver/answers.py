@@ -8,11 +8,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from fileserver.form import BadField, BadForm, FormTooLarge
+from fileserver.jobs import NoComfyUI, StillRunning
 from fileserver.threads import VolumeHangs
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
 from morpheus_boot.jobs.folder import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
 from morpheus_boot.jobs.part import NameTaken
+from morpheus_boot.jobs.request import NoJob, WrongField
+from morpheus_boot.jobs.store import JobTaken
+from morpheus_boot.jobs.templates import WrongParameter
 
 _log = logging.getLogger("morpheus.fileserver")
 _FAILING: Final = 500
@@ -33,6 +37,12 @@ class UploadTooLarge(MorpheusError):
     exit_code = Exit.USAGE
 
 
+class BodyTooLarge(MorpheusError):
+    """A job's body is larger than the limit."""
+
+    exit_code = Exit.USAGE
+
+
 class TooManyFiles(MorpheusError):
     """The job's input holds as many files as one may."""
 
@@ -47,14 +57,21 @@ class TooSlow(MorpheusError):
 
 STATUS: Final[dict[type[MorpheusError], int]] = {
     BadForm: 400,
+    NoJob: 400,
     NoSuchFile: 404,
     TooSlow: 408,
+    JobTaken: 409,
     NameTaken: 409,
+    StillRunning: 409,
     TooManyFiles: 409,
+    BodyTooLarge: 413,
     FormTooLarge: 413,
     UploadTooLarge: 413,
     BadField: 422,
     InvalidName: 422,
+    WrongField: 422,
+    WrongParameter: 422,
+    NoComfyUI: 503,
     NoVolume: 503,
     VolumeHangs: 503,
     VolumeFull: 507,

@@ -16,6 +16,8 @@ from fileserver.boot_state import BootStatus
 from fileserver.comfyui_queue import queue_length
 from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
+from fileserver.job_routes import add_job_routes
+from fileserver.jobs import Jobs
 from fileserver.metrics import CountedRequests, Metrics, gauge
 from fileserver.openapi import JOB_SCHEMA, UPLOAD_BODY, download_paths, errors
 from fileserver.settings import Settings
@@ -28,6 +30,7 @@ from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.folder import count_jobs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
+from morpheus_boot.jobs.runner import Runner
 from morpheus_boot.layout import Layout
 
 # Cold reads on MooseFS wait for the network: as many at once as there are likely to be downloads.
@@ -66,13 +69,17 @@ class _Volume:
     downloads: Downloads
     zips: Zips
     threads: VolumeThreads
+    jobs: Jobs
 
 
-def build_app(settings: Settings) -> ASGIApp:
-    """The file server's application, with the token's gate in front where there is a token."""
+def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
+    """The file server's application, with the token's gate in front where there is a token.
+
+    ``runner`` None: this container runs no jobs.
+    """
     boot = BootStatus(settings.local_dir)
     metrics = Metrics(boot)
-    volume = _volume(settings)
+    volume = _volume(settings, runner)
     api = _Api(
         title="Morpheus file server",
         version=__version__,
@@ -84,6 +91,7 @@ def build_app(settings: Settings) -> ASGIApp:
     api.add_exception_handler(ClientDisconnect, _gone)
     _add_boot_routes(api, boot)
     _add_file_routes(api, volume, metrics)
+    add_job_routes(api, volume.jobs if volume else None, settings.limits)
     _add_metrics_route(api, volume, metrics, settings)
     app: ASGIApp = DownloadRoutes(
         api, volume.downloads if volume else None, volume.zips if volume else None
@@ -100,7 +108,7 @@ class _Api(FastAPI):
         return schema
 
 
-def _volume(settings: Settings) -> _Volume | None:
+def _volume(settings: Settings, runner: Runner | None) -> _Volume | None:
     if settings.volume is None:
         return None
     reading = VolumeThreads("read", _READERS, _WAITING)
@@ -111,6 +119,7 @@ def _volume(settings: Settings) -> _Volume | None:
         Downloads(settings.volume, reading),
         Zips(settings.volume, reading),
         writing,
+        Jobs(settings.volume, writing, runner, settings.times.silence_s),
     )
 
 
@@ -160,13 +169,14 @@ def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> 
             worker_job_id=str(uploaded.job),
         )
 
-    @app.post("/cleanup/{job}", responses=errors(422, 500, 503))
+    @app.post("/cleanup/{job}", responses=errors(409, 422, 500, 503))
     async def cleanup(
         job: Annotated[str, Path(json_schema_extra=dict(JOB_SCHEMA))],
     ) -> CleanupAnswer:
         if volume is None:
             raise NoVolume
         layout, job_id = volume.layout, JobId(job)
+        await volume.jobs.end(job_id)
         removed = await volume.threads.run(lambda: remove_job(layout, job_id))
         volume.uploads.forget(job_id)
         return CleanupAnswer(

@@ -15,6 +15,7 @@ from fileserver.housekeeping import keep_house
 from fileserver.protocol import guarded
 from fileserver.settings import Settings
 from fileserver.threads import VolumeThreads
+from morpheus_boot.jobs.runner import Runner
 
 _log = logging.getLogger("morpheus.fileserver")
 
@@ -23,13 +24,16 @@ _GRACE_S: Final = 2
 _CLEAR_UP_S: Final = 1
 # Longer than RunPod's proxy and other clients keep a connection that they want to use again.
 _KEEP_ALIVE_S: Final = 65
+_JOB_THREADS: Final = 4
+_WAITING_CALLS: Final = 512
 
 
 def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     """Serves on ``sockets`` until SIGTERM or SIGINT."""
     _join_logs()
+    runner = _runner(settings)
     config = uvicorn.Config(
-        build_app(settings),
+        build_app(settings, runner),
         http=guarded(settings.limits),
         ws="none",
         lifespan="off",
@@ -41,8 +45,8 @@ def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         timeout_graceful_shutdown=_GRACE_S + _CLEAR_UP_S,
     )
     _log.info("listening on port %s", ", ".join(str(s.getsockname()[1]) for s in sockets))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(_Server(config), settings, sockets))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        loop.run(_serve(_Server(config), settings, sockets, runner))
 
 
 class _Server(uvicorn.Server):
@@ -57,19 +61,33 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    server: uvicorn.Server, settings: Settings, sockets: Sequence[socket.socket]
+    server: uvicorn.Server,
+    settings: Settings,
+    sockets: Sequence[socket.socket],
+    runner: Runner | None,
 ) -> None:
-    if settings.volume is None:
-        await server.serve(sockets=list(sockets))
-        return
-    threads = VolumeThreads("house", 1, 1)
-    house = asyncio.create_task(keep_house(settings.volume, threads, settings.job_ttl_hours))
+    beside: list[asyncio.Task[None]] = []
+    if settings.volume is not None:
+        threads = VolumeThreads("house", 1, 1)
+        house = keep_house(settings.volume, threads, settings.job_ttl_hours)
+        beside.append(asyncio.create_task(house))
+    if runner is not None:
+        beside.append(asyncio.create_task(runner.run(settings.comfyui_port, settings.token)))
     try:
         await server.serve(sockets=list(sockets))
     finally:
-        house.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await house
+        for task in beside:
+            task.cancel()
+        for task in beside:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def _runner(settings: Settings) -> Runner | None:
+    if settings.volume is None or settings.worker is None:
+        return None
+    threads = VolumeThreads("jobs", _JOB_THREADS, _WAITING_CALLS)
+    return Runner(settings.volume, threads, settings.worker, settings.times)
 
 
 def _join_logs() -> None:

@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from morpheus_boot.errors import UsageError
-from morpheus_boot.layout import Layout
+from morpheus_boot.jobs.course import Times
+from morpheus_boot.layout import Layout, is_job_id
 from morpheus_boot.redact import Secret
 
 
@@ -39,6 +40,8 @@ class Limits:
     upload_bytes: int = 20_000_000_000
     job_files: int = 10_000
     form_bytes: int = 64_000
+    # RunPod's own limit on a request is 30 MB at most.
+    job_bytes: int = 64_000_000
     header_bytes: int = 32_000
     connections: int = 512
     upload_floor_bytes_per_s: int = 1_000
@@ -54,12 +57,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the environment says, parsed. ``volume`` None: there is none to serve."""
+    """Everything that the environment says, parsed.
+
+    ``volume`` None: there is none to serve; ``worker`` None: this container runs no ComfyUI, and so no jobs.
+    """
 
     port: int
     extra_ports: tuple[int, ...]
     volume: Layout | None
     local_dir: Path
+    worker: str | None
     token: Secret | None
     job_ttl_hours: float | None
     comfyui_port: int
@@ -67,6 +74,8 @@ class Settings:
     log_format: str
     docs: bool
     limits: Limits
+    # No variables of their own: what they hold for is not the user's to tune.
+    times: Times = field(default_factory=Times)
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -94,6 +103,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         extra_ports=tuple(p for p in dict.fromkeys(extra) if p not in {port, comfyui_port}),
         volume=Layout(Path(volume)) if volume else None,
         local_dir=Path(local_dir),
+        worker=_worker(text("MORPHEUS_WORKER")),
         token=Secret(token) if token else None,
         job_ttl_hours=_hours("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS")),
         comfyui_port=comfyui_port,
@@ -117,6 +127,12 @@ def _port(name: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
         raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
     return int(value)
+
+
+def _worker(value: str) -> str | None:
+    if value and not is_job_id(value):
+        raise UsageError("MORPHEUS_WORKER", f"'{value}' is no job id", "the boot sets it")
+    return value or None
 
 
 def _hours(name: str, value: str) -> float | None:

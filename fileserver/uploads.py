@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from fileserver.answers import TooSlow, UploadTooLarge
+from fileserver.floor import Floor
 from fileserver.form import UploadForm
 from fileserver.input_counts import InputCounts
 from fileserver.settings import Limits
@@ -90,7 +90,7 @@ class Uploads:
         return uploaded
 
     async def _read(self, request: Request, form: UploadForm, file: "_File") -> None:
-        floor = _Floor(self._limits)
+        floor = Floor(self._limits)
         size_bytes = 0
         try:
             async with asyncio.timeout(self._limits.upload_window_s) as timeout:
@@ -190,36 +190,3 @@ def _heard(future: asyncio.Future[None]) -> None:
     """Takes note of a failure, so that asyncio does not report it as one that nobody saw."""
     if not future.cancelled():
         future.exception()
-
-
-class _Floor:
-    """Ends an upload whose client sends less than so many bytes a second; our own disk's time is not counted."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.bytes_per_s = limits.upload_floor_bytes_per_s
-        self._window_s = limits.upload_window_s
-        self._due_bytes = int(self.bytes_per_s * self._window_s)
-        self._left_bytes = self._due_bytes
-        self._timeout: asyncio.Timeout | None = None
-
-    def begin(self, timeout: asyncio.Timeout) -> None:
-        """Counts against ``timeout``, which has a window's time to run."""
-        self._timeout = timeout
-
-    def count(self, size_bytes: int) -> None:
-        """Says that so many bytes arrived; a window's worth of them begins the next window."""
-        self._left_bytes -= size_bytes
-        if self._left_bytes <= 0 and self._timeout is not None:
-            self._left_bytes = self._due_bytes
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self._window_s)
-
-    async def pause(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Awaits ``wait`` off the clock."""
-        if self._timeout is None:
-            await wait()
-            return
-        now = asyncio.get_running_loop().time
-        left_s = (self._timeout.when() or now()) - now()
-        self._timeout.reschedule(None)
-        await wait()
-        self._timeout.reschedule(now() + max(left_s, 0.0))

@@ -29,6 +29,7 @@ from morpheus_boot.deployment import (
 )
 from morpheus_boot.errors import Exit, MorpheusError
 from morpheus_boot.invocation import Invocation
+from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch
 from morpheus_boot.log import Entry, parse_json_line
 from morpheus_boot.progress import Progress
@@ -220,6 +221,7 @@ class Boot:
 
     def _start_file_server(self, volume: Volume) -> None:
         make_volume_folder(volume)
+        copy_workflows(REPOSITORY / "workflows", volume.layout)
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
         require_free(self._settings.fileserver_port, "the file server")
         if self._settings.morpheus_token is None:
@@ -312,6 +314,7 @@ class Boot:
             extra_ports=settings.extra_ports,
             comfyui_port=settings.comfyui_port,
             volume=volume.root if volume else None,
+            worker=self._settings.worker if self._launch is not None else None,
             local_dir=settings.local_dir,
             repository=REPOSITORY,
             environ=settings.environ,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.cache import CachedModel, Plan, fill, hub_roots, make_plan
-from morpheus_boot.cache.heartbeat import Heart
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
     leave_manifest,
@@ -24,12 +23,13 @@ from morpheus_boot.cache.options import (
     RetryPolicy,
     TransferTimes,
 )
-from morpheus_boot.cache.workers import beat_for
 from morpheus_boot.errors import NotSetUp, storage_error
+from morpheus_boot.heartbeat import Heart
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.state import ModelState
 from morpheus_boot.volume import Volume, find_volume, size_text
+from morpheus_boot.workers import beat_for
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 

@@ -30,6 +30,7 @@ LEAVES: Final = frozenset(
         "archive",
         "bars",
         "errors",
+        "heartbeat",
         "layout",
         "log",
         "package_index",
@@ -38,6 +39,7 @@ LEAVES: Final = frozenset(
         "redact",
         "state",
         "volume",
+        "workers",
     }
 )
 # From the ground up: a room imports itself and those before it. Rooms of one line do not know each other.

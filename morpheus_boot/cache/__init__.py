@@ -3,11 +3,11 @@
 import threading
 from collections.abc import Callable, Iterable
 
-from morpheus_boot.cache.heartbeat import Heart
 from morpheus_boot.cache.hub_cache import hub_roots
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, make_plan
 from morpheus_boot.cache.preload import preload
+from morpheus_boot.heartbeat import Heart
 from morpheus_boot.state import ModelState
 from morpheus_boot.volume import Volume
 

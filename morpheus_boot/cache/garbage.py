@@ -15,8 +15,8 @@ from morpheus_boot.cache.manifests import (
     read_manifests,
 )
 from morpheus_boot.cache.part import journal_of
-from morpheus_boot.cache.workers import volume_time
 from morpheus_boot.layout import Layout, is_job_id, model_key
+from morpheus_boot.workers import volume_time
 
 _PART_KEEPS_S: Final = 7 * 86_400.0
 _ARCHIVE_KEEPS_S: Final = 30 * 86_400.0

@@ -15,9 +15,9 @@ from typing import Final, Self
 
 from filelock import FileLock, Timeout
 
-from morpheus_boot.cache.heartbeat import Beat, Heart, Watch, read_beat
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.heartbeat import Beat, Heart, Watch, read_beat
 from morpheus_boot.layout import Layout
 
 # A waiter looks every poll_s; what it was busy or hung for beyond a few of these is no silence of the holder's.

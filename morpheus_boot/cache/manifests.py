@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from morpheus_boot.cache.workers import seen_worker
 from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import write_whole
+from morpheus_boot.workers import seen_worker
 
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
 _WORKER_CONFLICTS_S: Final = 86_400.0

@@ -5,15 +5,15 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 
-from morpheus_boot.cache.heartbeat import Beat
 from morpheus_boot.cache.lock import who_holds
 from morpheus_boot.cache.planner import Action
-from morpheus_boot.cache.workers import BEAT_S, SeenWorker, seen_workers
 from morpheus_boot.deployment import Deployment, plan_models, read_deployment
 from morpheus_boot.errors import storage_error
+from morpheus_boot.heartbeat import Beat
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.state import BootState, read_state, state_file
 from morpheus_boot.volume import size_text
+from morpheus_boot.workers import BEAT_S, SeenWorker, seen_workers
 
 
 @dataclass(frozen=True, slots=True)

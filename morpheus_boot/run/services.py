@@ -22,15 +22,19 @@ def file_server(
     extra_ports: tuple[int, ...],
     comfyui_port: int,
     volume: Path | None,
+    worker: str | None,
     local_dir: Path,
     repository: Path,
     environ: Mapping[str, str],
 ) -> ServiceSpec:
-    """The file server on ``port`` and, where free, on ``extra_ports``; ``volume`` None: it serves its state only."""
+    """The file server on ``port`` and, where free, on ``extra_ports``.
+
+    ``volume`` None: it serves its state only; ``worker`` None: no ComfyUI runs beside it, and so no jobs.
+    """
     env = {
         name: value
         for name, value in environ.items()
-        if name not in ("PORT", "PORT_HEALTH", "MORPHEUS_VOLUME")
+        if name not in ("PORT", "PORT_HEALTH", "MORPHEUS_VOLUME", "MORPHEUS_WORKER")
     }
     env["FILESERVER_PORT"] = str(port)
     env["COMFYUI_PORT"] = str(comfyui_port)
@@ -42,6 +46,8 @@ def file_server(
         env[name] = str(extra)
     if volume is not None:
         env["MORPHEUS_VOLUME"] = str(volume)
+    if worker is not None:
+        env["MORPHEUS_WORKER"] = worker
     return ServiceSpec(
         name=FILE_SERVER,
         argv=(sys.executable, "-P", "-m", "fileserver"),

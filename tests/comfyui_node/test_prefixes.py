@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.comfyui.node.paths import Places, is_job_id
-from morpheus_boot.comfyui.node.prefixes import PrefixEscapes, place
+from morpheus_boot.comfyui.node.prefixes import PrefixEscapes, Sender, place
 from morpheus_boot.layout import COMFYUI_OUTPUT_FOLDERS
 from morpheus_boot.layout import is_job_id as is_job_id_of_the_program
 
-WORKER = "pod-1"
+WORKER = Sender("pod-1")
 
 
 @pytest.fixture

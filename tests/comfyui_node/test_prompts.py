@@ -7,6 +7,7 @@ import pytest
 
 from morpheus_boot.comfyui.node.node_errors import refused
 from morpheus_boot.comfyui.node.paths import Places
+from morpheus_boot.comfyui.node.prefixes import Sender
 from morpheus_boot.comfyui.node.prompts import Decision, Destination, decide
 
 
@@ -74,7 +75,7 @@ def places(tmp_path: Path) -> Places:
 def asked(places: Places, kind: str, **inputs: object) -> Decision:
     prompt = {"1": {"class_type": kind, "inputs": inputs}}
     before = copy.deepcopy(prompt)
-    decision = decide(prompt, CLASSES, places, "pod-1")
+    decision = decide(prompt, CLASSES, places, Sender("pod-1"))
     assert prompt == before
     return decision
 
@@ -313,7 +314,7 @@ def test_what_saves_outside_is_refused(
 def test_what_is_no_node_is_left_for_comfyui_to_refuse(
     places: Places, prompt: dict[str, Any]
 ) -> None:
-    assert decide(prompt, CLASSES, places, "pod-1") == Decision(prompt)
+    assert decide(prompt, CLASSES, places, Sender("pod-1")) == Decision(prompt)
 
 
 def test_a_refusal_speaks_as_comfyui_does(places: Places) -> None:
@@ -325,7 +326,7 @@ def test_a_refusal_speaks_as_comfyui_does(places: Places) -> None:
         "e": {"class_type": ["odd"], "inputs": {"images": ["a", 0]}},
         "f": 7,
     }
-    decision = decide(prompt, CLASSES, places, "pod-1")
+    decision = decide(prompt, CLASSES, places, Sender("pod-1"))
 
     body = json.loads(json.dumps(refused(prompt, decision.refusals, CLASSES)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,17 @@ from urllib.parse import quote
 from aiohttp import web
 
 from .node_errors import refused  # noqa: TID252 - found by its folder
-from .paths import Places  # noqa: TID252 - found by its folder
+from .paths import Places, is_job_id  # noqa: TID252 - found by its folder
+from .prefixes import Sender  # noqa: TID252 - found by its folder
 from .prompts import Destination, Json, Refusal, decide  # noqa: TID252 - found by its folder
 from .routes import refuse_preview, refuse_upload, refuse_view  # noqa: TID252 - found by its folder
 from .tokens import COOKIE, Door  # noqa: TID252 - found by its folder
 
 if TYPE_CHECKING:  # older versions of aiohttp don't have these names
     from aiohttp.typedefs import Handler, Middleware
+# The runner of jobs (jobs/comfyui.py) says here whose files the prompt makes.
+_JOB_HEADER = "X-Morpheus-Job"
+_FRESH_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,13 @@ async def _refuse_prompt(request: web.Request, comfyui: ComfyUI) -> web.Response
     prompt = body.get("prompt") if isinstance(body, dict) else None
     if not isinstance(prompt, dict):
         return None
+    job = request.headers.get(_JOB_HEADER)
+    if job is not None and not is_job_id(job):
+        return web.json_response({"detail": f"{_JOB_HEADER}: it is no job id"}, status=400)
+    sender = Sender(comfyui.worker) if job is None else Sender(job, is_job=True)
+    fresh = None if job is None else secrets.token_hex(_FRESH_BYTES)
     comfyui.replace_nodes(prompt)
-    decision = decide(prompt, comfyui.classes, comfyui.places, comfyui.worker)
+    decision = decide(prompt, comfyui.classes, comfyui.places, sender, fresh)
     refusals = decision.refusals or tuple(_make_folders(decision.destinations, comfyui.places))
     if refusals:
         return web.json_response(refused(prompt, refusals, comfyui.classes), status=400)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .declared import choices_of  # noqa: TID252 - found by its folder
 from .paths import Places  # noqa: TID252 - found by its folder
-from .prefixes import PrefixEscapes, place  # noqa: TID252 - found by its folder
+from .prefixes import PrefixEscapes, Sender, place  # noqa: TID252 - found by its folder
 
 Json = dict[str, Any]
 
@@ -22,6 +22,9 @@ _LITERAL_ALONE = {
     **dict.fromkeys(_DATASET_CLASSES, ("folder_name", "filename_prefix")),
     "DiffusersLoader": ("model_path",),
 }
+# ComfyUI hands a node only what its class declares, but counts every input for its cache
+# (comfy_execution/caching.py): a file that was cleaned up since is so made again, not answered from memory.
+_UNDECLARED = "morpheus_run"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,19 @@ class Decision:
     refusals: tuple[Refusal, ...] = ()
 
 
-def decide(prompt: Json, classes: Mapping[str, Any], places: Places, worker: str) -> Decision:
+def decide(
+    prompt: Json,
+    classes: Mapping[str, Any],
+    places: Places,
+    sender: Sender,
+    fresh: str | None = None,
+) -> Decision:
     """What becomes of ``prompt``; ``classes`` is ComfyUI's NODE_CLASS_MAPPINGS.
 
+    With a ``fresh`` value, which no prompt had before, nodes that save do so each time.
     What is no node, or of an unknown class, is left as it is: ComfyUI refuses it in its own words.
     """
-    reader = _Reader(classes, places, worker)
+    reader = _Reader(classes, places, sender, fresh)
     changed = {node_id: reader.read(node_id, node) for node_id, node in prompt.items()}
     return Decision(changed, tuple(reader.destinations), tuple(reader.refusals))
 
@@ -64,10 +74,13 @@ def decide(prompt: Json, classes: Mapping[str, Any], places: Places, worker: str
 class _Reader:
     """Goes through the nodes of one prompt and collects what it finds."""
 
-    def __init__(self, classes: Mapping[str, Any], places: Places, worker: str) -> None:
+    def __init__(
+        self, classes: Mapping[str, Any], places: Places, sender: Sender, fresh: str | None
+    ) -> None:
         self._classes = classes
         self._places = places
-        self._worker = worker
+        self._sender = sender
+        self._fresh = fresh
         self.destinations: list[Destination] = []
         self.refusals: list[Refusal] = []
 
@@ -82,7 +95,10 @@ class _Reader:
                 self._refuse(node_id, name, "it must be written here, not linked")
         saving = self._saving(node_id, kind, inputs)
         reading = {k: v for k, v in inputs.items() if k not in saving and not isinstance(v, list)}
-        return {**node, "inputs": {**inputs, **self._reading(node_id, kind, reading), **saving}}
+        read = {**inputs, **self._reading(node_id, kind, reading), **saving}
+        if self._fresh is not None and getattr(self._classes[kind], "OUTPUT_NODE", False):
+            read[_UNDECLARED] = self._fresh
+        return {**node, "inputs": read}
 
     def _saving(self, node_id: str, kind: str, inputs: Json) -> Json:
         """The inputs that say where the node writes."""
@@ -103,7 +119,7 @@ class _Reader:
 
     def _place(self, node_id: str, name: str, prefix: str) -> str:
         try:
-            placed = place(prefix, self._places, self._worker)
+            placed = place(prefix, self._places, self._sender)
         except PrefixEscapes as escape:
             self._refuse(node_id, name, str(escape))
             return prefix

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.heartbeat import Heart, read_beat
+from morpheus_boot.heartbeat import Heart, read_beat
 from morpheus_boot.layout import Layout
 
 BEAT_S: Final = 15.0

@@ -1,0 +1,72 @@
+"""``/jobs``: to post a job, to see how it stands, to cancel it."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Path, Request
+from pydantic import BaseModel
+
+from fileserver.answers import NoVolume
+from fileserver.body import read_body
+from fileserver.jobs import Jobs
+from fileserver.openapi import JOB_SCHEMA, errors
+from fileserver.settings import Limits
+from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.record import Status
+from morpheus_boot.jobs.request import GraphBody, TemplateBody
+from morpheus_boot.jobs.views import JobView
+
+_JOB: Final = Path(json_schema_extra=dict(JOB_SCHEMA))
+
+
+class JobAnswer(BaseModel):
+    """A job's id, and where it stands."""
+
+    worker_job_id: str
+    status: Status
+
+
+def add_job_routes(app: FastAPI, jobs: Jobs | None, limits: Limits) -> None:
+    """Adds the routes; without a volume (``jobs`` None) each says so."""
+
+    @app.post(
+        "/jobs",
+        status_code=202,
+        openapi_extra=_job_body(),
+        responses=errors(400, 408, 409, 413, 422, 500, 503, 507),
+    )
+    async def post(request: Request) -> JobAnswer:
+        if jobs is None:
+            raise NoVolume
+        job, record = await jobs.post(await read_body(request, limits))
+        return JobAnswer(worker_job_id=job.text, status=record.status)
+
+    @app.get("/jobs/{job}", responses=errors(404, 422, 500, 503))
+    async def get(job: Annotated[str, _JOB]) -> JobView:
+        if jobs is None:
+            raise NoVolume
+        return await jobs.view(JobId(job))
+
+    @app.post("/jobs/{job}/cancel", responses=errors(404, 422, 500, 503, 507))
+    async def cancel(job: Annotated[str, _JOB]) -> JobAnswer:
+        if jobs is None:
+            raise NoVolume
+        record = await jobs.cancel(JobId(job))
+        return JobAnswer(worker_job_id=job, status=record.status)
+
+
+def _job_body() -> dict[str, Any]:
+    schemas = [
+        body.model_json_schema(ref_template="#/components/schemas/{model}")
+        for body in (TemplateBody, GraphBody)
+    ]
+    for schema in schemas:
+        definitions = schema.pop("$defs", {})
+        if definitions:
+            # FastAPI knows only the models of its own parameters.
+            schema["properties"]["images"]["anyOf"][0]["items"] = definitions["ImageBody"]
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"oneOf": schemas}}},
+        }
+    }

@@ -1,0 +1,188 @@
+"""The runner's side of ComfyUI: its HTTP routes and its WebSocket, over loopback.
+
+Facts from ComfyUI's server.py and execution.py, 0.3.64 and 0.33.0: an id that the client chose is kept
+as the prompt's; ``/history/<id>`` has a prompt once it has ended, ``/queue`` until then; the socket's
+messages go to the client that sent the prompt.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.templates import Graph
+from morpheus_boot.redact import Secret
+
+Json = dict[str, Any]
+
+# A ComfyUI that loads a model may not answer for as long as that takes.
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
+# A node may show a client whatever it likes.
+_LONGEST_MESSAGE_BYTES: Final = 64 * 2**20
+_BEAT_S: Final = 20.0
+# Our node in ComfyUI puts the prompt's files into this job (comfyui/node/middleware.py).
+_JOB_HEADER: Final = "X-Morpheus-Job"
+_BAD_REQUEST: Final = 400
+
+
+class ComfyUIGone(MorpheusError):
+    """Nobody listens on ComfyUI's port: its process is not there."""
+
+    exit_code = Exit.UNAVAILABLE
+
+
+class ComfyUISilent(MorpheusError):
+    """ComfyUI is there and does not answer, or answers nonsense."""
+
+    exit_code = Exit.UNAVAILABLE
+
+
+class PromptRejected(MorpheusError):
+    """ComfyUI refuses the prompt; ``node_errors`` are its own."""
+
+    exit_code = Exit.USAGE
+
+    def __init__(self, cause: str, node_errors: Json) -> None:
+        super().__init__("prompt", cause, "mend the graph or its parameters")
+        self.node_errors = node_errors
+
+
+class Place(StrEnum):
+    """Where a prompt is in ComfyUI's queue."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A prompt that ComfyUI has queued; ``node_errors`` tell of output nodes that it leaves out."""
+
+    prompt_id: str
+    node_errors: Json
+
+
+class ComfyUI:
+    """The ComfyUI of this container. Every method raises ComfyUIGone or ComfyUISilent."""
+
+    def __init__(self, port: int, token: Secret | None, client_id: str) -> None:
+        self._base = f"http://127.0.0.1:{port}"
+        self._client_id = client_id
+        headers = {} if token is None else {"X-Morpheus-Token": token.reveal()}
+        self._session = aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def submit(self, graph: Graph, prompt_id: str, job: JobId) -> Accepted:
+        """Queues ``graph`` under ``prompt_id``, its files going to ``job``. Raises PromptRejected."""
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self._client_id}
+        status, answer = await self._ask("POST", "/prompt", body, {_JOB_HEADER: job.text})
+        if status == _BAD_REQUEST and isinstance(answer, dict) and "error" in answer:
+            raise PromptRejected(_told(answer["error"]), answer.get("node_errors") or {})
+        if status != 200 or not isinstance(answer, dict) or "prompt_id" not in answer:
+            raise self._nonsense("/prompt", status)
+        return Accepted(str(answer["prompt_id"]), answer.get("node_errors") or {})
+
+    async def history(self, prompt_id: str) -> Json | None:
+        """How the prompt ended; None while it has not, or where ComfyUI does not know it."""
+        status, answer = await self._ask("GET", f"/history/{prompt_id}")
+        if status != 200 or not isinstance(answer, dict):
+            raise self._nonsense("/history", status)
+        entry = answer.get(prompt_id)
+        return entry if isinstance(entry, dict) else None
+
+    async def place(self, prompt_id: str) -> Place | None:
+        """Where the prompt is in the queue; None where it is not in it."""
+        status, answer = await self._ask("GET", "/queue")
+        if status != 200 or not isinstance(answer, dict):
+            raise self._nonsense("/queue", status)
+        for place in Place:
+            if any(item[1] == prompt_id for item in answer.get(f"queue_{place}", ())):
+                return place
+        return None
+
+    async def withdraw(self, prompt_id: str) -> None:
+        """Takes the prompt out of the queue, or interrupts it where it runs."""
+        await self._ask("POST", "/queue", {"delete": [prompt_id]})
+        # An older ComfyUI does not look at the id, and would interrupt somebody else's.
+        if await self.place(prompt_id) is Place.RUNNING:
+            await self._ask("POST", "/interrupt", {"prompt_id": prompt_id})
+
+    async def listen(self, on_message: Callable[[str, Json], None]) -> None:
+        """Hands each message's type and data to ``on_message`` until the socket closes, however it does."""
+        url = f"{self._base}/ws?clientId={self._client_id}"
+        try:
+            async with self._session.ws_connect(
+                url, heartbeat=_BEAT_S, max_msg_size=_LONGEST_MESSAGE_BYTES
+            ) as socket:
+                async for message in socket:
+                    # What is binary is a preview.
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        _hand_on(message.data, on_message)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _translated(error) from error
+
+    async def _ask(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """The status and the JSON of an answer, None where that is none."""
+        try:
+            async with self._session.request(
+                method, self._base + path, json=body, headers=headers
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _translated(error) from error
+        try:
+            return answer.status, json.loads(content) if content else None
+        except ValueError:
+            return answer.status, None
+
+    def _nonsense(self, path: str, status: int) -> ComfyUISilent:
+        return ComfyUISilent("ComfyUI", f"it answered {path} with {status}", "look at its log")
+
+
+def _hand_on(text: str, on_message: Callable[[str, Json], None]) -> None:
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(message, dict) and isinstance(message.get("data"), dict):
+        on_message(str(message.get("type")), message["data"])
+
+
+def _told(error: object) -> str:
+    """ComfyUI's word for what is wrong with a prompt, on one line."""
+    if not isinstance(error, dict):
+        return " ".join(str(error).split())
+    said = (str(error.get("message") or "it is refused"), str(error.get("details") or ""))
+    return ": ".join(" ".join(one.split()) for one in said if one)
+
+
+def _translated(error: Exception) -> MorpheusError:
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+        error.os_error, ConnectionRefusedError
+    ):
+        return ComfyUIGone("ComfyUI", "it is not running", "see its lines in the log")
+    name = (
+        "it does not answer"
+        if isinstance(error, TimeoutError | asyncio.TimeoutError)
+        else (f"the connection broke ({type(error).__name__})")
+    )
+    return ComfyUISilent("ComfyUI", name, "see its lines in the log")

@@ -1,0 +1,188 @@
+"""The course of one job through ComfyUI: submitted, followed, submitted again where ComfyUI lost it, or withdrawn."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from morpheus_boot.jobs.comfyui import ComfyUI, ComfyUIGone, ComfyUISilent, Place, PromptRejected
+from morpheus_boot.jobs.ending import Ending, read_ending
+from morpheus_boot.jobs.record import Status
+from morpheus_boot.jobs.run import Json, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long the runner waits, in seconds."""
+
+    # A ComfyUI that starts behind a fill of many models is long in coming.
+    until_comfyui_s: float = 3600.0
+    # The longest job that anybody runs, a film on a small GPU; RunPod's own limit comes through its queue.
+    job_s: float = 6 * 3600.0
+    # Between two looks at ComfyUI's history while its socket says nothing.
+    look_s: float = 2.0
+    # A node that does not listen to an interruption: so long is waited for it.
+    withdrawal_s: float = 10.0
+    retry_s: float = 0.25
+    # Between two looks at what the volume says, and between two words to it about progress.
+    tick_s: float = 1.0
+    # What ComfyUI dies of each time that it takes it is not given to it for ever.
+    submissions: int = 3
+    # A worker beats each 15 s; one whose beat stands still for so long has lost its jobs.
+    silence_s: float = 60.0
+
+
+class Course:
+    """Brings one run to its ending. ``save`` tells the volume how it stands."""
+
+    def __init__(
+        self, run: Run, comfyui: ComfyUI, times: Times, save: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._run = run
+        self._comfyui = comfyui
+        self._times = times
+        self._save = save
+
+    async def ending(self) -> Ending:
+        """How it ended: by itself, cancelled, or given up after its time. Raises MorpheusError as ``save`` does."""
+        course = asyncio.create_task(self._to_its_end())
+        cancelled = asyncio.create_task(self._run.cancelled.wait())
+        try:
+            await asyncio.wait(
+                {course, cancelled},
+                timeout=self._times.job_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if course.done():
+                return course.result()
+        finally:
+            cancelled.cancel()
+            course.cancel()
+            await asyncio.wait({course, cancelled})
+        await self._withdraw()
+        if self._run.cancelled.is_set():
+            return Ending(Status.CANCELLED)
+        return Ending(Status.FAILED, f"it has not ended within {self._times.job_s:.0f} s")
+
+    async def _to_its_end(self) -> Ending:
+        run = self._run
+        while True:
+            if run.record.prompt_id is None:
+                if run.record.submissions >= self._times.submissions:
+                    return Ending(
+                        Status.FAILED,
+                        f"ComfyUI ended {run.record.submissions} times before it began with it",
+                    )
+                try:
+                    await self._submit()
+                except PromptRejected as error:
+                    return Ending(Status.FAILED, error.cause, error.node_errors)
+                except TimeoutError:
+                    waited_s = self._times.until_comfyui_s
+                    return Ending(
+                        Status.FAILED, f"ComfyUI has not answered within {waited_s:.0f} s"
+                    )
+            ending = await self._follow()
+            if ending is not None:
+                return ending
+            if run.has_begun:
+                return Ending(Status.FAILED, "ComfyUI ended while it ran this job")
+            run.change(prompt_id=None)
+
+    async def _submit(self) -> None:
+        """Returns once ComfyUI has the prompt. Raises PromptRejected, TimeoutError."""
+        run, prompt_id = self._run, str(uuid.uuid4())
+        run.ended = False
+        # Written before it is sent: who comes after us finds the prompt by its id.
+        run.change(prompt_id=prompt_id, submissions=run.record.submissions + 1)
+        await self._save()
+        async with asyncio.timeout(self._times.until_comfyui_s):
+            while True:
+                try:
+                    accepted = await self._comfyui.submit(run.record.graph, prompt_id, run.job)
+                except ComfyUIGone:
+                    await asyncio.sleep(self._times.retry_s)
+                except ComfyUISilent:
+                    # It may have taken the prompt all the same.
+                    await asyncio.sleep(self._times.retry_s)
+                    if await self._is_there(prompt_id):
+                        return
+                else:
+                    break
+        if accepted.prompt_id != prompt_id or accepted.node_errors:
+            run.change(prompt_id=accepted.prompt_id, node_errors=accepted.node_errors or None)
+            await self._save()
+
+    async def _is_there(self, prompt_id: str) -> bool:
+        try:
+            return (
+                await self._comfyui.place(prompt_id) is not None
+                or await self._comfyui.history(prompt_id) is not None
+            )
+        except (ComfyUIGone, ComfyUISilent):
+            return False
+
+    async def _follow(self) -> Ending | None:
+        """The prompt's ending; None where ComfyUI does not know the prompt any more."""
+        run, quiet = self._run, False
+        while True:
+            try:
+                entry = await self._look(quiet=quiet)
+            except (ComfyUIGone, _Lost):
+                return None
+            except ComfyUISilent:
+                entry = None
+            if entry is not None:
+                return read_ending(entry, run.job)
+            if run.unsaved and run.has_begun:
+                await self._save()
+            quiet = not await self._has_news()
+
+    async def _look(self, *, quiet: bool) -> Json | None:
+        """ComfyUI's history of the prompt; where it is ``quiet``, whether ComfyUI has the prompt at all is asked too.
+
+        Raises _Lost, ComfyUIGone, ComfyUISilent.
+        """
+        prompt_id = str(self._run.record.prompt_id)
+        entry = await self._comfyui.history(prompt_id)
+        if entry is not None or not quiet:
+            return entry
+        place = await self._comfyui.place(prompt_id)
+        if place is Place.RUNNING:
+            self._run.begin()
+        elif place is None:
+            # It may have ended between the two looks.
+            entry = await self._comfyui.history(prompt_id)
+            if entry is None:
+                raise _Lost
+        return entry
+
+    async def _has_news(self) -> bool:
+        """Waits for news; False where none came in time for the next look."""
+        run = self._run
+        try:
+            async with asyncio.timeout(self._times.retry_s if run.ended else self._times.look_s):
+                await run.news.wait()
+        except TimeoutError:
+            return False
+        run.news.clear()
+        return True
+
+    async def _withdraw(self) -> None:
+        """Returns once ComfyUI has let go of the prompt, or was waited for long enough."""
+        prompt_id = self._run.record.prompt_id
+        if prompt_id is None:
+            return
+        with contextlib.suppress(TimeoutError, ComfyUIGone):
+            async with asyncio.timeout(self._times.withdrawal_s):
+                while True:
+                    with contextlib.suppress(ComfyUISilent):
+                        await self._comfyui.withdraw(prompt_id)
+                        if await self._comfyui.place(prompt_id) is None:
+                            return
+                    await asyncio.sleep(self._times.retry_s)
+
+
+class _Lost(Exception):
+    """ComfyUI does not know the prompt: it was started anew since."""

@@ -1,0 +1,75 @@
+"""How a prompt ended, read from ComfyUI's history, and what it made."""
+
+import mimetypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.record import Status
+
+Json = dict[str, Any]
+
+# What Python's table does not know, or knows only where the system has its own.
+_KINDS: Final = {
+    "webp": "image",
+    "avif": "image",
+    "jxl": "image",
+    "exr": "image",
+    "webm": "video",
+    "mkv": "video",
+    "flac": "audio",
+    "opus": "audio",
+    "json": "text",
+    "srt": "text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended. ``named`` are the files below its output/ that nodes named, in order."""
+
+    status: Status
+    error: str | None = None
+    node_errors: Json | None = None
+    named: tuple[str, ...] = ()
+
+
+def read_ending(entry: Json, job: JobId) -> Ending:
+    """The ending that an entry of ``/history`` tells of."""
+    status = entry.get("status") or {}
+    named = tuple(dict.fromkeys(_named(entry.get("outputs") or {}, f"{job}/output")))
+    if status.get("status_str", "success") == "success":
+        return Ending(Status.DONE, named=named)
+    return Ending(Status.FAILED, _failure(status.get("messages") or ()), named=named)
+
+
+def kind_of(name: str) -> str:
+    """``image``, ``video``, ``audio``, ``text`` or ``other``, by the file's ending."""
+    suffix = PurePosixPath(name).suffix.removeprefix(".").lower()
+    guessed = _KINDS.get(suffix) or (mimetypes.guess_type(name)[0] or "").partition("/")[0]
+    return guessed if guessed in {"image", "video", "audio", "text"} else "other"
+
+
+def _failure(messages: Any) -> str:  # noqa: ANN401 - ComfyUI's JSON
+    for kind, data in reversed(list(messages)):
+        node = f"{data.get('node_type')} (node {data.get('node_id')})"
+        if kind == "execution_error":
+            said = " ".join(str(data.get("exception_message", "")).split())
+            return f"{node}: {data.get('exception_type')}: {said}"
+        if kind == "execution_interrupted":
+            return f"{node}: it was interrupted in ComfyUI"
+    return "ComfyUI says that it failed, and not why"
+
+
+def _named(outputs: Json, folder: str) -> Iterator[str]:
+    """Files of type output below ``folder``, as {"filename", "subfolder", "type"} in lists of any name."""
+    for shown in outputs.values():
+        for listed in shown.values() if isinstance(shown, dict) else ():
+            for one in listed if isinstance(listed, list) else ():
+                if not isinstance(one, dict) or one.get("type", "output") != "output":
+                    continue
+                path = f"{one.get('subfolder', '')}/{one.get('filename', '')}"
+                if path.startswith(f"{folder}/"):
+                    yield path.removeprefix(f"{folder}/")

@@ -1,0 +1,187 @@
+"""What a client asks for, in either form, parsed once: the Morpheus client's and worker-comfyui's."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.names import FileName, JobId
+from morpheus_boot.jobs.templates import Graph, WorkflowName, is_graph
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+_FIELDS_OF_OURS: Final = frozenset({"workflow_name", "worker_job_id"})
+_API_KEYS: Final = ("comfy_org_api_key", "api_key_comfy_org")
+
+
+class NoJob(MorpheusError):
+    """The body is no job at all."""
+
+    exit_code = Exit.USAGE
+
+
+class WrongField(MorpheusError):
+    """A field of the job is missing, wrong or not supported."""
+
+    exit_code = Exit.USAGE
+
+
+class TemplateBody(BaseModel):
+    """The Morpheus client's form: a workflow's name, and its parameters beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    workflow_name: str = Field(description="a workflow of morpheus_lib/workflows/, as 'creation'")
+    worker_job_id: str | None = None
+
+
+class ImageBody(BaseModel):
+    """An input picture of worker-comfyui's form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="what the graph's inputs call it")
+    image: str = Field(description="base64, or a data URI")
+
+
+class GraphBody(BaseModel):
+    """worker-comfyui's form: a graph in ComfyUI's API form, and input pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workflow: dict[str, Any]
+    images: list[ImageBody] | None = None
+    worker_job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """A picture that comes with the job; ``given_name`` is how the graph names it."""
+
+    given_name: str
+    name: FileName
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateJob:
+    """A workflow by name, with its parameters."""
+
+    job: JobId
+    workflow: WorkflowName
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphJob:
+    """A graph, with the pictures that it loads."""
+
+    job: JobId
+    graph: Graph
+    images: tuple[InputImage, ...]
+
+
+def parse_request(body: bytes) -> TemplateJob | GraphJob:
+    """The job in ``body``, as it is or as RunPod wraps it: ``{"input": {...}}``.
+
+    Raises:
+        NoJob: it is no JSON object.
+        WrongField, WrongParameter, InvalidName: a field is wrong; names it.
+    """
+    document = _document(body)
+    if "workflow_name" in document:
+        return _template_job(document)
+    if "workflow" in document:
+        return _graph_job(document)
+    raise WrongField(
+        "workflow_name",
+        "neither it nor 'workflow' is there",
+        "name a workflow, or send a graph in ComfyUI's API form",
+    )
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise NoJob("job", f"the body is not JSON ({error})", "send a JSON object") from error
+    if isinstance(document, dict) and set(document) == {"input"}:
+        document = document["input"]
+    if not isinstance(document, dict):
+        raise NoJob("job", "it is not a JSON object", "send {...}")
+    return document
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _template_job(document: dict[str, Any]) -> TemplateJob:
+    if "workflow" in document:
+        raise WrongField(
+            "workflow", "'workflow_name' is there too", "name a workflow or send a graph, not both"
+        )
+    given = _parsed(TemplateBody, document)
+    parameters = {n: v for n, v in document.items() if n not in _FIELDS_OF_OURS}
+    return TemplateJob(_job_id(given.worker_job_id), WorkflowName(given.workflow_name), parameters)
+
+
+def _graph_job(document: dict[str, Any]) -> GraphJob:
+    for key in _API_KEYS:
+        if key in document:
+            raise WrongField(
+                key, "API nodes are not supported", "leave it out, and use nodes that run here"
+            )
+    given = _parsed(GraphBody, document)
+    if not is_graph(given.workflow):
+        raise WrongField(
+            "workflow",
+            "it is not a graph in API form (nodes by id, each with class_type and inputs)",
+            "export it from ComfyUI with 'Export (API)'",
+        )
+    images = tuple(_image(n, image) for n, image in enumerate(given.images or ()))
+    _refuse_twice(images)
+    return GraphJob(_job_id(given.worker_job_id), given.workflow, images)
+
+
+def _job_id(given: str | None) -> JobId:
+    return JobId(given) if given else JobId.new()
+
+
+def _image(number: int, given: ImageBody) -> InputImage:
+    field = f"images.{number}.image"
+    text = given.image.partition(",")[2] if given.image.startswith("data:") else given.image
+    try:
+        # Encoders break their lines at 76 characters.
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise WrongField(field, "it is not base64", "send base64 or a data URI of it") from error
+    if not content:
+        raise WrongField(field, "it is empty", "send the picture's bytes as base64")
+    return InputImage(given.name, FileName.from_client(given.name), content)
+
+
+def _refuse_twice(images: tuple[InputImage, ...]) -> None:
+    seen: set[str] = set()
+    for number, image in enumerate(images):
+        if image.name.text in seen:
+            raise WrongField(
+                f"images.{number}.name", f"'{image.name}' is there twice", "give each its own name"
+            )
+        seen.add(image.name.text)
+
+
+def _parsed(model: type[_Body], document: dict[str, Any]) -> _Body:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first, *others = error.errors(include_input=False, include_url=False)
+        field = ".".join(str(part)[:80] for part in first["loc"])
+        unknown = first["type"] == "extra_forbidden"
+        cause = "it is not supported" if unknown else first["msg"].lower()
+        more = f" (and {len(others)} more)" if others else ""
+        raise WrongField(field, f"{cause}{more}", "see docs/jobs.md for the fields") from error
