@@ -1,5 +1,8 @@
 """What clients of the queue send."""
 
+import random
+import struct
+import zlib
 from typing import Any
 
 from tests.comfyui_node.served import node
@@ -31,3 +34,15 @@ def picture_graph(color: int = 0, **more: object) -> Json:
         "save": node("SaveImage", images=["make", 0], filename_prefix="ComfyUI"),
     }
     return {"workflow": graph, **more}
+
+
+def noise(side: int) -> bytes:
+    """A square PNG that does not compress."""
+    draw = random.Random(1)  # noqa: S311 - pixels, not secrets
+    rows = b"".join(b"\0" + draw.randbytes(3 * side) for _ in range(side))
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )

@@ -6,11 +6,12 @@ client's side is RunPod's API: /run, /status, /cancel with a Bearer key.
 """
 
 import json
+import select
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
@@ -21,6 +22,7 @@ API_KEY: Final = "rpa_the-clients-own-key"
 WORKER_KEY: Final = "the-workers-own-key"
 # RunPod holds a poll open for longer; a worker that is stopped must not wait for it here, either.
 _POLL_S: Final = 5.0
+_LOOK_S: Final = 0.05
 
 
 @dataclass
@@ -144,11 +146,12 @@ class JobQueue:
             taken = self._changed.wait_for(lambda: job.worker is not None, timeout_s)
         assert taken, f"nobody took {job} within {timeout_s} s"
 
-    def take(self, worker: str, most: int) -> list[QueuedJob]:
-        """Up to ``most`` jobs, after a while none."""
-        until = time.monotonic() + _POLL_S
+    def take(self, worker: str, most: int, gone: Callable[[], bool]) -> list[QueuedJob]:
+        """Up to ``most`` jobs; none after a while, or where the worker is ``gone``."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing, until - time.monotonic())
+            self._wait_for(lambda: bool(self._waiting), gone)
+            if gone():
+                return []
             taken: list[QueuedJob] = []
             while self._waiting and len(taken) < most:
                 job = self.jobs[self._waiting.popleft()]
@@ -157,11 +160,16 @@ class JobQueue:
             self._changed.notify_all()
             return taken
 
-    def take_stops(self, worker: str) -> list[str]:
+    def take_stops(self, worker: str, gone: Callable[[], bool]) -> list[str]:
         """The jobs that ``worker`` is to stop, after a while none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._to_stop.get(worker) or self._closing, _POLL_S)
+            self._wait_for(lambda: worker in self._to_stop, gone)
             return self._to_stop.pop(worker, [])
+
+    def _wait_for(self, condition: Callable[[], bool], gone: Callable[[], bool]) -> None:
+        until = time.monotonic() + _POLL_S
+        while not (condition() or gone() or self._closing) and time.monotonic() < until:
+            self._changed.wait(_LOOK_S)
 
     def finish(self, worker: str, name: str, said: dict[str, Any]) -> None:
         """Takes what a worker says of a job: progress, or its answer."""
@@ -228,13 +236,13 @@ def _handler_for(queue: JobQueue) -> type[BaseHTTPRequestHandler]:
                 return
             match self.command, route:
                 case "GET", "job-take" if query["job_in_progress"] in "01":
-                    jobs = queue.take(worker, 1)
+                    jobs = queue.take(worker, 1, self._is_gone)
                     self._answer(200, _as_taken(jobs[0])) if jobs else self._answer(204)
                 case "GET", "job-take-batch" if query["job_in_progress"] in "01":
-                    jobs = queue.take(worker, int(query["batch_size"]))
+                    jobs = queue.take(worker, int(query["batch_size"]), self._is_gone)
                     self._answer(200, [*map(_as_taken, jobs)]) if jobs else self._answer(204)
                 case "GET", "job-stop":
-                    stops = queue.take_stops(worker)
+                    stops = queue.take_stops(worker, self._is_gone)
                     self._answer(200, {"jobsToStop": stops}) if stops else self._answer(204)
                 case "POST", "job-done" if query["isStream"] == "false":
                     # aiohttp's name for it is the SDK's: JSON that calls itself a form.
@@ -246,6 +254,11 @@ def _handler_for(queue: JobQueue) -> type[BaseHTTPRequestHandler]:
                     self._answer(200, {})
                 case _:
                     self._answer(404)
+
+        def _is_gone(self) -> bool:
+            poll = select.poll()
+            poll.register(self.connection, select.POLLRDHUP)
+            return bool(poll.poll(0))
 
         def _answer(self, status: int, document: Any = None) -> None:
             body = b"" if document is None else json.dumps(document).encode()
