@@ -50,6 +50,10 @@ def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
 
 
 class _Server(uvicorn.Server):
+    def stop(self) -> None:
+        """Ends it: what works beside it has ended, and the boot starts both anew."""
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Waits for what is under way, then cuts it; uvicorn would cancel it, which is no clean end."""
         asyncio.get_running_loop().call_later(_GRACE_S, self._cut)
@@ -61,7 +65,7 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    server: uvicorn.Server,
+    server: _Server,
     settings: Settings,
     sockets: Sequence[socket.socket],
     runner: Runner | None,
@@ -73,6 +77,8 @@ async def _serve(
         beside.append(asyncio.create_task(house))
     if runner is not None:
         beside.append(asyncio.create_task(runner.run(settings.comfyui_port, settings.token)))
+    for task in beside:
+        task.add_done_callback(lambda _: server.stop())
     try:
         await server.serve(sockets=list(sockets))
     finally:

@@ -94,7 +94,8 @@ class ComfyUI:
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self._client_id}
         status, answer = await self._ask("POST", "/prompt", body, {_JOB_HEADER: job.text})
         if status == _BAD_REQUEST and isinstance(answer, dict) and "error" in answer:
-            raise PromptRejected(_told(answer["error"]), answer.get("node_errors") or {})
+            node_errors = answer.get("node_errors") or {}
+            raise PromptRejected(_refusal(answer["error"], node_errors), node_errors)
         if status != 200 or not isinstance(answer, dict) or "prompt_id" not in answer:
             raise self._nonsense("/prompt", status)
         return Accepted(str(answer["prompt_id"]), answer.get("node_errors") or {})
@@ -167,8 +168,17 @@ def _hand_on(text: str, on_message: Callable[[str, Json], None]) -> None:
         on_message(str(message.get("type")), message["data"])
 
 
+def _refusal(error: object, node_errors: Json) -> str:
+    """ComfyUI's words for what is wrong with a prompt, on one line: those about nodes, where there are any."""
+    said = [
+        f"{entry.get('class_type')} (node {node}): {_told(one)}"
+        for node, entry in node_errors.items()
+        for one in entry.get("errors", ())
+    ]
+    return "; ".join(said) or _told(error)
+
+
 def _told(error: object) -> str:
-    """ComfyUI's word for what is wrong with a prompt, on one line."""
     if not isinstance(error, dict):
         return " ".join(str(error).split())
     said = (str(error.get("message") or "it is refused"), str(error.get("details") or ""))

@@ -102,7 +102,12 @@ class Runner:
     async def _lane(self, comfyui: ComfyUI) -> None:
         while True:
             run = await self._waiting.get()
-            await self._carry_out(run, comfyui)
+            try:
+                await self._carry_out(run, comfyui)
+            except Exception:  # noqa: BLE001 - a job that meets a bug of ours must not stop the others
+                _log.exception("job %s", run.job)
+                run.change(status=Status.FAILED, error="a bug of ours; see the log", ended_at=now())
+                await self._close(run)
 
     async def _carry_out(self, run: Run, comfyui: ComfyUI) -> None:
         outputs = Outputs(self._layout, run.job)
@@ -136,24 +141,24 @@ class Runner:
             f": {run.record.error}" if run.record.error else "",
         )
         self._ended(run.record.status)
-        run.over.set()
         try:
             await self._save(run)
         except JobGone as gone:
             _log.info("%s", gone)
         except MorpheusError as error:
             _log.warning("job %s: its outcome can't be written yet: %s", run.job, error)
+            run.over.set()
             return
         await self._drop(run)
 
     async def _drop(self, run: Run) -> None:
-        run.over.set()
-        if self._runs.get(run.job) is run:
-            del self._runs[run.job]
         try:
             await self._threads.run(lambda: self._store.forget(run.job, run.record))
         except MorpheusError as error:
             _log.warning("job %s: %s", run.job, error)
+        if self._runs.get(run.job) is run:
+            del self._runs[run.job]
+        run.over.set()
 
     async def _save(self, run: Run) -> None:
         """Raises JobGone; VolumeFull and StorageFailed where the run is over."""

@@ -11,9 +11,11 @@ from typing import Any, Final, Self
 import requests
 
 from morpheus_boot.layout import Layout
+from morpheus_boot.smoke import safetensors
 from morpheus_boot.workers import beat_for
-from tests.comfyui_node.served import NODE, START_LIMIT_S, comfyui_below
+from tests.comfyui_node.served import NODE, REAL, START_LIMIT_S, comfyui_below
 from tests.fileserver.serving import FileServer, free_port
+from tests.jobs.graphs import FLUX
 from tests.wait import wait_until
 
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -105,6 +107,10 @@ class Worker:
         self.volume.workflows.mkdir(parents=True, exist_ok=True)
         for workflow in (REPOSITORY / "workflows").glob("*.json"):
             shutil.copy(workflow, self.volume.workflows)
+        if not REAL:
+            checkpoint = self.volume.model("checkpoints") / FLUX
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_bytes(safetensors.filler(1000, seed=1))
         self.comfyui = ComfyUIProcess(root, self.volume, name)
         self._heart = beat_for(self.volume, name)
         self._command = command

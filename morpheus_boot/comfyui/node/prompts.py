@@ -97,7 +97,8 @@ class _Reader:
         reading = {k: v for k, v in inputs.items() if k not in saving and not isinstance(v, list)}
         read = {**inputs, **self._reading(node_id, kind, reading), **saving}
         if self._fresh is not None and getattr(self._classes[kind], "OUTPUT_NODE", False):
-            read[_UNDECLARED] = self._fresh
+            # With its id: of two nodes that save the same, ComfyUI would run one.
+            read[_UNDECLARED] = f"{self._fresh}-{node_id}"
         return {**node, "inputs": read}
 
     def _saving(self, node_id: str, kind: str, inputs: Json) -> Json:

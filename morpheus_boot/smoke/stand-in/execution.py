@@ -77,6 +77,9 @@ class Executor:
         try:
             for node_id in run.item.prompt:
                 self._sign(run, node_id)
+            # ComfyUI remembers what the present prompt can use, and no more.
+            used = set(run.signatures.values())
+            self._results = {s: result for s, result in self._results.items() if s in used}
             cached = [n for n, signature in run.signatures.items() if signature in self._results]
             self._note(run, "execution_cached", nodes=cached)
             for output in run.item.outputs:
@@ -111,7 +114,9 @@ class Executor:
             changed = cls.IS_CHANGED(**literal) if hasattr(cls, "IS_CHANGED") else None
             links = {n: v for n, v in inputs.items() if isinstance(v, list)}
             above = {n: (self._sign(run, v[0]), v[1]) for n, v in links.items()}
-            parts = json.dumps([node["class_type"], literal, above, changed], sort_keys=True)
+            # An input that no class declares counts as well, though the node never gets it.
+            given = {n: v for n, v in inputs.items() if n not in links}
+            parts = json.dumps([node["class_type"], given, above, changed], sort_keys=True)
             run.signatures[node_id] = hashlib.sha256(parts.encode()).hexdigest()
         return run.signatures[node_id]
 

@@ -89,6 +89,26 @@ class EmptyLatentImage:
         return (Latent(width // 8 * 8, height // 8 * 8, batch_size),)
 
 
+class EmptySD3LatentImage(EmptyLatentImage):
+    """The same for models of the newer kind."""
+
+
+class FluxGuidance:
+    """A text and how closely it is followed."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = "advanced/conditioning/flux"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802 - ComfyUI's name
+        guidance = {"default": 3.5, "min": 0.0, "max": 100.0}
+        return {"required": {"conditioning": ("CONDITIONING",), "guidance": ("FLOAT", guidance)}}
+
+    def append(self, conditioning: bytes, guidance: float) -> tuple[Any, ...]:
+        return (_digest(conditioning, guidance),)
+
+
 class KSampler:
     """Draws a colour from all its inputs, a little time a step, with progress."""
 

@@ -16,6 +16,8 @@ NODE_CLASS_MAPPINGS: Final[dict[str, Any]] = {
         model_nodes.CheckpointLoaderSimple,
         model_nodes.CLIPTextEncode,
         model_nodes.EmptyLatentImage,
+        model_nodes.EmptySD3LatentImage,
+        model_nodes.FluxGuidance,
         model_nodes.KSampler,
         model_nodes.VAEDecode,
         model_nodes.UpscaleModelLoader,
