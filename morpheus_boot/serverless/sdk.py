@@ -30,9 +30,10 @@ _FORMAT: Final = "1"
 _PROBE_TIMEOUT_S: Final = 120.0
 # Imports all that the handler uses; the first SDK whose loop knows RunPod's stop channel is 1.10.
 _PROBE: Final = """
-import importlib.metadata, runpod.serverless.modules.rp_job as job, sys
+import importlib.metadata, runpod, sys
+from runpod.serverless.modules import rp_job
 assert sys.version_info >= (3, 10) and runpod.serverless.start and runpod.serverless.progress_update
-print(importlib.metadata.version("runpod"), hasattr(job, "get_stop_signals"))
+print(importlib.metadata.version("runpod"), hasattr(rp_job, "get_stop_signals"))
 """
 
 # Holds what all workers need while one of them makes it, named as below .morpheus/archives (cache/turn.py).
@@ -67,16 +68,18 @@ def find_sdk(
         except (NotSetUp, WaitedTooLong) as error:
             _LOG.debug("%s", error)
             continue
-        match ended.out.split():
-            case [*_, version, can_stop] if ended.code == 0:
-                _LOG.info("the image has RunPod's SDK %s, in %s", version, python)
-                if can_stop != "True":
-                    _LOG.warning(
-                        "RunPod's SDK %s does not know the stop channel: a cancelled job runs to its end;"
-                        " runpod 1.10 in the image mends it",
-                        version,
-                    )
-                return Sdk(python)
+        if ended.code == 0:
+            version, can_stop = ended.out.split()[-2:]
+            _LOG.info("the image has RunPod's SDK %s, in %s", version, python)
+            if can_stop != "True":
+                _LOG.warning(
+                    "RunPod's SDK %s does not know the stop channel: a cancelled job runs to its end;"
+                    " runpod 1.10 or newer in the image mends it",
+                    version,
+                )
+            return Sdk(python)
+        if "No module named 'runpod'" not in ended.err:
+            _LOG.warning("%s has RunPod's SDK but can't use it (%s)", python, ended.words)
     return None
 
 
