@@ -18,7 +18,7 @@ from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
 from fileserver.job_routes import add_job_routes
 from fileserver.jobs import Jobs
-from fileserver.metrics import CountedRequests, Metrics, gauge
+from fileserver.metrics import CountedRequests, Metrics, gauge, jobs_at_hand
 from fileserver.openapi import JOB_SCHEMA, UPLOAD_BODY, download_paths, errors
 from fileserver.settings import Settings
 from fileserver.threads import VolumeHangs, VolumeThreads
@@ -92,7 +92,9 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     _add_boot_routes(api, boot)
     _add_file_routes(api, volume, metrics)
     add_job_routes(api, volume.jobs if volume else None, settings.limits)
-    _add_metrics_route(api, volume, metrics, settings)
+    _add_metrics_route(api, volume, metrics, settings, runner)
+    if runner is not None:
+        runner.on_ended(lambda status: metrics.jobs_ended.labels(status).inc())
     app: ASGIApp = DownloadRoutes(
         api, volume.downloads if volume else None, volume.zips if volume else None
     )
@@ -185,11 +187,15 @@ def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> 
 
 
 def _add_metrics_route(
-    app: FastAPI, volume: _Volume | None, metrics: Metrics, settings: Settings
+    app: FastAPI,
+    volume: _Volume | None,
+    metrics: Metrics,
+    settings: Settings,
+    runner: Runner | None,
 ) -> None:
     @app.get("/metrics", response_class=Response)
     async def page() -> Response:
-        more = []
+        more = [] if runner is None else [jobs_at_hand(run.record.status for run in runner.runs)]
         waiting = await queue_length(settings.comfyui_port, settings.token)
         if waiting is not None:
             more.append(

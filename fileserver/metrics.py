@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fileserver.boot_state import BootStatus
+from morpheus_boot.jobs.record import Status
 from morpheus_boot.state import BootState, ModelStage, Readiness, ServiceStage
 
 _NOT_FOUND: Final = "none"
@@ -31,6 +32,12 @@ class Metrics:
         )
         self._downloaded = Counter(
             "morpheus_downloaded_bytes", "Bytes sent of jobs' outputs.", registry=self._registry
+        )
+        self.jobs_ended = Counter(
+            "morpheus_jobs_ended",
+            "Jobs of this worker that ended, by how.",
+            ("status",),
+            registry=self._registry,
         )
         self._registry.register(_BootCollector(boot))
         # labels() takes a lock and builds a key each time.
@@ -82,6 +89,17 @@ class CountedRequests:
 def gauge(name: str, told: str, value: float) -> Metric:
     """One number for ``Metrics.page``."""
     return GaugeMetricFamily(name, told, value)
+
+
+def jobs_at_hand(statuses: Iterable[Status]) -> Metric:
+    """The jobs of this worker that are not over, for ``Metrics.page``."""
+    jobs = GaugeMetricFamily(
+        "morpheus_jobs_at_hand", "Jobs of this worker that are not over.", labels=["status"]
+    )
+    tally = Tally(statuses)
+    for status in (Status.QUEUED, Status.RUNNING):
+        jobs.add_metric([status], tally[status])
+    return jobs
 
 
 def _route(scope: Scope) -> str:

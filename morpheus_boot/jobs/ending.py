@@ -28,21 +28,27 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job ended. ``named`` are the files below its output/ that nodes named, in order."""
+    """How a job ended.
+
+    ``named`` are the files below its output/ that nodes named, in order; ``texts`` what nodes said, by their ids.
+    """
 
     status: Status
     error: str | None = None
     node_errors: Json | None = None
     named: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 def read_ending(entry: Json, job: JobId) -> Ending:
     """The ending that an entry of ``/history`` tells of."""
-    status = entry.get("status") or {}
-    named = tuple(dict.fromkeys(_named(entry.get("outputs") or {}, f"{job}/output")))
+    status, outputs = entry.get("status") or {}, entry.get("outputs") or {}
+    named = tuple(dict.fromkeys(_named(outputs, f"{job}/output")))
+    texts = tuple(_texts(outputs))
     if status.get("status_str", "success") == "success":
-        return Ending(Status.DONE, named=named)
-    return Ending(Status.FAILED, _failure(status.get("messages") or ()), named=named)
+        return Ending(Status.DONE, named=named, texts=texts)
+    error = _failure(status.get("messages") or ())
+    return Ending(Status.FAILED, error, named=named, texts=texts)
 
 
 def kind_of(name: str) -> str:
@@ -73,3 +79,12 @@ def _named(outputs: Json, folder: str) -> Iterator[str]:
                 path = f"{one.get('subfolder', '')}/{one.get('filename', '')}"
                 if path.startswith(f"{folder}/"):
                     yield path.removeprefix(f"{folder}/")
+
+
+def _texts(outputs: Json) -> Iterator[tuple[str, str]]:
+    """What nodes show as {"text": [...]}, a node's lines together."""
+    for node, shown in outputs.items():
+        said = shown.get("text") if isinstance(shown, dict) else None
+        lines = [said] if isinstance(said, str) else said
+        if isinstance(lines, list) and lines and all(isinstance(line, str) for line in lines):
+            yield str(node), "\n".join(lines)

@@ -1,7 +1,6 @@
 """The sweep of old jobs (MORPHEUS_JOB_TTL_HOURS): by one worker, and never what somebody has just touched."""
 
 import fcntl
-import json
 import os
 from typing import Final
 
@@ -13,20 +12,23 @@ from morpheus_boot.jobs.removal import (
     removal_failed,
     remove_tree,
 )
+from morpheus_boot.jobs.store import record_in
 from morpheus_boot.layout import Layout, is_job_id
+from morpheus_boot.workers import seen_workers
 
 _LOCKS: Final = (".morpheus", "locks")
 _LOCK: Final = "jobs.lock"
 # A job's age is that of the youngest of these and of its own folder: four stats, no walk.
 _TOUCHED: Final = ("input", "output", "job.json")
-_BUSY: Final = frozenset({"queued", "running"})
-_LONGEST_JOB_BYTES: Final = 16 * 2**20
+# A worker without a beat for so long has lost its jobs for certain; who asks for one is told so far sooner.
+_LOST_S: Final = 3600.0
 
 
 def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
     """Removes the jobs that nobody touched for ``ttl_s``, by the volume's own clock; returns their ids.
 
-    A job that is queued or running stays, and so does one that an upload reaches in the meantime.
+    A job that is queued or running stays, unless its worker is gone, and so does one that an upload
+    reaches in the meantime.
     Nothing is done where another worker is at it.
 
     Raises:
@@ -37,7 +39,7 @@ def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.utime(lock)
-            return _sweep(layout, os.fstat(lock).st_mtime - ttl_s)
+            return _Sweep(layout, os.fstat(lock).st_mtime - ttl_s).run()
         finally:
             os.close(lock)
     except BlockingIOError:
@@ -55,81 +57,89 @@ def _open_lock(layout: Layout) -> int:
         os.close(folder)
 
 
-def _sweep(layout: Layout, before: float) -> list[str]:
-    try:
-        jobs = open_below(layout, ("jobs",), FOLDER)
-    except FileNotFoundError:
-        return []
-    try:
-        trash = open_or_make(layout, TRASH)
+class _Sweep:
+    """One sweep, of what nobody touched since ``before``."""
+
+    def __init__(self, layout: Layout, before: float) -> None:
+        self._layout = layout
+        self._before = before
+        self._living = frozenset(
+            seen.worker for seen in seen_workers(layout) if not seen.ended and seen.age_s < _LOST_S
+        )
+
+    def run(self) -> list[str]:
+        """The ids of the jobs that it removed. Raises OSError."""
         try:
-            for name in names_in(trash):
-                if name.endswith(EXPIRED):
-                    _settle(jobs, trash, name, before)
-            old = [name for name in names_in(jobs) if is_job_id(name)]
-            return [
-                name
-                for name in old
-                if _is_old(jobs, name, before) and _taken(jobs, trash, name, before)
-            ]
-        finally:
-            os.close(trash)
-    finally:
-        os.close(jobs)
-
-
-def _taken(jobs: int, trash: int, name: str, before: float) -> bool:
-    try:
-        moved = move_to_trash(jobs, trash, name, EXPIRED)
-    except FileNotFoundError:
-        return False
-    return _settle(jobs, trash, moved, before)
-
-
-def _settle(jobs: int, trash: int, moved: str, before: float) -> bool:
-    """Removes a job that was moved away, or puts it back where somebody touched it before that."""
-    if _is_old(trash, moved, before):
-        return remove_tree(trash, moved)
-    name = moved.removesuffix(EXPIRED).rpartition(".")[0]
-    try:
-        os.rename(moved, name, src_dir_fd=trash, dst_dir_fd=jobs)
-    except OSError:
-        # The job was made anew meanwhile: what is new there stays, the rest is put beside it.
-        _put_back(trash, moved, jobs, name)
-        remove_tree(trash, moved)
-    return False
-
-
-def _is_old(parent: int, name: str, before: float) -> bool:
-    """Whether ``name`` is the folder of a job that nobody touched since, and that is not at work."""
-    try:
-        job = os.open(name, FOLDER, dir_fd=parent)
-    except OSError:
-        return False
-    try:
-        touched = [os.fstat(job).st_mtime]
-        for below in _TOUCHED:
+            jobs = open_below(self._layout, ("jobs",), FOLDER)
+        except FileNotFoundError:
+            return []
+        try:
+            trash = open_or_make(self._layout, TRASH)
             try:
-                touched.append(os.stat(below, dir_fd=job, follow_symlinks=False).st_mtime)
-            except FileNotFoundError:
-                continue
-        return max(touched) < before and _status(job) not in _BUSY
-    finally:
-        os.close(job)
+                for name in names_in(trash):
+                    if name.endswith(EXPIRED):
+                        self._settle(jobs, trash, name)
+                old = [name for name in names_in(jobs) if is_job_id(name)]
+                return [
+                    name
+                    for name in old
+                    if self._is_old(jobs, name) and self._taken(jobs, trash, name)
+                ]
+            finally:
+                os.close(trash)
+        finally:
+            os.close(jobs)
+
+    def _taken(self, jobs: int, trash: int, name: str) -> bool:
+        try:
+            moved = move_to_trash(jobs, trash, name, EXPIRED)
+        except FileNotFoundError:
+            return False
+        return self._settle(jobs, trash, moved)
+
+    def _settle(self, jobs: int, trash: int, moved: str) -> bool:
+        """Removes a job that was moved away, or puts it back where somebody touched it before that."""
+        if self._is_old(trash, moved):
+            return remove_tree(trash, moved)
+        name = moved.removesuffix(EXPIRED).rpartition(".")[0]
+        try:
+            os.rename(moved, name, src_dir_fd=trash, dst_dir_fd=jobs)
+        except OSError:
+            # The job was made anew meanwhile: what is new there stays, the rest is put beside it.
+            _put_back(trash, moved, jobs, name)
+            remove_tree(trash, moved)
+        return False
+
+    def _is_old(self, parent: int, name: str) -> bool:
+        """Whether ``name`` is the folder of a job that nobody touched since, and that is not at work."""
+        try:
+            job = os.open(name, FOLDER, dir_fd=parent)
+        except OSError:
+            return False
+        try:
+            # Looked at last, too: nothing slow may lie between that and the removal.
+            return (
+                _touched(job) < self._before
+                and not self._is_at_work(job)
+                and _touched(job) < self._before
+            )
+        finally:
+            os.close(job)
+
+    def _is_at_work(self, job: int) -> bool:
+        record = record_in(job)
+        return record is not None and not record.status.is_over and record.worker in self._living
 
 
-def _status(job: int) -> str:
-    try:
-        fd = os.open("job.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=job)
-    except OSError:
-        return ""
-    try:
-        document = json.loads(os.read(fd, _LONGEST_JOB_BYTES))
-    except (OSError, ValueError):
-        return ""
-    finally:
-        os.close(fd)
-    return str(document.get("status", "")) if isinstance(document, dict) else ""
+def _touched(job: int) -> float:
+    """When somebody last touched the job in the open folder ``job``. Raises OSError."""
+    touched = [os.fstat(job).st_mtime]
+    for below in _TOUCHED:
+        try:
+            touched.append(os.stat(below, dir_fd=job, follow_symlinks=False).st_mtime)
+        except FileNotFoundError:
+            continue
+    return max(touched)
 
 
 def _put_back(source_parent: int, source: str, target_parent: int, target: str) -> None:

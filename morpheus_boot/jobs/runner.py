@@ -116,7 +116,7 @@ class Runner:
             if run.record.submissions == 0:
                 await self._threads.run(outputs.look)
             ending = await course.ending()
-            made = await self._threads.run(lambda: outputs.made(ending.named))
+            made = await self._threads.run(lambda: outputs.made(ending.named, ending.texts))
         except JobGone as gone:
             _log.info("%s", gone)
             await self._drop(run)

@@ -96,7 +96,7 @@ class JobStore:
         except OSError as error:
             raise self._failed(job, error) from error
         try:
-            before = _record_in(folder)
+            before = record_in(folder)
             if before is None or before.run != record.run or before.status.is_over:
                 raise JobGone(job)
             part = _write_part(folder, record)
@@ -202,7 +202,8 @@ def _parsed(name: str, kind: str) -> Mark | None:
     return Mark(JobId(job), run) if ending == kind and is_job_id(job) else None
 
 
-def _record_in(folder: int) -> JobRecord | None:
+def record_in(folder: int) -> JobRecord | None:
+    """The record in the open folder of a job; None as ``JobStore.read``. Raises OSError."""
     try:
         return _record(os.open(_FILE, _READ, dir_fd=folder))
     except FileNotFoundError:
@@ -244,7 +245,7 @@ def _make_room(folder: int) -> bool:
 
     Of two who find the same old record, the second may move away the first one's new one: it puts that back.
     """
-    before = _record_in(folder)
+    before = record_in(folder)
     if before is not None and not before.status.is_over:
         return False
     old = f".{_FILE}.{secrets.token_hex(6)}.old"

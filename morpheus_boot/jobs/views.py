@@ -77,13 +77,13 @@ def _answer(job: JobId, record: JobRecord, made: Mapping[str, str]) -> dict[str,
     if record.status is not Status.DONE:
         return None
     if record.form is Form.GRAPH:
-        if not made:
-            return {"status": "success_no_images", "images": []}
+        # Its clients take each for a picture or a film: a text is in the files alone.
         images = [
             {"filename": path.rpartition("/")[2], "type": "path", "data": pod_path}
             for path, pod_path in made.items()
+            if kind_of(path) != "text"
         ]
-        return {"images": images}
+        return {"images": images} if images else {"status": "success_no_images", "images": []}
     answer: dict[str, Any] = {"worker_job_id": job.text}
     for path, pod_path in made.items():
         if (kind := kind_of(path)) in _MEDIA:

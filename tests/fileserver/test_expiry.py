@@ -14,8 +14,10 @@ import pytest
 from morpheus_boot.jobs.expiry import expire_jobs
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import NameTaken, UploadPart
+from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.removal import EXPIRED
 from morpheus_boot.layout import Layout
+from morpheus_boot.workers import beat_for
 from tests.fileserver.serving import FileServer
 from tests.testbed.moosefs import MooseFS
 from tests.wait import wait_until
@@ -60,12 +62,41 @@ def test_a_job_of_which_one_of_four_is_young_stays(tmp_path: Path, touched: str)
     assert (kept / "input/deep/f").exists()
 
 
+def at_work(layout: Layout, job: str, status: str) -> Path:
+    folder = make_old(layout, job, but="job.json")
+    record = JobRecord(
+        run="r",
+        worker="w",
+        form=Form.GRAPH,
+        workflow=None,
+        graph={},
+        created_at=now(),
+        status=Status(status),
+    )
+    (folder / "job.json").write_text(record.model_dump_json())
+    os.utime(folder / "job.json", (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    os.utime(folder, (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    return folder
+
+
 @pytest.mark.parametrize("status", ["queued", "running"])
 def test_a_job_at_work_stays_however_old(tmp_path: Path, status: str) -> None:
     layout = Layout(tmp_path)
-    kept = make_old(layout, "kept", status=status)
+    kept = at_work(layout, "kept", status)
+    heart = beat_for(layout, "w")
     assert expire_jobs(layout, HOUR_S) == []
+    heart.end()
     assert kept.exists()
+
+
+def test_a_job_of_a_worker_that_is_gone_goes(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    at_work(layout, "stopped", "running")
+    beat_for(layout, "w").end()
+    assert expire_jobs(layout, HOUR_S) == ["stopped"]
+    at_work(layout, "silent", "queued")
+    os.utime(layout.workers / "w.json", (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    assert expire_jobs(layout, HOUR_S) == ["silent"]
 
 
 def test_what_is_no_job_stays(tmp_path: Path) -> None:
