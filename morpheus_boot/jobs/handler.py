@@ -36,8 +36,8 @@ _REQUEST_TIMEOUT_S: Final = 30.0
 # A file server that died is started again within seconds; after a minute the boot itself has given up.
 _AWAY_S: Final = 90.0
 _TRY_AGAIN_S: Final = 0.5
-# Of the 4 s that a spot worker has after SIGTERM, ComfyUI and the file server need the rest.
-_LEAVE_S: Final = 1.0
+# The boot stops ComfyUI and the file server after us, or after 1 s of the 4 that a spot worker has.
+_LEAVE_S: Final = 0.6
 _DELIVERIES: Final = 3
 
 
