@@ -96,8 +96,8 @@ class Jobs:
         Raises NoSuchFile, VolumeHangs, StorageFailed.
         """
         run = self._runner.get(job) if self._runner is not None else None
-        if run is not None:
-            run.cancelled.set()
+        if self._runner is not None and run is not None:
+            self._runner.cancel(run)
             return run.record
         record = await self._threads.run(lambda: self._read(job))
         if record is None:

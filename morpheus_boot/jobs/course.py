@@ -45,25 +45,22 @@ class Course:
         self._save = save
 
     async def ending(self) -> Ending:
-        """How it ended: by itself, cancelled, or given up after its time. Raises MorpheusError as ``save`` does."""
+        """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` does."""
         course = asyncio.create_task(self._to_its_end())
         cancelled = asyncio.create_task(self._run.cancelled.wait())
         try:
-            await asyncio.wait(
-                {course, cancelled},
-                timeout=self._times.job_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if course.done():
-                return course.result()
+            await asyncio.wait({course, cancelled}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             cancelled.cancel()
             course.cancel()
             await asyncio.wait({course, cancelled})
-        await self._withdraw()
-        if self._run.cancelled.is_set():
+        if course.cancelled():
+            await self._withdraw()
             return Ending(Status.CANCELLED)
-        return Ending(Status.FAILED, f"it has not ended within {self._times.job_s:.0f} s")
+        if course.exception() is not None:
+            # Not this worker's job any more, or a bug: in either case ComfyUI need not go on with it.
+            await self._withdraw()
+        return course.result()
 
     async def _to_its_end(self) -> Ending:
         run = self._run
@@ -135,8 +132,13 @@ class Course:
                 entry = None
             if entry is not None:
                 return read_ending(entry, run.job)
-            if run.unsaved and run.has_begun:
-                await self._save()
+            if run.has_begun:
+                if run.runs_for_s > self._times.job_s:
+                    await self._withdraw()
+                    limit_s = self._times.job_s
+                    return Ending(Status.FAILED, f"it has not ended within {limit_s:.0f} s")
+                if run.unsaved:
+                    await self._save()
             quiet = not await self._has_news()
 
     async def _look(self, *, quiet: bool) -> Json | None:

@@ -1,6 +1,7 @@
 """One submission of a job while its worker has it in hand."""
 
 import asyncio
+import time
 from typing import Any
 
 from morpheus_boot.jobs.names import JobId
@@ -21,13 +22,24 @@ class Run:
         self.over = asyncio.Event()
         # ComfyUI has said that the prompt ended: its history has it now, or in a moment.
         self.ended = False
+        self.saving = asyncio.Lock()
+        # The volume does not know all of the record yet, and whether it has refused to.
         self.unsaved = False
+        self.refused = False
+        # Whether it is past waiting for its turn.
+        self.taken = False
+        self._begun_at: float | None = None
         self._done: set[str] = set()
 
     @property
     def has_begun(self) -> bool:
         """Whether ComfyUI has begun with it."""
         return self.record.status is Status.RUNNING
+
+    @property
+    def runs_for_s(self) -> float:
+        """For how long this process has seen it run."""
+        return 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
 
     def change(self, **changes: object) -> None:
         """Changes the record; the volume is told at its time."""
@@ -36,6 +48,8 @@ class Run:
 
     def begin(self) -> None:
         """ComfyUI has begun with it."""
+        if self._begun_at is None:
+            self._begun_at = time.monotonic()
         if not self.has_begun:
             self.change(status=Status.RUNNING, started_at=now(), progress=self._progress())
             self.news.set()

@@ -45,6 +45,7 @@ class Runner:
         self._runs: dict[JobId, Run] = {}
         self._waiting: asyncio.Queue[Run] = asyncio.Queue()
         self._ended: Callable[[Status], object] = lambda _status: None
+        self._group: asyncio.TaskGroup | None = None
 
     @property
     def runs(self) -> Sequence[Run]:
@@ -60,9 +61,18 @@ class Runner:
         return self._runs.get(job)
 
     def add(self, job: JobId, record: JobRecord) -> None:
-        """Takes a job whose record lies on the volume."""
-        run = self._runs[job] = Run(job, record)
-        self._waiting.put_nowait(run)
+        """Takes a job whose record lies on the volume; the same run again is the one that it has."""
+        known = self._runs.get(job)
+        if known is None or known.record.run != record.run:
+            run = self._runs[job] = Run(job, record)
+            self._waiting.put_nowait(run)
+
+    def cancel(self, run: Run) -> None:
+        """Ends the job: at once where it waits for its turn, else as soon as ComfyUI lets go of it."""
+        run.cancelled.set()
+        if not run.taken and self._group is not None:
+            run.taken = True
+            self._group.create_task(self._finish(run, Ending(Status.CANCELLED)))
 
     async def run(self, port: int, token: Secret | None) -> None:
         """Runs jobs on the ComfyUI at ``port`` until it is cancelled; first those that an earlier process left."""
@@ -70,6 +80,7 @@ class Runner:
             ComfyUI(port, token, f"morpheus-{self.worker}") as comfyui,
             asyncio.TaskGroup() as group,
         ):
+            self._group = group
             await self._take_up()
             group.create_task(self._listen(comfyui))
             group.create_task(self._tick())
@@ -78,39 +89,33 @@ class Runner:
 
     async def _take_up(self) -> None:
         """The jobs that this worker had in hand when its file server ended, in their order."""
-        found: list[tuple[JobId, JobRecord]] = []
-        for mark in await self._patiently(lambda: self._store.open_jobs(self.worker)):
-            if mark.job in self._runs:
-                continue
-            job = mark.job
-            record = await self._patiently(lambda job=job: self._store.read(job))  # type: ignore[misc]
-            if record is not None and record.run == mark.run and not record.status.is_over:
-                found.append((mark.job, record))
-        for job, record in sorted(found, key=lambda one: one[1].created_at):
-            _log.info("job %s: taken up again", job)
-            self.add(job, record)
-
-    async def _patiently(self, call: Callable[[], _T]) -> _T:
-        """The result of a call on the volume, however long it takes to answer."""
         while True:
             try:
-                return await self._threads.run(call)
+                left = await self._threads.run(lambda: self._store.open_jobs(self.worker))
+                break
             except MorpheusError as error:
                 _log.warning("jobs: %s", error)
                 await asyncio.sleep(_AGAIN_S)
+        if left:
+            _log.info("jobs: %d that are not over are taken up again", len(left))
+        for job, record in left:
+            self.add(job, record)
 
     async def _lane(self, comfyui: ComfyUI) -> None:
         while True:
             run = await self._waiting.get()
+            if run.taken:
+                continue  # it was cancelled
+            run.taken = True
             try:
                 await self._carry_out(run, comfyui)
             except Exception:  # noqa: BLE001 - a job that meets a bug of ours must not stop the others
                 _log.exception("job %s", run.job)
-                run.change(status=Status.FAILED, error="a bug of ours; see the log", ended_at=now())
-                await self._close(run)
+                await self._finish(run, Ending(Status.FAILED, "a bug of ours; see the log"))
 
     async def _carry_out(self, run: Run, comfyui: ComfyUI) -> None:
         outputs = Outputs(self._layout, run.job)
+        made: tuple[str, ...] = ()
         course = Course(run, comfyui, self._times, lambda: self._save(run))
         try:
             if run.record.submissions == 0:
@@ -122,7 +127,11 @@ class Runner:
             await self._drop(run)
             return
         except MorpheusError as error:
-            ending, made = Ending(Status.FAILED, str(error)), ()
+            ending = Ending(Status.FAILED, str(error))
+        await self._finish(run, ending, made)
+
+    async def _finish(self, run: Run, ending: Ending, made: tuple[str, ...] = ()) -> None:
+        """Tells how the run ended; where the volume refuses, this worker alone answers so, and tries on."""
         run.change(
             status=ending.status,
             error=ending.error,
@@ -130,10 +139,6 @@ class Runner:
             ended_at=now(),
             made=made,
         )
-        await self._close(run)
-
-    async def _close(self, run: Run) -> None:
-        """Tells the volume how the run ended; where it refuses, this worker alone answers so, and tries on."""
         _log.info(
             "job %s: %s%s",
             run.job,
@@ -145,8 +150,7 @@ class Runner:
             await self._save(run)
         except JobGone as gone:
             _log.info("%s", gone)
-        except MorpheusError as error:
-            _log.warning("job %s: its outcome can't be written yet: %s", run.job, error)
+        except MorpheusError:
             run.over.set()
             return
         await self._drop(run)
@@ -162,18 +166,28 @@ class Runner:
 
     async def _save(self, run: Run) -> None:
         """Raises JobGone; VolumeFull and StorageFailed where the run is over."""
-        record = run.record
-        run.unsaved = False
-        try:
-            await self._threads.run(lambda: self._store.update(run.job, record))
-        except JobGone:
-            raise
-        except MorpheusError as error:
-            run.unsaved = True
-            if record.status.is_over:
+        saving = asyncio.create_task(self._save_in_turn(run))
+        saving.add_done_callback(_heard)
+        # Whoever is cancelled leaves its thread at work: the next one waits for that all the same.
+        await asyncio.shield(saving)
+
+    async def _save_in_turn(self, run: Run) -> None:
+        # One at a time: an older record, slow in its thread, must not follow a later one.
+        async with run.saving:
+            record, run.unsaved = run.record, False
+            try:
+                await self._threads.run(lambda: self._store.update(run.job, record))
+            except JobGone:
                 raise
-            # It can be run all the same: a volume that is full may have room for its files by then.
-            _log.warning("job %s: %s", run.job, error)
+            except MorpheusError as error:
+                if not run.refused:
+                    _log.warning("job %s: the volume is not told yet: %s", run.job, error)
+                run.unsaved = run.refused = True
+                # What is not over can go on all the same: by its end there may be room again.
+                if record.status.is_over:
+                    raise
+            else:
+                run.refused = False
 
     async def _listen(self, comfyui: ComfyUI) -> None:
         """Hands what ComfyUI's socket says to the runs; connects again for ever."""
@@ -200,29 +214,36 @@ class Runner:
                 continue
             try:
                 await self._look_for_cancels()
-                for run in self.runs:
-                    await self._tell(run)
             except MorpheusError as error:
                 _log.warning("jobs: %s", error)
+            for run in self.runs:
+                with contextlib.suppress(MorpheusError):  # the first time is in the log
+                    await self._tell(run)
 
     async def _look_for_cancels(self) -> None:
         for mark in await self._threads.run(lambda: self._store.cancels(self.worker)):
             run = self._runs.get(mark.job)
             if run is not None and run.record.run == mark.run:
-                run.cancelled.set()
+                self.cancel(run)
 
     async def _tell(self, run: Run) -> None:
-        if run.over.is_set():
-            await self._close_again(run)
-        elif run.unsaved and run.has_begun:
+        """Tells the volume what it does not know yet."""
+        if not run.unsaved:
+            return
+        if run.record.status.is_over:
+            if run.refused:
+                with contextlib.suppress(JobGone):
+                    await self._save(run)
+                await self._drop(run)
+        elif run.has_begun:
             try:
                 await self._save(run)
             except JobGone:
                 # Cleaned up, or taken for lost: ComfyUI need not go on with it.
-                run.cancelled.set()
+                self.cancel(run)
 
-    async def _close_again(self, run: Run) -> None:
-        if run.unsaved:
-            with contextlib.suppress(JobGone):
-                await self._save(run)
-            await self._drop(run)
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Takes note of a failure, so that asyncio does not report it as one that nobody saw."""
+    if not task.cancelled():
+        task.exception()

@@ -132,9 +132,19 @@ class JobStore:
         except OSError as error:
             raise self._failed(job, error) from error
 
-    def open_jobs(self, worker: str) -> tuple[Mark, ...]:
-        """The jobs of ``worker`` that are not known to be over."""
-        return self._marks(worker, _OPEN)
+    def open_jobs(self, worker: str) -> list[tuple[JobId, JobRecord]]:
+        """The jobs of ``worker`` that are not over, in the order they came; marks of those that are go."""
+        found = []
+        for mark in self._marks(worker, _OPEN):
+            record = self.read(mark.job)
+            # One without its record is being created in this moment.
+            if record is None or record.run != mark.run:
+                continue
+            if record.status.is_over:
+                self.forget(mark.job, record)
+            else:
+                found.append((mark.job, record))
+        return sorted(found, key=lambda one: one[1].created_at)
 
     def cancels(self, worker: str) -> tuple[Mark, ...]:
         """The jobs of ``worker`` that somebody asked to cancel."""

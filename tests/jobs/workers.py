@@ -10,15 +10,17 @@ from typing import Any, Final, Self
 
 import requests
 
+from morpheus_boot.heartbeat import Heart
 from morpheus_boot.layout import Layout
 from morpheus_boot.smoke import safetensors
-from morpheus_boot.workers import beat_for
 from tests.comfyui_node.served import NODE, REAL, START_LIMIT_S, comfyui_below
 from tests.fileserver.serving import FileServer, free_port
 from tests.jobs.graphs import FLUX
 from tests.wait import wait_until
 
 REPOSITORY: Final = Path(__file__).parents[2]
+# A worker's own beat is each 15 s, and its silence 60 s.
+_BEAT_S: Final = 0.5
 PATIENCE_S: Final = 60.0
 _OVER: Final = frozenset({"done", "failed", "cancelled"})
 
@@ -44,7 +46,9 @@ class ComfyUIProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Starts it, unless it runs, and waits until it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
         folder, port = self._comfyui.folder, str(self.port)
         command = [
             *(str(self._comfyui.python), "-u", str(folder / "main.py"), "--cpu"),
@@ -112,7 +116,7 @@ class Worker:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.write_bytes(safetensors.filler(1000, seed=1))
         self.comfyui = ComfyUIProcess(root, self.volume, name)
-        self._heart = beat_for(self.volume, name)
+        self._heart = Heart(self.volume.workers / f"{name}.json", name, _BEAT_S)
         self._command = command
         self._env = {"MORPHEUS_WORKER": name, "COMFYUI_PORT": str(self.comfyui.port), **(env or {})}
         self.files = self._file_server()
@@ -132,10 +136,20 @@ class Worker:
         """The boot's work after its file server died."""
         self.files = self._file_server()
 
+    def revive(self) -> None:
+        """What of it a test has ended is started again, as by the boot."""
+        if self.files.process.poll() is not None:
+            self.restart_files()
+        self.comfyui.start()
+
     def kill(self) -> None:
-        """The whole worker is gone, as with its host: no last beat."""
+        """The whole worker is gone, as with its host."""
         self.files.kill()
         self.comfyui.kill()
+        self.fall_silent()
+
+    def fall_silent(self) -> None:
+        """Its heart beats no more, and there is no last beat."""
         beat = self.volume.workers / f"{self.name}.json"
         content = beat.read_bytes()
         self._heart.end()
