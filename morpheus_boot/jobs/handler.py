@@ -36,8 +36,10 @@ _REQUEST_TIMEOUT_S: Final = 30.0
 # A file server that died is started again within seconds; after a minute the boot itself has given up.
 _AWAY_S: Final = 90.0
 _TRY_AGAIN_S: Final = 0.5
-# The boot stops ComfyUI and the file server after us, or after 1 s of the 4 that a spot worker has.
-_LEAVE_S: Final = 0.6
+# Of the 4 s that a spot worker has after SIGTERM: for what runs to be taken back from ComfyUI, and for an answer that
+# is on its way to arrive.
+_WITHDRAW_S: Final = 2.0
+_SEND_S: Final = 0.5
 _DELIVERIES: Final = 3
 
 
@@ -123,13 +125,16 @@ class Front:
         self._files = files
         self._report = report
         self._stops: set[threading.Event] = set()
-        self._last_end = 0.0
+        self._answered_at = -_SEND_S
+        self._leaving = False
 
     async def handle(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a job of RunPod's, or ``{"error": ...}``.
 
         The SDK cancels this where RunPod's stop channel names the job; then it is stopped in ComfyUI, too.
         """
+        if self._leaving:
+            raise asyncio.CancelledError  # without an answer RunPod gives the job to another worker
         stop = threading.Event()
         self._stops.add(stop)
         work = asyncio.ensure_future(asyncio.to_thread(self._run, job, stop))
@@ -141,10 +146,9 @@ class Front:
             raise
         finally:
             self._stops.discard(stop)
-            self._last_end = time.monotonic()
         if answer is None:
-            # Without an answer RunPod gives the job to another worker.
             raise asyncio.CancelledError
+        self._answered_at = time.monotonic()
         return answer
 
     def keep_concurrency(self, concurrency: int) -> int:
@@ -157,14 +161,17 @@ class Front:
 
     def _leave(self, _signum: int, _frame: FrameType | None) -> None:
         """Ends this process without an answer to what runs; the SDK alone would wait for its long poll to end."""
-        sending = time.monotonic() - self._last_end < _LEAVE_S
-        if not self._stops and not sending:
-            os._exit(0)
-        for stop in self._stops:
+        self._leaving = True
+        for stop in tuple(self._stops):
             stop.set()
-        leaving = threading.Timer(_LEAVE_S, os._exit, (0,))
-        leaving.daemon = True
-        leaving.start()
+        threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
+        until = time.monotonic() + _WITHDRAW_S
+        while self._stops and time.monotonic() < until:
+            time.sleep(_FIRST_LOOK_S)
+        time.sleep(max(0.0, self._answered_at + _SEND_S - time.monotonic()))
+        os._exit(0)
 
     def _run(self, job: Mapping[str, Any], stop: threading.Event) -> dict[str, Any] | None:
         """The job from its request to its answer; None where it was stopped."""

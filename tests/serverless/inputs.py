@@ -1,39 +1,36 @@
 """What clients of the queue send."""
 
+import itertools
 import random
 import struct
 import zlib
 from typing import Any
 
-from tests.comfyui_node.served import node
+import pytest
+
+from tests.comfyui_node.served import REAL
+from tests.jobs.graphs import CREATION, saved, slow
 
 Json = dict[str, Any]
+# ComfyUI runs the same graph only once: each has a number of its own in it.
+_numbers = itertools.count(1)
+
+stand_in_only = pytest.mark.skipif(REAL, reason="no ComfyUI here has a checkpoint")
 
 
-def creation(steps: int = 2, **more: object) -> Json:
-    """The Morpheus client's "texto a imagen"; a hundredth of a second a step on the stand-in."""
-    return {
-        "workflow_name": "creation",
-        "prompt": 'a lighthouse, "the old one"',
-        "negative_prompt": "blurry",
-        "seed": 7,
-        "steps": steps,
-        "cfg_scale": 7.5,
-        "sampler_name": "euler",
-        "width": 64,
-        "height": 32,
-        "checkpoint_name": "sd.safetensors",
-        **more,
-    }
+def creation(**more: object) -> Json:
+    """The Morpheus client's "texto a imagen"."""
+    return {**CREATION, "seed": next(_numbers), **more}
 
 
-def picture_graph(color: int = 0, **more: object) -> Json:
+def picture_graph(**more: object) -> Json:
     """worker-comfyui's form: a small picture of one colour."""
-    graph = {
-        "make": node("EmptyImage", width=8, height=4, batch_size=1, color=color),
-        "save": node("SaveImage", images=["make", 0], filename_prefix="ComfyUI"),
-    }
-    return {"workflow": graph, **more}
+    return {"workflow": saved("", "ComfyUI", color=next(_numbers))["workflow"], **more}
+
+
+def slow_graph(part: float = 1.0, **more: object) -> Json:
+    """worker-comfyui's form: a minute and more of work, or ``part`` of it."""
+    return {"workflow": slow("", next(_numbers), part)["workflow"], **more}
 
 
 def noise(side: int) -> bytes:

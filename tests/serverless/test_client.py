@@ -15,6 +15,7 @@ from tests.fileserver.serving import FileServer
 from tests.jobs.graphs import PICTURE
 from tests.jobs.workers import REPOSITORY, Worker
 from tests.serverless.handlers import Handler
+from tests.serverless.inputs import stand_in_only
 from tests.testbed.job_queue import API_KEY, JobQueue
 
 CLIENT = REPOSITORY / "docs" / "client" / "morpheus_client.py"
@@ -69,6 +70,7 @@ def service(request: pytest.FixtureRequest) -> Service:
     return found
 
 
+@stand_in_only
 def test_texto_a_imagen_brings_a_picture_and_leaves_nothing_behind(
     service: Service, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from morpheus_boot.smoke.picture import png_size
 from tests.fileserver.serving import free_port
 from tests.jobs.workers import Worker
 from tests.serverless.handlers import Handler
-from tests.serverless.inputs import creation, picture_graph
+from tests.serverless.inputs import creation, picture_graph, stand_in_only
 from tests.wait import wait_until
 
 
@@ -44,6 +44,7 @@ def run(url: str, request: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+@stand_in_only
 def test_both_forms_are_answered(url: str, job: str) -> None:
     named = run(url, creation(worker_job_id=job))
     graph = run(url, picture_graph())

@@ -4,9 +4,16 @@ import base64
 from pathlib import Path
 
 from morpheus_boot.smoke.picture import png_size
-from tests.jobs.graphs import PICTURE, rescale, rescale_graph
+from tests.jobs.graphs import (
+    PICTURE,
+    rescale,
+    rescale_graph,
+    saved,
+    worker_comfyui_test_input,
+)
 from tests.jobs.workers import REPOSITORY, Worker
 from tests.serverless.handlers import Handler
+from tests.serverless.inputs import stand_in_only
 from tests.testbed.job_queue import JobQueue
 
 COUNT = 200
@@ -48,3 +55,16 @@ def test_two_hundred_jobs_of_each_form(
         assert png_size(content) == (8 + number, 16)
         folder = worker.volume.jobs / asked.id / "output"
         assert [file.read_bytes() for file in folder.iterdir()] == [content]
+
+
+@stand_in_only
+def test_what_clients_publish_runs_unchanged(
+    shared: Handler, shared_queue: JobQueue, worker: Worker
+) -> None:
+    published = shared_queue.put(worker_comfyui_test_input()["input"])
+    twice = shared_queue.put({"workflow": saved("", "ComfyUI", "ComfyUI")["workflow"]})
+
+    [image] = shared_queue.wait(published).output["images"]
+    assert png_size(base64.b64decode(image["data"])) == (512, 512)
+    names = {image["filename"] for image in shared_queue.wait(twice).output["images"]}
+    assert names == {"ComfyUI_00001_.png", "ComfyUI_00002_.png"}

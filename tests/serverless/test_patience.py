@@ -4,54 +4,48 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.cache import make_plan
+from morpheus_boot.layout import Layout
+from morpheus_boot.manifest import read_manifest
+from morpheus_boot.serverless import warn_of_long_fill
 from tests.boot.program import Site
 
-ENDPOINT = {"RUNPOD_ENDPOINT_ID": "endpoint1"}
+MODEL = (
+    "version: 1\nmodels: [{{path: loras/a.safetensors, url: 'http://127.0.0.1:9/a', size: {}}}]\n"
+)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path, environ=ENDPOINT)
+@pytest.mark.parametrize("endpoint", ["endpoint1", ""])
+def test_an_endpoint_is_warned_with_both_mends_and_a_pod_is_not(
+    tmp_path: Path, endpoint: str
+) -> None:
+    site = Site(tmp_path, MODEL.format(30 * 10**9), {"RUNPOD_ENDPOINT_ID": endpoint})
+
+    log = site.run("up", "--retry-for", "0.1").err
+
+    lines = [line for line in log.splitlines() if "RUNPOD_INIT_TIMEOUT" in line]
+    assert len(lines) == (1 if endpoint else 0)
+    for line in lines:
+        assert "WARNING: 30.0 GB are missing" in line
+        assert "420 s" in line
+        assert "pod_start.sh fill" in line
 
 
-def boot_log(site: Site, size_bytes: int, *, required: bool = True) -> str:
-    """What ``up`` says about a model that is missing, whose origin is not to be reached."""
-    site.models = (
-        "version: 1\nmodels:\n"
-        f"  - {{path: loras/a.safetensors, url: 'http://127.0.0.1:9/a', size: {size_bytes},"
-        f" required: {str(required).lower()}}}\n"
-        "  - {path: loras/b.safetensors, url: 'http://127.0.0.1:9/b'}\n"
-    )
-    ended = site.run("up", "--retry-for", "0.1")
-    assert ended.code in {69, 73}, ended.err
-    return ended.err
+@pytest.mark.parametrize(
+    ("size_gb", "init_timeout_s", "warned"),
+    [(22, None, True), (20, None, False), (22, 600, False), (32, 600, True)],
+)
+def test_what_runpod_waits_for_is_seven_minutes_or_what_was_set(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    size_gb: int,
+    init_timeout_s: float | None,
+    warned: bool,
+) -> None:
+    manifest = tmp_path / "models.yaml"
+    manifest.write_text(MODEL.format(size_gb * 10**9))
+    plan = make_plan(read_manifest(manifest, {}).models, Layout(tmp_path))
 
+    warn_of_long_fill(plan.steps, init_timeout_s)
 
-def test_more_than_runpod_waits_for_is_a_warning_with_both_mends(site: Site) -> None:
-    log = boot_log(site, 30 * 10**9)
-
-    [line] = [line for line in log.splitlines() if "RUNPOD_INIT_TIMEOUT" in line]
-    assert "WARNING" in line
-    assert "30.0 GB are missing" in line
-    assert "420 s" in line
-    assert "pod_start.sh fill" in line
-
-
-def test_what_fits_is_no_warning(site: Site) -> None:
-    assert "RUNPOD_INIT_TIMEOUT" not in boot_log(site, 20 * 10**9)
-
-
-def test_a_longer_init_timeout_is_taken_into_account(site: Site) -> None:
-    site.environ = {**ENDPOINT, "RUNPOD_INIT_TIMEOUT": "900"}
-
-    assert "RUNPOD_INIT_TIMEOUT" not in boot_log(site, 30 * 10**9)
-
-
-def test_models_that_the_boot_does_not_wait_for_do_not_count(site: Site) -> None:
-    assert "RUNPOD_INIT_TIMEOUT" not in boot_log(site, 30 * 10**9, required=False)
-
-
-def test_a_pod_is_not_waited_for(site: Site) -> None:
-    site.environ = {}
-
-    assert "RUNPOD_INIT_TIMEOUT" not in boot_log(site, 30 * 10**9)
+    assert ("RUNPOD_INIT_TIMEOUT" in caplog.text) is warned

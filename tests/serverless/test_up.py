@@ -30,10 +30,10 @@ NO_NETWORK = {
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     site = Site(tmp_path)
-    (tmp_path / "sd.safetensors").write_bytes(filler(100_000, seed=1))
+    (tmp_path / "flux1-dev-fp8.safetensors").write_bytes(filler(100_000, seed=1))
     site.models = (
         "version: 1\nmodels:\n"
-        f"  - {{path: checkpoints/sd.safetensors, url: 'file://{tmp_path}/sd.safetensors'}}\n"
+        f"  - {{path: checkpoints/flux1-dev-fp8.safetensors, url: 'file://{tmp_path}/flux1-dev-fp8.safetensors'}}\n"
     )
     return site
 
@@ -86,7 +86,7 @@ def the_handler_is_told_no_secret_but_its_own(site: Site, up: Program) -> None:
 
 
 def what_dies_is_started_again_and_costs_no_job(site: Site, queue: JobQueue) -> None:
-    long = queue.put(creation(150))
+    long = queue.put(creation(steps=150))
     queue.wait_until_taken(long)
     os.kill(pid_of(site, "fileserver"), signal.SIGKILL)
     assert queue.wait(long).error is None
