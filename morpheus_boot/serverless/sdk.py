@@ -83,12 +83,14 @@ def find_sdk(
     return None
 
 
-def provide_sdk(*, layout: Layout, local: Path, environ: Mapping[str, str], turn: Turn) -> Sdk:
+def provide_sdk(
+    *, layout: Layout, local: Path, environ: Mapping[str, str], turn: Turn, lock: Path = LOCK
+) -> Sdk:
     """Our own Python with the SDK below ``local``, from the archive on the volume where it has one.
 
     Raises MorpheusError as make_environment() does; OSError where ``local`` can't be written.
     """
-    key = _key()
+    key = _key(lock)
     home = local / "queue"
     site, archive = home / f"site-{key}", layout.archives / "serverless" / f"{key}.tar.gz"
     sdk = Sdk(Path(sys.executable), site)
@@ -97,7 +99,7 @@ def provide_sdk(*, layout: Layout, local: Path, environ: Mapping[str, str], turn
     with turn(f"serverless/{key}"):
         if not unpack(archive, site):
             _LOG.info("installing RunPod's SDK, once a volume")
-            venv = make_environment(home, LOCK, environ)
+            venv = make_environment(home, lock, environ)
             installed = _site_of(venv)
             try:
                 pack(installed, archive)
@@ -108,7 +110,7 @@ def provide_sdk(*, layout: Layout, local: Path, environ: Mapping[str, str], turn
     return sdk
 
 
-def _key() -> str:
+def _key(lock: Path) -> str:
     """What the installed packages depend on: this Python, the platform and its C library, the lock."""
     libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else ""
     identity = (
@@ -118,7 +120,7 @@ def _key() -> str:
         sysconfig.get_platform(),
         libc or "",
     )
-    content = "\n".join(identity).encode() + LOCK.read_bytes()
+    content = "\n".join(identity).encode() + lock.read_bytes()
     return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -21,7 +21,7 @@ ENDPOINT: Final = "endpoint1"
 API_KEY: Final = "rpa_the-clients-own-key"
 WORKER_KEY: Final = "the-workers-own-key"
 # RunPod holds a poll open for longer; a worker that is stopped must not wait for it here, either.
-_POLL_S: Final = 5.0
+_POLL_S: Final = 20.0
 _LOOK_S: Final = 0.05
 
 
