@@ -34,18 +34,28 @@ class Times:
 
 
 class Course:
-    """Brings one run to its ending. ``save`` tells the volume how it stands."""
+    """Brings one run to its ending.
+
+    ``save`` tells the volume how it stands; ``has_made`` says whether there is a file of it.
+    """
 
     def __init__(
-        self, run: Run, comfyui: ComfyUI, times: Times, save: Callable[[], Awaitable[None]]
+        self,
+        run: Run,
+        comfyui: ComfyUI,
+        times: Times,
+        *,
+        save: Callable[[], Awaitable[None]],
+        has_made: Callable[[], Awaitable[bool]],
     ) -> None:
         self._run = run
         self._comfyui = comfyui
         self._times = times
         self._save = save
+        self._has_made = has_made
 
     async def ending(self) -> Ending:
-        """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` does."""
+        """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` and ``has_made`` do."""
         course = asyncio.create_task(self._to_its_end())
         cancelled = asyncio.create_task(self._run.cancelled.wait())
         try:
@@ -83,7 +93,8 @@ class Course:
             ending = await self._follow()
             if ending is not None:
                 return ending
-            if run.has_begun:
+            # It may have begun unseen, and run again would make its files twice.
+            if run.has_begun or await self._has_made():
                 return Ending(Status.FAILED, "ComfyUI ended while it ran this job")
             run.change(prompt_id=None)
 

@@ -239,6 +239,8 @@ def _request(job: Mapping[str, Any]) -> dict[str, Any]:
 def _answer(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """What RunPod is told of a job that is over. Raises OSError where a result can't be read."""
     if outcome["status"] == "done":
+        if outcome.get("output") is None:
+            return {"error": "the job was cleaned up before it was answered"}
         return _with_pictures(outcome["output"], outcome["worker_job_id"])
     error = outcome.get("error") or f"the job was {outcome['status']}"
     if outcome.get("node_errors"):

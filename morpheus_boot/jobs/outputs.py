@@ -1,4 +1,4 @@
-"""What a job made: the files below its output/ that are new since it began, and what its nodes said."""
+"""What a job made: the files below its output/ since it was posted, and what its nodes said."""
 
 import contextlib
 import os
@@ -15,28 +15,30 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 
 class Outputs:
-    """The output/ of one job, looked at before and after. Every method blocks and raises VolumeFull, StorageFailed."""
+    """What lies in the job's output/ since ``since_ns`` of the volume's clock.
 
-    def __init__(self, layout: Layout, job: JobId) -> None:
+    Every method blocks and raises VolumeFull, StorageFailed.
+    """
+
+    def __init__(self, layout: Layout, job: JobId, since_ns: int) -> None:
         self._layout = layout
         self._job = job
-        self._before: frozenset[Output] | None = None
+        self._since_ns = since_ns
 
-    def look(self) -> None:
-        """Remembers what is there before the job makes anything."""
-        self._before = frozenset(list_outputs(self._layout, self._job))
+    def there_is_any(self) -> bool:
+        """Whether the job has made a file, so that it has begun, whoever saw it."""
+        return any(output.mtime_ns >= self._since_ns for output in self._listed())
 
     def made(self, named: Sequence[str], texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-        """The files that the job made: those that nodes named, ``texts`` as files, then what else is new, by name.
-
-        Where nobody looked before, the former alone.
-        """
+        """The files that the job made: those that nodes named, ``texts`` as files, then what else is new, by name."""
         written = [self._write(node, text) for node, text in texts]
-        there = {str(output.path): output for output in list_outputs(self._layout, self._job)}
-        before = self._before
-        new = [] if before is None else [path for path, one in there.items() if one not in before]
+        there = {str(output.path): output.mtime_ns for output in self._listed()}
+        new = (path for path, mtime_ns in there.items() if mtime_ns >= self._since_ns)
         known = (path for path in (*named, *written) if path in there)
         return tuple(dict.fromkeys((*known, *new)))
+
+    def _listed(self) -> tuple[Output, ...]:
+        return list_outputs(self._layout, self._job)
 
     def _write(self, node: str, text: str) -> str:
         """Writes what a node said, whole, as text_<its id>.txt; returns the file's name."""

@@ -34,7 +34,7 @@ def post_job(layout: Layout, worker: str, request: TemplateJob | GraphJob) -> Jo
         created_at=now(),
     )
     store = JobStore(layout)
-    store.create(request.job, record)
+    record = store.create(request.job, record)
     try:
         for image in request.images if isinstance(request, GraphJob) else ():
             _store(layout, request.job, image)

@@ -48,7 +48,7 @@ class JobRecord(BaseModel):
     """One submission of a job. ``run`` tells it from an earlier or later one under the same id.
 
     ``made`` are the paths below output/ of what it made, in the order of the graph's output nodes.
-    Times are UTC, ISO 8601.
+    Times are UTC, ISO 8601; ``posted_ns`` is the volume's own, as the mtime of files has it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +59,7 @@ class JobRecord(BaseModel):
     workflow: str | None
     graph: Graph
     created_at: str
+    posted_ns: int = 0
     status: Status = Status.QUEUED
     started_at: str | None = None
     ended_at: str | None = None

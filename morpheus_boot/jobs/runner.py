@@ -114,12 +114,16 @@ class Runner:
                 await self._finish(run, Ending(Status.FAILED, "a bug of ours; see the log"))
 
     async def _carry_out(self, run: Run, comfyui: ComfyUI) -> None:
-        outputs = Outputs(self._layout, run.job)
+        outputs = Outputs(self._layout, run.job, run.record.posted_ns)
         made: tuple[str, ...] = ()
-        course = Course(run, comfyui, self._times, lambda: self._save(run))
+        course = Course(
+            run,
+            comfyui,
+            self._times,
+            save=lambda: self._save(run),
+            has_made=lambda: self._threads.run(outputs.there_is_any),
+        )
         try:
-            if run.record.submissions == 0:
-                await self._threads.run(outputs.look)
             ending = await course.ending()
             made = await self._threads.run(lambda: outputs.made(ending.named, ending.texts))
         except JobGone as gone:

@@ -71,18 +71,20 @@ class JobStore:
             raise self._failed(job, error) from error
         return _record(fd)
 
-    def create(self, job: JobId, record: JobRecord) -> None:
-        """Writes the job's record exclusively; one that is over makes room for it.
+    def create(self, job: JobId, record: JobRecord) -> JobRecord:
+        """Writes the job's record exclusively, with the volume's time in it; one that is over makes room for it.
 
         Raises JobTaken where the job is queued or running, here or anywhere.
         """
         try:
-            self._mark(record.worker, job, record.run, _OPEN)
+            posted_ns = self._mark(record.worker, job, record.run, _OPEN)
+            record = record.model_copy(update={"posted_ns": posted_ns})
             if not self._created(job, record):
                 self.forget(job, record)
                 raise JobTaken(job)
         except OSError as error:
             raise self._failed(job, error) from error
+        return record
 
     def update(self, job: JobId, record: JobRecord) -> None:
         """Replaces the job's record by a later one of the same run, whole; durable where the run is over.
@@ -171,11 +173,16 @@ class JobStore:
                 os.close(folder)
         return False
 
-    def _mark(self, worker: str, job: JobId, run: str, kind: str) -> None:
+    def _mark(self, worker: str, job: JobId, run: str, kind: str) -> int:
+        """Leaves a mark; returns its mtime, in ns of the volume's clock."""
         folder = open_or_make(self._layout, _marks_of(worker))
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(f"{job}.{run}.{kind}", flags, 0o644, dir_fd=folder))
+            mark = os.open(f"{job}.{run}.{kind}", flags, 0o644, dir_fd=folder)
+            try:
+                return os.fstat(mark).st_mtime_ns
+            finally:
+                os.close(mark)
         finally:
             os.close(folder)
 

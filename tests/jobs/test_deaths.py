@@ -169,7 +169,8 @@ def test_two_hundred_jobs_outlive_the_death_of_both(worker: Worker, job: str) ->
     failed = [end for end in ends if end["status"] == "failed"]
     assert all(end["status"] == "done" for end in ends if end not in failed)
     assert all("ComfyUI ended" in end["error"] for end in failed)
-    assert len(failed) <= 1
+    # Each death of ComfyUI may take the one that it runs.
+    assert len(failed) <= 2
     for end in ends:
         if end["status"] == "done":
             assert [file["name"] for file in end["files"]] == ["rescale_00001_.png"]
