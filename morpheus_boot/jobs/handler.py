@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -93,7 +94,7 @@ class FileServer:
             try:
                 return self._ask_once(method, path, body)
             except Refused as refusal:
-                if refusal.status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                if refusal.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
                 cause = str(refusal)
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -112,7 +113,7 @@ class FileServer:
             document = json.loads(answer.read() or b"{}")
         finally:
             connection.close()
-        if answer.status >= http.HTTPStatus.BAD_REQUEST:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
             raise Refused(answer.status, _text(document.get("detail", answer.reason)))
         return dict(document)
 
@@ -191,7 +192,7 @@ class Front:
             try:
                 name = self._files.submit(request, stop)
             except Refused as refusal:
-                if refusal.status != http.HTTPStatus.CONFLICT or delivery + 1 == _DELIVERIES:
+                if refusal.status != HTTPStatus.CONFLICT or delivery + 1 == _DELIVERIES:
                     raise
             else:
                 return self._follow(job, name, stop)
@@ -230,7 +231,7 @@ def _request(job: Mapping[str, Any]) -> dict[str, Any]:
     """The job as the file server takes it, under RunPod's own id where the client named none."""
     request = job["input"]
     if not isinstance(request, dict):
-        raise Refused(http.HTTPStatus.UNPROCESSABLE_ENTITY, "input: it is not an object")
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "input: it is not an object")
     if request.get("worker_job_id") is None and _JOB_ID.fullmatch(job["id"]):
         return {**request, "worker_job_id": job["id"]}
     return request

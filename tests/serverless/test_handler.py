@@ -26,6 +26,10 @@ def test_it_imports_the_standard_library_and_runpod_alone() -> None:
     assert imported - {"runpod"} <= sys.stdlib_module_names
 
 
+def test_the_oldest_python_that_the_sdk_runs_on_can_read_it() -> None:
+    ast.parse(HANDLER.read_text(), feature_version=(3, 10))
+
+
 def test_the_python_that_runs_it_here_has_nothing_of_ours(sdk_python: Path) -> None:
     for module in ("morpheus_boot", "filelock", "huggingface_hub"):
         tried = subprocess.run(

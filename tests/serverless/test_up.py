@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,26 @@ NO_NETWORK = {
 
 
 @pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is not on the container's own disk, which RunPod's workers want."""
+    if not os.path.ismount("/dev/shm"):
+        pytest.skip("/dev/shm is no mount point")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.fixture
 def site(tmp_path: Path) -> Site:
-    site = Site(tmp_path)
-    (tmp_path / "flux1-dev-fp8.safetensors").write_bytes(filler(100_000, seed=1))
+    return site_below(tmp_path)
+
+
+def site_below(root: Path) -> Site:
+    """A container with a models.yaml that names one checkpoint."""
+    site = Site(root)
+    (root / "flux1-dev-fp8.safetensors").write_bytes(filler(100_000, seed=1))
     site.models = (
         "version: 1\nmodels:\n"
-        f"  - {{path: checkpoints/flux1-dev-fp8.safetensors, url: 'file://{tmp_path}/flux1-dev-fp8.safetensors'}}\n"
+        f"  - {{path: checkpoints/flux1-dev-fp8.safetensors, url: 'file://{root}/flux1-dev-fp8.safetensors'}}\n"
     )
     return site
 
@@ -50,10 +66,11 @@ def pid_of(site: Site, name: str) -> int:
 
 
 def test_a_worker_of_a_queue_endpoint_from_boot_to_stop(
-    site: Site, queue: JobQueue, sdk_python: Path
+    mounted: Path, queue: JobQueue, sdk_python: Path
 ) -> None:
+    site = site_below(mounted)
     site.environ = {
-        **queue.environ(),
+        **queue.environ("pod-1"),
         "COMFYUI_PYTHON": str(sdk_python),
         "MORPHEUS_TOKEN": TOKEN,
         "HF_TOKEN": "hf_of-nobodys-business",
@@ -67,6 +84,9 @@ def test_a_worker_of_a_queue_endpoint_from_boot_to_stop(
         assert queue.wait(graph).output["images"][0]["type"] == "base64"
         wait_until(lambda: f"queue      {graph.id}: Finished." in up.log)
 
+        wait_until(lambda: {ping["worker"] for ping in queue.pings} == {"pod-1"})
+        assert "WARNING" not in up.log
+        assert "ERROR" not in up.log
         the_handler_is_told_no_secret_but_its_own(site, up)
         what_dies_is_started_again_and_costs_no_job(site, queue)
 
