@@ -264,9 +264,7 @@ class Boot:
         stopping = self._supervisor.stopping
         turns = Turns(layout, settings.worker, stopping, LockTimes())
         return self._beside(
-            lambda: prepare_queue(
-                settings, layout, comfyui, turn=turns.turn, supervisor=self._supervisor
-            )
+            lambda: prepare_queue(settings, layout, comfyui, turn=turns.turn, stopping=stopping)
         )
 
     def _preload(self, cached: Iterable[CachedModel]) -> None:

@@ -6,6 +6,7 @@ its environment: FILESERVER_PORT, MORPHEUS_TOKEN where there is one, and the RUN
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -78,8 +79,9 @@ class FileServer:
         return self._ask("GET", f"/jobs/{job}", stop)
 
     def cancel(self, job: str) -> None:
-        """Has a job interrupted in ComfyUI, or taken from its queue. Raises Refused, OSError."""
-        self._ask_once("POST", f"/jobs/{job}/cancel", None)
+        """Has a job interrupted in ComfyUI, or taken from its queue, if the file server can be reached."""
+        with contextlib.suppress(Refused, OSError, http.client.HTTPException, ValueError):
+            self._ask_once("POST", f"/jobs/{job}/cancel", None)
 
     def _ask(
         self,
@@ -196,8 +198,8 @@ class Front:
                     raise
             else:
                 return self._follow(job, name, stop)
-            # RunPod has given up a worker, or a handler, that had it: that run is waited for, and counts if it is
-            # surely the same job and ends well. A worker that is lost is answered as failed after a minute.
+            # RunPod has given up a worker, or a handler, that had it. That run is waited for, and counts if it is
+            # surely the same job and ends well; one whose worker is lost is answered as failed within a minute.
             earlier = self._follow(job, request["worker_job_id"], stop)
             if request["worker_job_id"] == job["id"] and earlier["status"] == "done":
                 return earlier
@@ -207,7 +209,8 @@ class Front:
         self, job: Mapping[str, Any], name: str, stop: threading.Event
     ) -> Mapping[str, Any]:
         """Waits for the end of the job ``name`` and tells RunPod meanwhile how far it is."""
-        told, told_at = None, -_PROGRESS_EVERY_S
+        # Not at once: the SDK sends each word by a thread of its own, which the answer of a quick job would overtake.
+        told, told_at = None, time.monotonic()
         pause_s = _FIRST_LOOK_S
         try:
             while True:

@@ -9,7 +9,7 @@ from morpheus_boot.volume import size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 # RunPod's documentation, "Endpoint configurations": after 7 minutes a worker counts as unhealthy.
-RUNPOD_WAITS_S: Final = 420.0
+_RUNPOD_WAITS_S: Final = 420.0
 # A guess at the low end of what origins and volumes give (150 to 400 MB/s in the field). A measured rate would be
 # truer but comes when it is too late to choose; a warning too many costs a line, one too few a loop of killed workers.
 _ASSUMED_BYTES_PER_S: Final = 50_000_000
@@ -22,15 +22,15 @@ def warn_of_long_fill(steps: Iterable[Step], init_timeout_s: float | None) -> No
     """
     missing_bytes = sum(step.model.size_bytes or 0 for step in steps if step.needs_bytes)
     needed_s = missing_bytes / _ASSUMED_BYTES_PER_S
-    waits_s = init_timeout_s or RUNPOD_WAITS_S
+    waits_s = init_timeout_s or _RUNPOD_WAITS_S
     if needed_s <= waits_s:
         return
     _LOG.warning(
-        "%s are missing, at %s/s %.0f s, and RunPod gives a worker up after %.0f s: fill the volume first from a CPU"
-        " Pod (pod_start.sh fill), or set RUNPOD_INIT_TIMEOUT=%.0f on the endpoint",
+        "%s are missing, which take %.0f s at %s/s, and RunPod gives a worker up after %.0f s: fill the volume first"
+        " from a CPU Pod (pod_start.sh fill), or set RUNPOD_INIT_TIMEOUT=%.0f on the endpoint",
         size_text(missing_bytes),
-        size_text(_ASSUMED_BYTES_PER_S),
         needed_s,
+        size_text(_ASSUMED_BYTES_PER_S),
         waits_s,
         2 * needed_s,
     )

@@ -3,8 +3,8 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,8 @@ from morpheus_boot.errors import storage_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.log import Entry
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.supervisor import ShuttingDown, Supervisor
-from morpheus_boot.serverless.sdk import Sdk, find_sdk, provide_sdk
+from morpheus_boot.run.supervisor import ShuttingDown
+from morpheus_boot.serverless.sdk import Sdk, Turn, find_sdk, provide_sdk
 from morpheus_boot.settings import REPOSITORY, Settings
 
 QUEUE: Final = "queue"
@@ -28,8 +28,8 @@ def prepare_queue(
     layout: Layout,
     comfyui: ComfyUI,
     *,
-    turn: Callable[[str], AbstractContextManager[None]],
-    supervisor: Supervisor,
+    turn: Turn,
+    stopping: threading.Event,
 ) -> ServiceSpec:
     """The handler of RunPod's queue, ready to be started; installs the SDK where the image has none.
 
@@ -43,7 +43,7 @@ def prepare_queue(
     system = shutil.which("python3", path=environ.get("PATH"))
     pythons = (comfyui.python, *((Path(system),) if system else ()))
     try:
-        sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=supervisor.stopping)
+        sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=stopping)
         sdk = sdk or provide_sdk(layout=layout, local=folder, environ=settings.environ, turn=turn)
     except Stopped as stop:
         raise ShuttingDown from stop
@@ -78,6 +78,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     environ = settings.environ
     runpods = [name for name in environ if name.startswith("RUNPOD_")]
     env = without_secrets(environ, runpods, REPOSITORY)
+    # Nothing must import the modules beside the handler by their bare names; Python 3.10 does not know this.
+    env["PYTHONSAFEPATH"] = "1"
     env["FILESERVER_PORT"] = str(settings.fileserver_port)
     if settings.morpheus_token is not None:
         env["MORPHEUS_TOKEN"] = settings.morpheus_token.reveal()

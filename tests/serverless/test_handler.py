@@ -114,7 +114,7 @@ def test_a_request_that_is_wrong_fails_and_names_the_field(
 
 
 def test_progress_arrives_while_the_job_runs(shared: Handler, shared_queue: JobQueue) -> None:
-    asked = shared_queue.wait(shared_queue.put(slow_graph(0.04)))
+    asked = shared_queue.wait(shared_queue.put(slow_graph(0.06)))
 
     steps = [
         (said["progress"]["nodes_done"], said["progress"]["step"])
