@@ -5,7 +5,6 @@ as the prompt's; ``/history/<id>`` has a prompt once it has ended, ``/queue`` un
 messages go to the client that sent the prompt.
 """
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,9 +189,6 @@ def _translated(error: Exception) -> MorpheusError:
         error.os_error, ConnectionRefusedError
     ):
         return ComfyUIGone("ComfyUI", "it is not running", "see its lines in the log")
-    name = (
-        "it does not answer"
-        if isinstance(error, TimeoutError | asyncio.TimeoutError)
-        else (f"the connection broke ({type(error).__name__})")
-    )
-    return ComfyUISilent("ComfyUI", name, "see its lines in the log")
+    silent = isinstance(error, TimeoutError)
+    cause = "it does not answer" if silent else f"the connection broke ({type(error).__name__})"
+    return ComfyUISilent("ComfyUI", cause, "see its lines in the log")

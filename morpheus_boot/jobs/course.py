@@ -53,6 +53,7 @@ class Course:
         self._times = times
         self._save = save
         self._has_made = has_made
+        self._sends = False
 
     async def ending(self) -> Ending:
         """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` and ``has_made`` do."""
@@ -108,7 +109,9 @@ class Course:
         async with asyncio.timeout(self._times.until_comfyui_s):
             while True:
                 try:
+                    self._sends = True
                     accepted = await self._comfyui.submit(run.record.graph, prompt_id, run.job)
+                    self._sends = False
                 except ComfyUIGone:
                     await asyncio.sleep(self._times.retry_s)
                 except ComfyUISilent:
@@ -189,6 +192,9 @@ class Course:
             return
         with contextlib.suppress(TimeoutError, ComfyUIGone):
             async with asyncio.timeout(self._times.withdrawal_s):
+                if self._sends:
+                    # ComfyUI may be about to queue what was sent and not answered yet.
+                    await asyncio.sleep(self._times.retry_s)
                 while True:
                     with contextlib.suppress(ComfyUISilent):
                         await self._comfyui.withdraw(prompt_id)

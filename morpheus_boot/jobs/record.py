@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from morpheus_boot.jobs.templates import Graph
 
@@ -53,7 +53,7 @@ class JobRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    run: str
+    run: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
     worker: str
     form: Form
     workflow: str | None

@@ -53,7 +53,9 @@ class GraphBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    workflow: dict[str, Any]
+    workflow: dict[str, Any] = Field(
+        description="nodes by id, each with class_type and inputs", min_length=1
+    )
     images: list[ImageBody] | None = None
     worker_job_id: str | None = None
 

@@ -21,7 +21,7 @@ from morpheus_boot.redact import Secret
 _log = logging.getLogger("morpheus.fileserver")
 _T = TypeVar("_T")
 
-# One runs while the next is queued behind it: ComfyUI never waits for us, and its death takes one at most.
+# One runs while the next is queued behind it: ComfyUI never waits for us, and its death takes the one that runs.
 _LANES: Final = 2
 _AGAIN_S: Final = 1.0
 
@@ -178,6 +178,8 @@ class Runner:
     async def _save_in_turn(self, run: Run) -> None:
         # One at a time: an older record, slow in its thread, must not follow a later one.
         async with run.saving:
+            if not run.unsaved:
+                return
             record, run.unsaved = run.record, False
             try:
                 await self._threads.run(lambda: self._store.update(run.job, record))
@@ -196,12 +198,11 @@ class Runner:
     async def _listen(self, comfyui: ComfyUI) -> None:
         """Hands what ComfyUI's socket says to the runs; connects again for ever."""
         while True:
-            try:
+            with contextlib.suppress(ComfyUIGone, ComfyUISilent):
                 await comfyui.listen(self._hear)
-            except (ComfyUIGone, ComfyUISilent):
-                await asyncio.sleep(self._times.retry_s)
             for run in self.runs:
                 run.news.set()
+            await asyncio.sleep(self._times.retry_s)
 
     def _hear(self, kind: str, data: Json) -> None:
         prompt_id = data.get("prompt_id")

@@ -16,7 +16,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import FOLDER, names_in, open_below, open_or_make
+from morpheus_boot.jobs.folder import FOLDER, leads_to, names_in, open_below, open_or_make
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import JobRecord
 from morpheus_boot.layout import Layout, is_job_id
@@ -27,6 +27,7 @@ _CANCEL: Final = "cancel"
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES: Final = 5
+_TORN: Final = "torn"
 
 
 class JobTaken(MorpheusError):
@@ -154,19 +155,13 @@ class JobStore:
 
     def _created(self, job: JobId, record: JobRecord) -> bool:
         for _ in range(_TRIES):
-            folder = open_or_make(self._layout, ("jobs", job.text))
+            way = ("jobs", job.text)
+            folder = open_or_make(self._layout, way)
             try:
-                part = _write_part(folder, record)
-                try:
-                    os.link(part, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
-                except FileExistsError:
-                    if not _make_room(folder):
-                        return False
-                else:
-                    os.fsync(folder)
+                if not _put_new(folder, record):
+                    return False
+                if leads_to(self._layout, way, folder):
                     return True
-                finally:
-                    os.unlink(part, dir_fd=folder)
             except FileNotFoundError:
                 continue  # the job is cleaned up in this moment: it is made anew
             finally:
@@ -257,25 +252,42 @@ def _write_part(folder: int, record: JobRecord) -> str:
     return part
 
 
-def _make_room(folder: int) -> bool:
-    """Moves a record that is over out of the way; False where it is not over.
+def _put_new(folder: int, record: JobRecord) -> bool:
+    """Puts the record where there is none, or one that is over; False where another one is, or comes first.
 
-    Of two who find the same old record, the second may move away the first one's new one: it puts that back.
+    Raises FileNotFoundError where the job is cleaned up meanwhile.
     """
-    before = record_in(folder)
+    part = _write_part(folder, record)
+    try:
+        os.link(part, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileExistsError:
+        if not _replaced(folder, part):
+            return False
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=folder)
+    os.fsync(folder)
+    return True
+
+
+def _replaced(folder: int, part: str) -> bool:
+    """Puts ``part`` in the place of a record that is over.
+
+    Of many who find the same old record one gets the claim on it; who comes after that finds another record.
+    A claim whose holder died keeps the job's id until it is cleaned up.
+    """
+    before = _record(os.open(_FILE, _READ, dir_fd=folder))
     if before is not None and not before.status.is_over:
         return False
-    old = f".{_FILE}.{secrets.token_hex(6)}.old"
+    claim = f".{_FILE}.{before.run if before is not None else _TORN}.claim"
     try:
-        os.rename(_FILE, old, src_dir_fd=folder, dst_dir_fd=folder)
-    except FileNotFoundError:
-        return True
+        os.close(os.open(claim, _NEW, 0o644, dir_fd=folder))
+    except FileExistsError:
+        return False
     try:
-        moved = _record(os.open(old, _READ, dir_fd=folder))
-        if moved is not None and not moved.status.is_over:
-            with contextlib.suppress(FileExistsError):
-                os.link(old, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
+        if _record(os.open(_FILE, _READ, dir_fd=folder)) != before:
             return False
+        os.rename(part, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
         return True
     finally:
-        os.unlink(old, dir_fd=folder)
+        os.unlink(claim, dir_fd=folder)

@@ -153,16 +153,24 @@ class _Chain:
             comfy_path = client.upload(job, "morpheus.png", gradient(*_UPLOADED_SIZE))
         with self._steps.step("job", "upscaled by a model from the cache, scaled, saved"):
             saved = client.run(_graph(comfy_path, f"{job}/output/smoke"))
+        with self._steps.step("job by name", "rescale, through the file server"):
+            rescaled = client.run_by_name("rescale", job, _rescaling(comfy_path))
         with self._steps.step("download", f"a PNG of {_WANTED_SIZE[0]} x {_WANTED_SIZE[1]}"):
-            picture = client.download(job, saved)
-            if picture is None or png_size(picture) != _WANTED_SIZE:
-                found = "nothing" if picture is None else f"{len(picture)} bytes"
-                cause = f"{found} instead of a PNG of {_WANTED_SIZE}"
-                raise MorpheusError(f"{job}/{saved}", cause, _REPORT)
+            for name in (saved, rescaled):
+                picture = client.download(job, name)
+                if picture is None or png_size(picture) != _WANTED_SIZE:
+                    found = "nothing" if picture is None else f"{len(picture)} bytes"
+                    cause = f"{found} instead of a PNG of {_WANTED_SIZE}"
+                    raise MorpheusError(f"{job}/{name}", cause, _REPORT)
         with self._steps.step("cleanup", "404 afterwards"):
             client.clean_up(job)
             if client.download(job, saved) is not None or (self.volume / "jobs" / job).exists():
                 raise MorpheusError(job, "is still there after its cleanup", _REPORT)
+
+
+def _rescaling(comfy_path: str) -> dict[str, Any]:
+    width, height = _WANTED_SIZE
+    return {"image": comfy_path, "width": width, "height": height}
 
 
 def _graph(comfy_path: str, filename_prefix: str) -> dict[str, Any]:

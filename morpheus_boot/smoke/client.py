@@ -52,6 +52,19 @@ class Client:
             "job", f"has not ended within {_JOB_LIMIT_S:.0f} s", "see ComfyUI's log"
         )
 
+    def run_by_name(self, workflow: str, job: str, parameters: Json) -> str:
+        """Runs a workflow of the volume as ``job`` to its end; the file name of the one picture that it made."""
+        body = {"workflow_name": workflow, "worker_job_id": job, **parameters}
+        self._ask("POST", self.files_port, "/jobs", json=body, allowed=(202,))
+        deadline = time.monotonic() + _JOB_LIMIT_S
+        while time.monotonic() < deadline:
+            told = self._ask("GET", self.files_port, f"/jobs/{job}").json()
+            if told["status"] not in {"queued", "running"}:
+                return _made_name(told)
+            if self.stopping.wait(_POLL_S):
+                raise MorpheusError("job", "was not waited for any longer", "run smoke again")
+        raise WaitedTooLong("job", f"has not ended within {_JOB_LIMIT_S:.0f} s", "see the log")
+
     def download(self, job: str, name: str) -> bytes | None:
         """An output of ``job``; None where there is none of that name."""
         path = f"/download/{job}/{name}"
@@ -91,6 +104,16 @@ def _field(answer: requests.Response, name: str) -> object:
     except (ValueError, KeyError, TypeError) as error:
         cause = f"answered without '{name}': {answer.text[:500]}"
         raise MorpheusError(answer.request.path_url, cause, "report this with the log") from error
+
+
+def _made_name(told: Json) -> str:
+    """The one file in what `/jobs/<job>` tells of a job that is over."""
+    if told["status"] != "done":
+        raise ServiceFailed("job", f"{told['status']}: {told['error']}", "see the log")
+    made = told["output"]["files"]
+    if len(made) != 1:
+        raise MorpheusError("job", f"made {len(made)} files, not one", "report this")
+    return str(made[0]).rpartition("/")[2]
 
 
 def _saved_name(entry: Json) -> str:

@@ -60,6 +60,25 @@ def test_an_absolute_prefix_below_our_own_jobs_becomes_relative(places: Places) 
 
 
 @pytest.mark.parametrize(
+    ("prefix", "placed"),
+    [
+        ("ComfyUI", "mine/output/ComfyUI"),
+        ("video/ComfyUI", "mine/output/video/ComfyUI"),
+        ("mine/output/x", "mine/output/x"),
+        ("j1/output/x", "mine/output/x"),
+        ("j1/output/sub/x", "mine/output/sub/x"),
+        ("/workspace/jobs/j1/output/x", "mine/output/x"),
+        ("j1/input/x", "mine/output/j1/input/x"),
+        ("", "mine/output/ComfyUI"),
+    ],
+)
+def test_every_prefix_of_a_job_lands_in_its_own_output(
+    places: Places, prefix: str, placed: str
+) -> None:
+    assert place(prefix, places, Sender("mine", is_job=True)) == placed
+
+
+@pytest.mark.parametrize(
     "prefix",
     [
         "..",

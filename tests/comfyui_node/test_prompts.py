@@ -317,6 +317,21 @@ def test_what_is_no_node_is_left_for_comfyui_to_refuse(
     assert decide(prompt, CLASSES, places, Sender("pod-1")) == Decision(prompt)
 
 
+def test_with_a_fresh_value_each_node_that_saves_gets_an_input_of_its_own(places: Places) -> None:
+    prompt = {
+        "a": {"class_type": "LoadPath", "inputs": {"path": "x"}},
+        "b": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}},
+        "c": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}},
+    }
+
+    once, again = (decide(prompt, CLASSES, places, Sender("j"), fresh).prompt for fresh in "12")
+
+    assert once["a"] == prompt["a"]
+    inputs = [node[name]["inputs"] for node in (once, again) for name in "bc"]
+    assert len({json.dumps(one) for one in inputs}) == 4
+    assert all(one["filename_prefix"] == "j/output/x" for one in inputs)
+
+
 def test_a_refusal_speaks_as_comfyui_does(places: Places) -> None:
     prompt = {
         "a": {"class_type": "LoadImage", "inputs": {"image": "/etc/passwd"}},

@@ -100,6 +100,26 @@ def test_the_prompt_that_is_put_right_goes_on_in_its_own_encoding(closed: Served
     assert entry["outputs"]["save"]["images"][0]["subfolder"] == f"{WORKER}/output/é"
 
 
+def test_a_prompt_of_a_job_saves_below_it_each_time_and_once_for_each_node(
+    closed: Served,
+) -> None:
+    graph = {**plain("elsewhere/output/x", color=8), "more": node("SaveImage", images=["make", 0])}
+    graph["more"]["inputs"]["filename_prefix"] = "x"
+
+    for first in (1, 3):
+        answer = closed.prompt(graph, headers={"X-Morpheus-Job": "of-a-job"})
+        entry = closed.finished(answer.json()["prompt_id"])
+        names = [image["filename"] for o in entry["outputs"].values() for image in o["images"]]
+        assert sorted(names) == [f"x_{first:05}_.png", f"x_{first + 1:05}_.png"]
+    assert len(list((closed.jobs / "of-a-job" / "output").iterdir())) == 4
+
+
+def test_a_prompt_of_what_can_be_no_job_is_refused(closed: Served) -> None:
+    answer = closed.prompt(plain("x"), headers={"X-Morpheus-Job": "../x"})
+
+    assert answer.status_code == 400
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"7", b'{"prompt": 7}', b'{"prompt": []}', b"{}"]
 )

@@ -66,7 +66,7 @@ class FileServer:
         assert self.process.poll() is None, self.log
         try:
             return requests.get(f"{self.url}/health", timeout=5).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     @property

@@ -1,11 +1,12 @@
 """Jobs in a worker that `up` has booted, and at a gateway."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.boot.program import Program, Site
+from tests.boot.program import REPOSITORY, Program, Site
 from tests.jobs.graphs import PICTURE, rescale
 from tests.wait import wait_until
 
@@ -52,7 +53,13 @@ def test_a_job_posted_before_comfyui_is_up_waits_for_it(site: Site) -> None:
         assert up.stop() == 0
 
 
-def test_a_gateway_refuses_jobs_and_says_why(site: Site) -> None:
+def test_a_gateway_refuses_jobs_and_keeps_the_workflows_up_to_date(site: Site) -> None:
+    copies = site.volume / "morpheus_lib" / "workflows"
+    shutil.copytree(REPOSITORY / "workflows", copies)
+    (copies / "rescale.json").write_text("{}")
+    (copies / "mine.json").write_text("{}")
+    untouched = (copies / "creation.json").stat().st_ino
+
     with site.start("files") as files:
         files.wait_until_ready()
         answer = _post(site, "/jobs", rescale("j", "x.png"))
@@ -61,18 +68,6 @@ def test_a_gateway_refuses_jobs_and_says_why(site: Site) -> None:
         assert files.get("/jobs/j").status_code == 404
         assert files.stop() == 0
 
-
-def test_the_workflows_are_on_the_volume_and_unchanged_ones_are_left_alone(site: Site) -> None:
-    with site.start("files") as files:
-        files.wait_until_ready()
-        copies = site.volume / "morpheus_lib" / "workflows"
-        assert {"creation.json", "rescale.json"} <= {path.name for path in copies.iterdir()}
-        before = {path.name: path.stat().st_ino for path in copies.iterdir()}
-        (copies / "rescale.json").write_text("{}")
-        assert files.stop() == 0
-
-    with site.start("files") as files:
-        files.wait_until_ready()
-        assert (copies / "creation.json").stat().st_ino == before["creation.json"]
-        assert "LoadImage" in (copies / "rescale.json").read_text()
-        assert files.stop() == 0
+    assert "LoadImage" in (copies / "rescale.json").read_text()
+    assert (copies / "creation.json").stat().st_ino == untouched
+    assert (copies / "mine.json").read_text() == "{}"

@@ -15,7 +15,7 @@ from tests.wait import wait_until
 Start = Callable[..., Worker]
 
 _MANY = 200
-_SILENCE = "silence_s=3"
+_SILENCE = "silence_s=4"
 _numbers = itertools.count(1)
 
 

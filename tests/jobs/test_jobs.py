@@ -1,5 +1,6 @@
 """A job from its post to its files, in both forms."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from morpheus_boot.smoke.picture import png_size
-from tests.comfyui_node.served import REAL, real_only
+from tests.comfyui_node.served import REAL, node, real_only
 from tests.jobs.graphs import (
     FLUX,
     PICTURE,
@@ -98,6 +99,34 @@ def test_pictures_for_the_browser_alone_are_not_answered(worker: Worker, job: st
     ended = worker.done(saved(job, "only", color=3, kind="PreviewImage"))
 
     assert ended["output"] == {"status": "success_no_images", "images": []}
+
+
+def test_films_sounds_and_texts_count_as_pictures_do(worker: Worker, job: str) -> None:
+    graph = {"film": node("Films", filename_prefix="x"), "say": node("Says", text="two\nlines")}
+
+    ended = worker.done({"workflow": graph, "worker_job_id": job})
+
+    told = [(file["name"], file["kind"]) for file in ended["files"]]
+    wanted = {"x_00001_.mp4": "video", "a sound.flac": "audio", "text_say.txt": "text"}
+    assert dict(told) == wanted
+    answered = [image["filename"] for image in ended["output"]["images"]]
+    assert answered == ["x_00001_.mp4", "a sound.flac"]
+    text = worker.volume.jobs / job / "output" / "text_say.txt"
+    assert text.read_text() == "two\nlines"
+
+
+def test_the_first_film_is_a_workflows_answer(worker: Worker, job: str) -> None:
+    graph = {"film": node("Films", filename_prefix="__param:output_path__")}
+    (worker.volume.workflows / "film.json").write_text(json.dumps(graph))
+
+    ended = worker.done({"workflow_name": "film", "worker_job_id": job})
+
+    folder = worker.volume.jobs / job / "output"
+    assert ended["output"] == {
+        "worker_job_id": job,
+        "video_pod_path": f"{folder}/film_00001_.mp4",
+        "files": [f"{folder}/film_00001_.mp4", f"{folder}/a sound.flac"],
+    }
 
 
 def test_the_same_job_again_makes_its_file_again(worker: Worker, job: str) -> None:

@@ -40,6 +40,7 @@ class ComfyUIProcess:
             (root / name).mkdir()
         volume.jobs.mkdir(parents=True, exist_ok=True)
         shutil.copytree(NODE, root / "nodes" / "morpheus_boot_node")
+        shutil.copy(Path(__file__).with_name("strange_nodes.py"), root / "nodes")
         (root / "paths.yaml").write_text(
             f"morpheus:\n  custom_nodes: {root / 'nodes'}\n  checkpoints: {volume.model_cache / 'checkpoints'}\n"
         )

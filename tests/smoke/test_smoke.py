@@ -15,8 +15,8 @@ from tests.smoke.running import prepare
 from tests.wait import wait_until
 
 _STEPS = [
-    *("cold boot", "models fetched", "models listed", "upload", "job", "download", "cleanup"),
-    *("stop", "warm boot", "models listed", "stop"),
+    *("cold boot", "models fetched", "models listed", "upload", "job", "job by name"),
+    *("download", "cleanup", "stop", "warm boot", "models listed", "stop"),
 ]
 _NO_COMFYUI = "/proc/no-comfyui-here"
 
