@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from morpheus_boot import __version__
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
+from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.stop import Stopped
-from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.cache.turn import Turns
+from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.listing import Unlisted
 from morpheus_boot.deployment import (
     Deployment,
@@ -25,11 +27,11 @@ from morpheus_boot.deployment import (
     plan_models,
     read_deployment,
 )
-from morpheus_boot.errors import Exit, MorpheusError, NotSetUp
+from morpheus_boot.errors import Exit, MorpheusError
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch
-from morpheus_boot.log import parse_json_line
+from morpheus_boot.log import Entry, parse_json_line
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
@@ -42,6 +44,7 @@ from morpheus_boot.run.services import (
     wait_until_it_listens,
 )
 from morpheus_boot.run.supervisor import Hold, ShuttingDown, Supervisor
+from morpheus_boot.serverless import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
     BootState,
@@ -61,6 +64,7 @@ _LOG: Final = logging.getLogger("morpheus.boot")
 _FILE_SERVER_DEADLINE_S: Final = 120.0
 # ComfyUI and its nodes colour their lines for a terminal.
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_Made = TypeVar("_Made")
 
 
 class Boot:
@@ -97,7 +101,6 @@ class Boot:
         with phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
-            self._refuse_what_is_not_built()
             require_free(self._settings.comfyui_port, "ComfyUI")
             launch = Launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
@@ -114,8 +117,13 @@ class Boot:
             launch.link(cached)
         with phase("start ComfyUI"):
             launch.start()
+            queue = self._prepare_queue(deployment, comfyui)
             self._preload(cached)
-            self._wait_until_ready(launch, cached)
+            self._wait_until_it_answers(launch, cached)
+        if queue is not None:
+            with phase("start the queue handler"):
+                self._supervisor.start(queue.result())
+        self._board.set_readiness(Readiness.READY)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
         self._in_background(lambda: self._finish(optional, cached, launch, deployment))
         self._keep_ready(launch, cached)
@@ -126,17 +134,17 @@ class Boot:
         with self._board.phase(name):
             yield
 
-    def _wait_until_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
+    def _wait_until_it_answers(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
         self._comfyui_started.clear()
         self._name_unlisted(launch.wait_until_ready(cached))
         self._wait_for_file_server()
-        self._board.set_readiness(Readiness.READY)
 
     def _keep_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
         """Each time that ComfyUI was started again, waits until it is ready again."""
         while True:
             self._comfyui_started.wait()
-            self._wait_until_ready(launch, cached)
+            self._wait_until_it_answers(launch, cached)
+            self._board.set_readiness(Readiness.READY)
             _LOG.info("ready again")
 
     def _finish(
@@ -150,17 +158,17 @@ class Boot:
         there = self._fill_optional(optional, launch, deployment)
         self._hash_pending((*cached, *there), deployment.volume)
 
-    def _beside(self, work: Callable[[], None]) -> Future[None]:
-        """Begins ``work`` in a thread of its own; the result has what it raised."""
-        done: Future[None] = Future()
+    def _beside(self, work: Callable[[], _Made]) -> Future[_Made]:
+        """Begins ``work`` in a thread of its own; the result has what it returned or raised."""
+        done: Future[_Made] = Future()
 
         def carry_out() -> None:
             try:
-                work()
+                made = work()
             except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it again
                 done.set_exception(error)
             else:
-                done.set_result(None)
+                done.set_result(made)
 
         self._in_background(carry_out)
         return done
@@ -222,7 +230,8 @@ class Boot:
 
     def _wait_for_file_server(self) -> None:
         stopping = self._supervisor.stopping
-        wait_until_it_listens(self._file_server(None), _FILE_SERVER_DEADLINE_S, stopping)
+        port = self._settings.fileserver_port
+        wait_until_it_listens(FILE_SERVER, port, _FILE_SERVER_DEADLINE_S, stopping)
         self._supervisor.raise_if_stopping()
 
     def _plan(self, deployment: Deployment) -> tuple[Plan, Plan]:
@@ -232,6 +241,8 @@ class Boot:
             self._board.put_model(_planned(step))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
+        if self._settings.runpod.endpoint_id is not None:
+            warn_of_long_fill(required.steps, self._settings.runpod.init_timeout_s)
         return required, Plan(tuple(s for s in plan.steps if not s.model.required))
 
     def _fill(self, plan: Plan, deployment: Deployment) -> tuple[CachedModel, ...]:
@@ -241,6 +252,19 @@ class Boot:
             plan,
             stopping=self._supervisor.stopping,
             report=self._progress,
+        )
+
+    def _prepare_queue(
+        self, deployment: Deployment, comfyui: ComfyUI
+    ) -> Future[ServiceSpec] | None:
+        """Begins to make RunPod's queue handler ready, where this is a worker of a queue endpoint."""
+        settings, layout = self._settings, deployment.volume.layout
+        if settings.runpod.queue_url is None:
+            return None
+        stopping = self._supervisor.stopping
+        turns = Turns(layout, settings.worker, stopping, LockTimes())
+        return self._beside(
+            lambda: prepare_queue(settings, layout, comfyui, turn=turns.turn, stopping=stopping)
         )
 
     def _preload(self, cached: Iterable[CachedModel]) -> None:
@@ -294,14 +318,6 @@ class Boot:
             environ=settings.environ,
         )
 
-    def _refuse_what_is_not_built(self) -> None:
-        if self._settings.runpod.queue_url is not None:
-            raise NotSetUp(
-                "RUNPOD_WEBHOOK_GET_JOB",
-                "queue endpoints are not built yet",
-                "use a load-balancing endpoint or a Pod",
-            )
-
 
 def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
     settings.local_dir.mkdir(parents=True, exist_ok=True)
@@ -331,10 +347,16 @@ def _planned(step: Step) -> ModelState:
     )
 
 
+def _entry(service: str, line: str) -> Entry | None:
+    """The file server and RunPod's SDK log in JSON; ComfyUI's lines are only text."""
+    if service == FILE_SERVER:
+        return parse_json_line(line)
+    return read_sdk_line(line) if service == QUEUE else None
+
+
 def _log_line(service: str, line: str) -> None:
     logger = logging.getLogger(f"morpheus.{service}")
-    # The file server logs as we do, and says so in JSON; ComfyUI's lines are only text.
-    entry = parse_json_line(line) if service == FILE_SERVER else None
+    entry = _entry(service, line)
     if entry is None:
         logger.info("%s", _COLOURS.sub("", line))
     else:

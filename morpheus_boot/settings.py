@@ -92,6 +92,7 @@ class RunPod:
     pod_id: str | None
     endpoint_id: str | None
     queue_url: Secret | None
+    init_timeout_s: float | None
 
     @property
     def present(self) -> bool:
@@ -187,7 +188,12 @@ def read_settings(
         return Secret(value) if value else None
 
     pod_id = text("RUNPOD_POD_ID")
-    runpod = RunPod(pod_id, text("RUNPOD_ENDPOINT_ID"), secret("RUNPOD_WEBHOOK_GET_JOB"))
+    runpod = RunPod(
+        pod_id,
+        text("RUNPOD_ENDPOINT_ID"),
+        secret("RUNPOD_WEBHOOK_GET_JOB"),
+        _number("RUNPOD_INIT_TIMEOUT", text("RUNPOD_INIT_TIMEOUT"), above=0),
+    )
     comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
     fileserver_port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
     if comfyui_port == fileserver_port:

@@ -86,7 +86,7 @@ class ServiceState:
 
     name: str
     stage: ServiceStage
-    port: int
+    port: int | None
     pid: int | None = None
     detail: str = ""
 

@@ -22,6 +22,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 RUNTIME_LOCK: Final = REPOSITORY / "morpheus_boot" / "requirements.txt"
 TESTS_LOCK: Final = REPOSITORY / "tests" / "requirements.txt"
+SERVERLESS_LOCK: Final = REPOSITORY / "morpheus_boot" / "serverless" / "requirements.txt"
 RUNTIME: Final[list[str]] = PROJECT["project"]["dependencies"]
 DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 
@@ -50,7 +51,7 @@ ROOMS: Final = (
     {"cache", "comfyui", "jobs", "run"},
     {"invocation"},
     {"deployment"},
-    {"launch"},
+    {"launch", "serverless"},
     {"boot", "smoke"},
     {"commands"},
     {"cli"},
@@ -83,7 +84,13 @@ def test_the_tests_run_on_the_versions_that_are_shipped() -> None:
     assert locked(RUNTIME_LOCK).items() <= locked(TESTS_LOCK).items()
 
 
-@pytest.mark.parametrize("lock", [RUNTIME_LOCK, TESTS_LOCK])
+def test_the_extra_and_its_lock_name_the_same_sdk() -> None:
+    [extra] = PROJECT["project"]["optional-dependencies"]["serverless"]
+
+    assert extra == f"runpod=={locked(SERVERLESS_LOCK)['runpod']}"
+
+
+@pytest.mark.parametrize("lock", [RUNTIME_LOCK, TESTS_LOCK, SERVERLESS_LOCK])
 def test_every_pin_has_hashes(lock: Path) -> None:
     pins = re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.MULTILINE)[1:]
 

@@ -1,4 +1,4 @@
-"""The environment that ComfyUI is given: the container's, without what it must not know."""
+"""The environment that ComfyUI, and any other Python, is given: the container's, without what it must not know."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,16 @@ def comfyui_environment(
     Custom nodes are other people's code: what they can read they can send. What they download by themselves
     goes to ``node_cache`` on the volume, unless the user said where, so that only the first worker pays for it.
     """
+    kept = without_secrets(environ, passed, repository)
+    for name, folder in _NODE_CACHES.items():
+        kept.setdefault(name, str(node_cache / folder))
+    return kept
+
+
+def without_secrets(
+    environ: Mapping[str, str], passed: Iterable[str], repository: Path
+) -> dict[str, str]:
+    """``environ`` for a program of another Python: no secret but those ``passed`` by name, and none of our modules."""
     wanted = frozenset(passed)
     kept = {
         name: value
@@ -33,6 +43,4 @@ def comfyui_environment(
     if rest:
         kept["PYTHONPATH"] = ":".join(rest)
     kept["PYTHONUNBUFFERED"] = "1"
-    for name, folder in _NODE_CACHES.items():
-        kept.setdefault(name, str(node_cache / folder))
     return kept

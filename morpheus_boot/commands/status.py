@@ -114,6 +114,5 @@ def _print_text(status: Status) -> None:
         took = "running" if phase.seconds is None else f"{phase.seconds:.1f} s"
         print(f"  {phase.name}: {took} {phase.detail}".rstrip())
     for service in status.boot.services:
-        print(
-            f"  {service.name} on {service.port}: {service.stage.value} {service.detail}".rstrip()
-        )
+        where = "" if service.port is None else f" on {service.port}"
+        print(f"  {service.name}{where}: {service.stage.value} {service.detail}".rstrip())

@@ -55,7 +55,9 @@ class Run:
             self.news.set()
 
     def hear(self, kind: str, data: Json) -> None:
-        """Takes a message of ComfyUI's about this prompt."""
+        """Takes a message of ComfyUI's about this prompt; one that comes after the history said all is too late."""
+        if self.record.status.is_over:
+            return
         if kind == "execution_start":
             self.begin()
         elif kind == "execution_cached":

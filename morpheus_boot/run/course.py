@@ -2,6 +2,7 @@
 
 import math
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -39,15 +40,16 @@ class Stage(Enum):
 class Course:
     """Where a run stands. Times are of the monotonic clock.
 
-    ``recovery``: who is started again after a death, None: nobody. ``until`` is when the hold is over, or when
-    what is still there is killed; ``told`` says that the story has ended; ``error`` is why the run gave up;
-    ``signum`` the signal that ended it or its hold.
+    ``recovery``: who is started again after a death, None: nobody. ``since`` is when services began to be stopped,
+    ``until`` when the hold is over, or when what is still there is killed; ``told`` says that the story has ended;
+    ``error`` is why the run gave up; ``signum`` the signal that ended it or its hold.
     """
 
     grace_s: float
     hold: Hold | None = None
     recovery: Convalescence | None = None
     stage: Stage = Stage.UP
+    since: float = math.inf
     until: float = math.inf
     told: bool = False
     error: BaseException | None = None
@@ -63,7 +65,7 @@ class Course:
             case Stage.STOPPING:
                 twice = self.signum == signal.SIGINT and event == Signalled(signal.SIGINT)
                 # Ctrl-C twice: a person who does not want to wait.
-                return replace(self, until=now) if twice else self
+                return replace(self, since=-math.inf, until=now) if twice else self
 
     def _after_when_up(self, event: Event, now: float) -> "Course":
         match event:
@@ -126,14 +128,24 @@ class Course:
             return service == self.hold.service.name
         return self.stage is Stage.UP
 
+    def leaving(self, services: Sequence[str], now: float) -> tuple[str, ...]:
+        """Those of ``services``, in the order of their first start, that are to be told to stop by now.
+
+        What was started last goes first, since it needs the others; the next follows when that is gone, or after
+        a quarter of the grace, so that each has had its word long before the grace is over.
+        """
+        going = [service for service in services if not self.keeps(service)]
+        waited = sum(now >= self.since + n * self.grace_s / 4 for n in range(1, len(going)))
+        return tuple(going[-1 - waited :])
+
     def _giving_up(self, error: BaseException, now: float) -> "Course":
         if self.hold is None:
             return replace(self._stopping(now), error=error)
         until = now + self.hold.seconds
-        return replace(self, stage=Stage.HOLDING, until=until, error=error)
+        return replace(self, stage=Stage.HOLDING, since=now, until=until, error=error)
 
     def _stopping(self, now: float) -> "Course":
-        return replace(self, stage=Stage.STOPPING, until=now + self.grace_s)
+        return replace(self, stage=Stage.STOPPING, since=now, until=now + self.grace_s)
 
 
 def _failure(ended: Exited) -> ServiceFailed:

@@ -24,13 +24,13 @@ _SETTLE_S: Final = 0.8
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """How a service is started; ``port`` is where it will listen."""
+    """How a service is started; ``port`` is where it will listen, if it does."""
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     cwd: Path
-    port: int
+    port: int | None = None
 
 
 class Process:

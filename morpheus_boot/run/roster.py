@@ -33,8 +33,8 @@ class Roster:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every service of which something is left."""
-        return tuple(self._processes)
+        """Every service of which something is left, in the order of their first starts."""
+        return tuple(name for name in self._specs if name in self._processes)
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -58,17 +58,17 @@ def file_server(
 
 
 def wait_until_it_listens(
-    service: ServiceSpec, deadline_s: float, stopping: threading.Event
+    name: str, port: int, deadline_s: float, stopping: threading.Event
 ) -> None:
-    """Returns once the service's port takes connections, or ``stopping`` is set.
+    """Returns once the ``port`` of the service ``name`` takes connections, or ``stopping`` is set.
 
     Raises WaitedTooLong after ``deadline_s``.
     """
     until = time.monotonic() + deadline_s
-    while not _listens(service.port):
+    while not _listens(port):
         if time.monotonic() >= until:
-            cause = f"it did not listen on port {service.port} within {deadline_s:.0f} s"
-            raise WaitedTooLong(service.name, cause, "look at its lines in the log")
+            cause = f"it did not listen on port {port} within {deadline_s:.0f} s"
+            raise WaitedTooLong(name, cause, "look at its lines in the log")
         if stopping.wait(_POLL_S):
             return
 

@@ -172,11 +172,11 @@ class Supervisor:
 
     def _follow(self, course: Course, now: float) -> Course:
         """Makes what runs agree with the course."""
-        for name in self._roster.names:
-            if not course.keeps(name):
-                stopping = course.stage is Stage.STOPPING
-                self._roster.stop(name, course.until if stopping else now + self._grace_s)
         self._roster.tend(now)
+        # After those that are gone were forgotten: the next one's turn may have come.
+        for name in course.leaving(self._roster.names, now):
+            stopping = course.stage is Stage.STOPPING
+            self._roster.stop(name, course.until if stopping else now + self._grace_s)
         for due in course.due:
             if due.at <= now and due.service not in self._roster.names:
                 course = self._start_again(due.service, course, now)

@@ -172,16 +172,6 @@ def test_files_serves_the_volume_without_a_comfyui(site: Site, tmp_path: Path) -
         assert files.stop() == 0
 
 
-def test_a_queue_endpoint_is_refused_and_not_ignored(site: Site) -> None:
-    site.environ = {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1:1/take?key=s3cret"}
-
-    ended = site.run("up")
-
-    assert ended.code == 78
-    assert "RUNPOD_WEBHOOK_GET_JOB" in ended.err
-    assert "s3cret" not in ended.err
-
-
 def test_with_a_token_both_ports_ask_for_it_and_no_process_or_log_shows_it(site: Site) -> None:
     token = "a-token-of-some-length"
     site.environ = {"MORPHEUS_TOKEN": token}

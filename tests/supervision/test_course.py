@@ -124,3 +124,35 @@ def test_a_signal_before_any_failure_holds_nothing() -> None:
     stopped = course((10, TERM), (11, FAILED), hold=HOLD)
 
     assert (stopped.stage, stopped.error) == (Stage.STOPPING, None)
+
+
+def test_what_was_started_last_is_stopped_first_and_the_next_when_it_is_gone() -> None:
+    stopped = course((100, TERM))
+
+    assert stopped.leaving(("files", "comfyui", "queue"), 100) == ("queue",)
+    assert stopped.leaving(("files", "comfyui"), 100.1) == ("comfyui",)
+    assert stopped.leaving(("files",), 100.2) == ("files",)
+    assert stopped.leaving((), 100.3) == ()
+
+
+def test_one_that_does_not_go_holds_up_the_others_for_a_quarter_of_the_grace() -> None:
+    stopped = course((100, TERM))
+
+    assert stopped.leaving(("files", "comfyui", "queue"), 100.9) == ("queue",)
+    assert stopped.leaving(("files", "comfyui", "queue"), 101) == ("comfyui", "queue")
+    assert stopped.leaving(("files", "comfyui", "queue"), 102) == ("files", "comfyui", "queue")
+
+
+def test_a_second_sigint_holds_up_nothing() -> None:
+    stopped = course((100, INT), (100.1, INT))
+
+    assert stopped.leaving(("files", "comfyui", "queue"), 100.1) == ("files", "comfyui", "queue")
+
+
+def test_a_hold_stops_the_others_in_order_too() -> None:
+    held = course((10, FAILED), hold=HOLD)
+
+    assert held.leaving(("files", "comfyui", "queue"), 10) == ("queue",)
+    assert held.leaving(("files", "comfyui"), 10.1) == ("comfyui",)
+    assert held.leaving(("files",), 10.2) == ()
+    assert course().leaving(("files", "comfyui"), 10) == ()
