@@ -221,12 +221,12 @@ class Boot:
 
     def _start_file_server(self, volume: Volume) -> None:
         make_volume_folder(volume)
-        copy_workflows(REPOSITORY / "workflows", volume.layout)
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
         require_free(self._settings.fileserver_port, "the file server")
         if self._settings.morpheus_token is None:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
         self._supervisor.start(self._file_server(volume))
+        copy_workflows(REPOSITORY / "workflows", volume.layout)
 
     def _wait_for_file_server(self) -> None:
         stopping = self._supervisor.stopping
