@@ -101,10 +101,10 @@ class Boot:
             launch = Launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
         self._start_file_server(deployment.volume)
+        nodes = self._beside(launch.bring_nodes)
         with phase("plan"):
             required, optional = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
-        nodes = self._beside(launch.prepare_nodes)
         with phase("fill"):
             cached = self._fill(required, deployment)
         with phase("custom nodes"):
@@ -112,8 +112,10 @@ class Boot:
         with phase("link"):
             launch.link(cached)
         with phase("start ComfyUI"):
+            packages = self._beside(launch.provide_nodes)
             launch.start()
             self._preload(cached)
+            packages.result()
             self._wait_until_ready(launch, cached)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
         self._in_background(lambda: self._finish(optional, cached, launch, deployment))
