@@ -138,12 +138,13 @@ class Program:
         except requests.ConnectionError:
             return 0
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float = 30) -> None:
         def ready() -> None:
-            assert self._process.poll() is None, self.log
+            if self._process.poll() is not None:
+                raise RuntimeError(self.log)
             assert self.ping() == 200, self.log
 
-        wait_until(ready, timeout_s=30)
+        wait_until(ready, timeout_s)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Sends a signal; returns the exit code, which must come within the grace and a second."""
