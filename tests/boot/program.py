@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import requests
 
@@ -131,6 +131,10 @@ class Program:
 
     def get(self, path: str) -> requests.Response:
         return requests.get(f"http://127.0.0.1:{self._site.fileserver_port}{path}", timeout=10)
+
+    def post(self, path: str, **more: Any) -> requests.Response:
+        url = f"http://127.0.0.1:{self._site.fileserver_port}{path}"
+        return requests.post(url, timeout=10, **more)
 
     def ping(self) -> int:
         try:
