@@ -127,6 +127,14 @@ def test_a_node_whose_package_has_no_wheel_and_cannot_be_built_is_left_out(world
     assert "ModuleNotFoundError" in world.run(prepared, "import tracker")
 
 
+def test_an_older_wheel_comes_before_a_newer_source_that_needs_a_compiler(world: World) -> None:
+    offer(world.index, wheel("insight", "0.9"), unbuildable("insight"))
+
+    prepared = world.prepare(world.node("First", {"requirements.txt": "insight\n"}))
+
+    assert world.run(prepared, "import insight; print(insight.VERSION)") == "0.9"
+
+
 def test_an_index_that_is_away_costs_a_node_that_is_not_required_one_boot(world: World) -> None:
     offer(world.index, wheel("tracker", "3.0"))
     url = world.environ["PIP_INDEX_URL"]
