@@ -63,6 +63,7 @@ class GatedNodes:
         for node in prepared.left_out:
             _LOG.warning("custom node %s is left out: %s", node.name, node.reason)
         self._gate.touch()
+        _LOG.info("the custom nodes and their packages are in place")
 
     @property
     def folders(self) -> tuple[Path, ...]:
