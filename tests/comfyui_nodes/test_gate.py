@@ -62,6 +62,16 @@ def test_a_second_boot_of_one_container_closes_the_gate_again(world: World) -> N
     assert not is_open(second)
 
 
+def test_a_node_that_is_listed_no_more_is_gone_before_comfyui_starts(world: World) -> None:
+    gone = world.node("Gone", {"prestartup_script.py": "raise SystemExit('it ran')"})
+    gated(world, gone).bring()
+
+    second = gated(world, world.node("First", {}))
+    second.bring()
+
+    assert [p.name for p in second.folders[0].iterdir()] == ["First"]
+
+
 def test_the_gate_stays_shut_where_a_required_node_cannot_have_its_packages(world: World) -> None:
     nodes = gated(world, world.node("Old", {"requirements.txt": "numpy<2\n"}))
     nodes.bring()

@@ -127,6 +127,7 @@ class Preparation:
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             trees, left_out, python = self._bring(nodes)
+            self._trees.drop_all_but(trees)
             asked = [read_asked(t.node.name, t.folder, required=t.node.required) for t in trees]
             asking = tuple(one for one in asked if one.lines)
             site = self._home / f"{_SITE}{site_key(asking, python)}" if asking else None
