@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import requests
 
-from tests.boot.program import Program, Site
+from tests.boot.program import STAND_IN, Program, Site
 from tests.wait import wait_until
 
 # Read here, since the tests' environment is bare by the time they run.
@@ -19,6 +19,7 @@ _GIVEN: Final = {
     if name in os.environ
 }
 REAL: Final = "COMFYUI_DIR" in _GIVEN
+FOLDER: Final = Path(_GIVEN.get("COMFYUI_DIR", STAND_IN))
 PYTHON: Final = Path(_GIVEN.get("COMFYUI_PYTHON", sys.executable))
 START_LIMIT_S: Final = 600.0 if REAL else 60.0
 RUN_LIMIT_S: Final = 120.0 if REAL else 20.0
@@ -29,7 +30,7 @@ def site_with_comfyui(root: Path, models: str = "version: 1\nmodels: []\n") -> S
     root.mkdir(exist_ok=True)
     site = Site(root, models)
     if REAL:
-        site.comfyui = Path(_GIVEN["COMFYUI_DIR"])
+        site.comfyui = FOLDER
         site.environ = {name: value for name, value in _GIVEN.items() if name != "COMFYUI_DIR"}
     return site
 
