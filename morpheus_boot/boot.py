@@ -105,10 +105,10 @@ class Boot:
             launch = Launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
         self._start_file_server(deployment.volume)
+        nodes = self._beside(launch.bring_nodes)
         with phase("plan"):
             required, optional = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
-        nodes = self._beside(launch.prepare_nodes)
         with phase("fill"):
             cached = self._fill(required, deployment)
         with phase("custom nodes"):
@@ -116,9 +116,11 @@ class Boot:
         with phase("link"):
             launch.link(cached)
         with phase("start ComfyUI"):
+            packages = self._beside(launch.provide_nodes)
             launch.start()
             queue = self._prepare_queue(deployment, comfyui)
             self._preload(cached)
+            packages.result()
             self._wait_until_it_answers(launch, cached)
         if queue is not None:
             with phase("start the queue handler"):

@@ -2,7 +2,8 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +16,7 @@ from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
 from morpheus_boot.comfyui.listing import Unlisted, find_unlisted
-from morpheus_boot.comfyui.nodes import (
-    PreparedNodes,
-    Stopped,
-    configure_manager,
-    failed_imports,
-    is_manager,
-    prepare_nodes,
-)
+from morpheus_boot.comfyui.nodes import GatedNodes, Preparation, Stopped, failed_imports
 from morpheus_boot.comfyui.our_node import (
     our_node_environment,
     place_our_node,
@@ -66,7 +60,7 @@ class Launch:
         self._place: Place = choose_place(comfyui.models, self._local / "models", read_mounts())
         self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
         self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
-        self._nodes = PreparedNodes()
+        self._nodes = self._gated_nodes()
         self._started = False
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         require_our_node(self._more)
@@ -80,31 +74,43 @@ class Launch:
         """Takes a line that ComfyUI printed."""
         self._lines.append(line)
 
-    def prepare_nodes(self) -> None:
-        """Puts the custom nodes and their packages on local disk. Raises MorpheusError, ShuttingDown."""
-        settings, layout = self._settings, self._deployment.volume.layout
-        stopping = self._supervisor.stopping
-        turns = Turns(layout, settings.worker, stopping, LockTimes())
+    def bring_nodes(self) -> None:
+        """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, ShuttingDown."""
+        with self._preparing_nodes():
+            self._nodes.bring()
+
+    def provide_nodes(self) -> None:
+        """Gives them their packages, which ComfyUI waits for. Raises MorpheusError, ShuttingDown."""
+        with self._preparing_nodes():
+            self._nodes.provide()
+
+    @contextmanager
+    def _preparing_nodes(self) -> Iterator[None]:
         try:
-            self._nodes = prepare_nodes(
-                self._deployment.manifest.nodes,
-                comfyui=self._comfyui,
-                layout=layout,
-                local=settings.local_dir,
-                environ=settings.environ,
-                turn=turns.turn,
-                stopping=stopping,
-            )
-            for tree in filter(is_manager, self._nodes.trees):
-                configure_manager(tree, self._comfyui.folder, self._local / "user")
+            yield
         except Stopped as stop:
             raise ShuttingDown from stop
         except OSError as error:
-            raise storage_error("custom nodes", settings.local_dir, error) from error
-        for warning in self._nodes.warnings:
-            _LOG.warning("%s", warning)
-        for node in self._nodes.left_out:
-            _LOG.warning("custom node %s is left out: %s", node.name, node.reason)
+            raise storage_error("custom nodes", self._settings.local_dir, error) from error
+
+    def _gated_nodes(self) -> GatedNodes:
+        settings, layout = self._settings, self._deployment.volume.layout
+        stopping = self._supervisor.stopping
+        preparation = Preparation(
+            comfyui=self._comfyui,
+            layout=layout,
+            local=settings.local_dir,
+            environ=settings.environ,
+            turn=Turns(layout, settings.worker, stopping, LockTimes()).turn,
+            stopping=stopping,
+        )
+        return GatedNodes(
+            self._deployment.manifest.nodes,
+            preparation,
+            local=settings.local_dir,
+            comfyui=self._comfyui.folder,
+            user=self._local / "user",
+        )
 
     def link(self, cached: Iterable[CachedModel]) -> None:
         """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""
@@ -147,6 +153,8 @@ class Launch:
             worker=settings.worker,
             volume_root=layout.root,
             token=settings.morpheus_token,
+            gate=self._nodes.gate,
+            packages=self._nodes.packages,
         )
         self._started = True
         self._supervisor.start(

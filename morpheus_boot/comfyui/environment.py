@@ -10,7 +10,8 @@ _WITHHELD: Final = re.compile(
     r"(?i)^(MORPHEUS_.*|RUNPOD_WEBHOOK_.*|.*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY).*)$"
 )
 
-# Where the libraries of custom nodes (transformers, open_clip, torch.hub, facexlib) keep their downloads.
+# Where the libraries of custom nodes keep their downloads: transformers, diffusers and open_clip (by huggingface_hub),
+# torch.hub and timm. insightface and facexlib know no such variable (docs/custom-nodes.md).
 _NODE_CACHES: Final = {"HF_HOME": "huggingface", "TORCH_HOME": "torch"}
 
 

@@ -22,9 +22,18 @@ def place_our_node(nodes: Path) -> None:
 
 
 def our_node_environment(
-    *, jobs: Path, worker: str, volume_root: Path, token: Secret | None
+    *,
+    jobs: Path,
+    worker: str,
+    volume_root: Path,
+    token: Secret | None,
+    gate: Path | None,
+    packages: Path | None,
 ) -> dict[str, str]:
-    """What our node reads. Of the token ComfyUI's process gets the SHA-256 alone."""
+    """What our node reads. Of the token ComfyUI's process gets the SHA-256 alone.
+
+    ``gate``: the file that it waits for before ComfyUI imports further nodes; they find ``packages`` then.
+    """
     env = {
         "MORPHEUS_NODE_JOBS": str(jobs),
         "MORPHEUS_NODE_WORKER": worker,
@@ -32,6 +41,10 @@ def our_node_environment(
     }
     if token is not None:
         env["MORPHEUS_NODE_TOKEN_SHA256"] = hashlib.sha256(token.reveal().encode()).hexdigest()
+    if gate is not None:
+        env["MORPHEUS_NODE_GATE"] = str(gate)
+    if packages is not None:
+        env["MORPHEUS_NODE_PACKAGES"] = str(packages)
     return env
 
 

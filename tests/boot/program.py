@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import requests
 
@@ -132,18 +132,23 @@ class Program:
     def get(self, path: str) -> requests.Response:
         return requests.get(f"http://127.0.0.1:{self._site.fileserver_port}{path}", timeout=10)
 
+    def post(self, path: str, **more: Any) -> requests.Response:
+        url = f"http://127.0.0.1:{self._site.fileserver_port}{path}"
+        return requests.post(url, timeout=10, **more)
+
     def ping(self) -> int:
         try:
             return self.get("/ping").status_code
         except requests.ConnectionError:
             return 0
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float = 30) -> None:
         def ready() -> None:
-            assert self._process.poll() is None, self.log
+            if self._process.poll() is not None:
+                raise RuntimeError(self.log)
             assert self.ping() == 200, self.log
 
-        wait_until(ready, timeout_s=30)
+        wait_until(ready, timeout_s)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Sends a signal; returns the exit code, which must come within the grace and a second."""

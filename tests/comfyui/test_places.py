@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from morpheus_boot.comfyui.places import Place, choose_place, likely_misspelt, write_extra_paths
 from morpheus_boot.volume import Mount
+from tests.boot.given import FOLDER, PYTHON, REAL
 
 LOCAL_DISK = (Mount(Path("/"), "overlay"),)
 
@@ -50,6 +52,28 @@ def test_the_file_names_every_folder_but_those_read_under_another_name(tmp_path:
         "ipadapter": "ipadapter",
         "pulid": "pulid",
     }
+
+
+@pytest.mark.skipif(not REAL, reason="the stand-in reads such files by itself")
+def test_a_folder_that_a_real_comfyui_has_is_not_changed_by_the_file(tmp_path: Path) -> None:
+    models = FOLDER.resolve() / "models"
+    names = ["checkpoints/a.safetensors", "clip/b.safetensors", "loras/c.safetensors"]
+    write_extra_paths(tmp_path / "x.yaml", Place(models, is_farm=False), names, ())
+    code = """
+import copy, sys
+import folder_paths
+from utils.extra_config import load_extra_path_config
+
+before = copy.deepcopy(folder_paths.folder_names_and_paths)
+load_extra_path_config(sys.argv[1])
+assert folder_paths.folder_names_and_paths == before
+print("the same")
+"""
+    command = [str(PYTHON), "-B", "-c", code, str(tmp_path / "x.yaml")]
+
+    ended = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+
+    assert ended.stdout == "the same\n", ended.stderr
 
 
 def test_a_farm_registers_those_folders_under_the_name_that_reads_them(tmp_path: Path) -> None:

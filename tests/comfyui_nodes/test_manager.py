@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.comfyui.nodes import configure_manager, is_manager
+from morpheus_boot.comfyui.nodes.manager import configure_manager, is_manager
 
 CLOSED = "def get_system_user_directory(name: str = 'system') -> str: ...\n"
 

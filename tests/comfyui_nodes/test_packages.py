@@ -43,16 +43,19 @@ def test_nodes_that_disagree_with_each_other_and_with_comfyui_lose_by_name_and_n
 
     assert state_of(world.comfyui.python) == before
     assert list((world.comfyui.folder / "custom_nodes").iterdir()) == []
-    reasons = {loser.name: loser.reason for loser in prepared.left_out}
+    reasons = {loser.name: loser.reason for loser in prepared.nodes.left_out}
     assert set(reasons) == {"Old", "Second"}
     assert reasons["Old"] == "it asks for numpy<2, ComfyUI's Python holds numpy 2.4.6"
     assert "Second asks for shapely<2" in reasons["Second"]
     assert "tracker 3.0 depends on shapely>=2" in reasons["Second"]
     code = "import shapely, tracker, numpy; print(shapely.VERSION, tracker.VERSION, numpy.VERSION)"
     assert world.run(prepared, code) == "2.0 3.0 2.4.6"
-    assert [tree.name for tree in prepared.trees] == ["First"]
-    (folder,) = prepared.folders
-    assert sorted(p.name for p in folder.iterdir()) == ["First", "Old.disabled", "Second.disabled"]
+    assert prepared.names == ["First"]
+    assert sorted(p.name for p in prepared.folder.iterdir()) == [
+        "First",
+        "Old.disabled",
+        "Second.disabled",
+    ]
 
 
 def test_a_required_node_that_disagrees_with_comfyui_stops_the_boot_and_names_both_sides(
@@ -85,11 +88,11 @@ def test_packages_come_behind_comfyuis_own_and_another_sitecustomize_still_runs(
     offer(world.index, wheel("tracker", "3.0"))
     prepared = world.prepare(world.node("First", {"requirements.txt": "tracker\n"}))
     assert prepared.python_path
-    assert prepared.site
+    assert prepared.nodes.site
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "sitecustomize.py").write_text("import sys\nsys.other_ran = 1\n")
-    (prepared.site / "numpy.py").write_text("VERSION = 'shadow'\n")
-    (prepared.site / "more.pth").write_text("import sys; sys.pth_ran = 1\n")
+    (prepared.nodes.site / "numpy.py").write_text("VERSION = 'shadow'\n")
+    (prepared.nodes.site / "more.pth").write_text("import sys; sys.pth_ran = 1\n")
 
     code = f"""
 import importlib.metadata, sys, numpy
@@ -105,7 +108,7 @@ print(importlib.metadata.version("tracker"), {str(prepared.python_path)!r} in sy
         check=True,
     ).stdout.split()
 
-    assert said == [str(prepared.site), "2.4.6", "1", "1", "3.0", "False"]
+    assert said == [str(prepared.nodes.site), "2.4.6", "1", "1", "3.0", "False"]
 
 
 def test_a_node_whose_package_has_no_wheel_and_cannot_be_built_is_left_out(world: World) -> None:
@@ -118,10 +121,18 @@ def test_a_node_whose_package_has_no_wheel_and_cannot_be_built_is_left_out(world
 
     prepared = world.prepare(*nodes)
 
-    assert [loser.name for loser in prepared.left_out] == ["Deep"]
-    assert "insight has no wheel, and building it fails" in prepared.left_out[0].reason
+    assert [loser.name for loser in prepared.nodes.left_out] == ["Deep"]
+    assert "insight has no wheel, and building it fails" in prepared.nodes.left_out[0].reason
     assert world.run(prepared, "import fine; print(fine.VERSION)") == "1.0"
     assert "ModuleNotFoundError" in world.run(prepared, "import tracker")
+
+
+def test_an_older_wheel_comes_before_a_newer_source_that_needs_a_compiler(world: World) -> None:
+    offer(world.index, wheel("insight", "0.9"), unbuildable("insight"))
+
+    prepared = world.prepare(world.node("First", {"requirements.txt": "insight\n"}))
+
+    assert world.run(prepared, "import insight; print(insight.VERSION)") == "0.9"
 
 
 def test_an_index_that_is_away_costs_a_node_that_is_not_required_one_boot(world: World) -> None:
@@ -132,18 +143,18 @@ def test_an_index_that_is_away_costs_a_node_that_is_not_required_one_boot(world:
 
     prepared = world.prepare(world.node("Extra", files, required=False))
 
-    assert [loser.name for loser in prepared.left_out] == ["Extra"]
-    assert "package index can't be reached" in prepared.left_out[0].reason
+    assert [loser.name for loser in prepared.nodes.left_out] == ["Extra"]
+    assert "package index can't be reached" in prepared.nodes.left_out[0].reason
     with pytest.raises(OriginUnavailable, match="package index: can't be reached"):
         world.prepare(world.node("Needed", files))
     world.environ["PIP_INDEX_URL"] = url
     world.index.failures += [503] * 8
     assert (
         "can't be read"
-        in world.prepare(world.node("Extra", files, required=False)).left_out[0].reason
+        in world.prepare(world.node("Extra", files, required=False)).nodes.left_out[0].reason
     )
     world.index.failures.clear()
-    assert world.prepare(world.node("Extra", files, required=False)).left_out == ()
+    assert world.prepare(world.node("Extra", files, required=False)).nodes.left_out == ()
 
 
 def test_a_python_without_pip_gets_one_that_it_does_not_keep(

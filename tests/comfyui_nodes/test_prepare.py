@@ -33,11 +33,11 @@ def test_a_second_worker_asks_nobody_and_needs_no_git(
     second = world.prepare(*nodes, worker="b")
 
     assert world.asked() == asked
-    assert second.left_out == first.left_out != ()
-    assert second.warnings == first.warnings
-    assert [t.name for t in second.trees] == ["First", "Plain"]
-    assert (second.trees[0] / "js" / "a.js").read_text() == "1"
-    assert list(second.trees[0].rglob(".git")) == []
+    assert second.nodes.left_out == first.nodes.left_out != ()
+    assert second.nodes.warnings == first.nodes.warnings
+    assert second.names == ["First", "Plain"]
+    assert (second.nodes.trees[0] / "js" / "a.js").read_text() == "1"
+    assert list(second.nodes.trees[0].rglob(".git")) == []
     assert world.run(second, "import tracker; print(tracker.VERSION)") == "3.0"
 
 
@@ -45,14 +45,14 @@ def test_a_second_boot_of_one_container_leaves_what_a_node_has_put_beside_itself
     world: World,
 ) -> None:
     node = world.node("First", {"a.py": "1"})
-    (tree,) = world.prepare(node).trees
+    (tree,) = world.prepare(node).nodes.trees
     (tree / "downloaded.pth").touch()
 
-    assert world.prepare(node).trees == (tree,)
+    assert world.prepare(node).nodes.trees == (tree,)
     assert (tree / "downloaded.pth").exists()
 
     moved = world.node("First", {"a.py": "2"})
-    (tree,) = world.prepare(moved).trees
+    (tree,) = world.prepare(moved).nodes.trees
     assert (tree / "a.py").read_text() == "2"
     assert not (tree / "downloaded.pth").exists()
 
@@ -64,8 +64,8 @@ def test_a_branch_means_what_it_meant_when_the_volume_first_had_it(world: World)
 
     second = world.prepare(node, worker="b")
 
-    assert (second.trees[0] / "a.py").read_text() == "1"
-    (warning,) = first.warnings
+    assert (second.nodes.trees[0] / "a.py").read_text() == "1"
+    (warning,) = first.nodes.warnings
     assert warning.startswith("First: ref 'main' may move; pin what it is here with ref: ")
     pinned = warning.rpartition(" ")[2]
     assert f"First-{pinned}.tar.gz" in world.archives
@@ -80,7 +80,7 @@ def test_a_damaged_archive_is_made_again(world: World, caplog: pytest.LogCapture
 
     prepared = world.prepare(node, worker="b")
 
-    assert (prepared.trees[0] / "a.py").read_text() == "1"
+    assert (prepared.nodes.trees[0] / "a.py").read_text() == "1"
     assert archive.read_bytes() == whole
     assert [r.levelno for r in caplog.records if r.levelno >= logging.WARNING] == [logging.WARNING]
 
@@ -96,7 +96,7 @@ def test_cold_workers_fetch_each_node_and_package_once(world: World) -> None:
     with ThreadPoolExecutor() as pool:
         prepared = [*pool.map(lambda name: world.prepare(node, worker=name), "abc")]
 
-    assert all(p.trees[0].joinpath("__init__.py").exists() and p.site for p in prepared)
+    assert all(p.nodes.trees[0].joinpath("__init__.py").exists() and p.nodes.site for p in prepared)
     assert world.asked() == 2 * alone
 
 
@@ -107,8 +107,8 @@ def test_a_node_that_is_not_required_and_not_there_is_left_out(world: World) -> 
 
     prepared = world.prepare(gone, there)
 
-    assert [tree.name for tree in prepared.trees] == ["There"]
-    ((name, reason),) = [(loser.name, loser.reason) for loser in prepared.left_out]
+    assert prepared.names == ["There"]
+    ((name, reason),) = [(loser.name, loser.reason) for loser in prepared.nodes.left_out]
     assert name == "Gone"
     assert reason.startswith("there is no repository at http://127.0.0.1:")
 
@@ -119,8 +119,8 @@ def test_a_boot_whose_only_node_is_left_out_gives_comfyui_an_empty_folder(world:
 
     prepared = world.prepare(node)
 
-    assert [loser.name for loser in prepared.left_out] == ["Gone"]
-    assert [list(folder.iterdir()) for folder in prepared.folders] == [[]]
+    assert [loser.name for loser in prepared.nodes.left_out] == ["Gone"]
+    assert list(prepared.folder.iterdir()) == []
 
 
 def test_what_builds_a_package_sees_no_token_and_git_may(world: World) -> None:
@@ -146,16 +146,16 @@ def test_a_node_that_is_listed_no_more_is_there_no_more(world: World) -> None:
     one, two = world.node("One", {}), world.node("Two", {})
     world.prepare(one, two)
 
-    (folder,) = world.prepare(two).folders
+    prepared = world.prepare(two)
 
-    assert [p.name for p in folder.iterdir()] == ["Two"]
+    assert [p.name for p in prepared.folder.iterdir()] == ["Two"]
 
 
 def test_what_is_not_run_and_what_is_loaded_twice_is_named(world: World) -> None:
     node = world.node("Big", {"install.py": "raise SystemExit('it ran')"})
     (world.comfyui.folder / "custom_nodes" / "Big").mkdir()
 
-    assert world.prepare(node).warnings == (
+    assert world.prepare(node).nodes.warnings == (
         "Big: its install.py is not run; what it fetches or builds is missing",
         "Big: ComfyUI's own custom_nodes has one, too, and loads both",
     )
@@ -194,7 +194,7 @@ def test_a_link_that_leads_out_of_a_node_is_left_out(
 
     prepared = world.prepare(node)
 
-    assert not (prepared.trees[0] / "secrets").is_symlink()
+    assert not (prepared.nodes.trees[0] / "secrets").is_symlink()
     assert "Sly: secrets leads out of it and is left out" in caplog.text
 
 
@@ -216,8 +216,3 @@ def test_a_stop_ends_the_preparation(world: World) -> None:
     thread.join(10)
 
     assert ended
-
-
-def test_no_nodes_are_no_work(world: World) -> None:
-    assert world.prepare().folders == ()
-    assert not (world.folder / "local-a").exists()

@@ -12,7 +12,8 @@ from pathlib import Path
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.turn import Turns
 from morpheus_boot.comfyui.find import ComfyUI
-from morpheus_boot.comfyui.nodes import PreparedNodes, prepare_nodes
+from morpheus_boot.comfyui.nodes import Preparation
+from morpheus_boot.comfyui.nodes.prepare import PreparedNodes
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import NodeSpec
 from morpheus_boot.redact import Secret
@@ -35,6 +36,20 @@ def make_python(folder: Path, pip_wheel: Path) -> Path:
     python = folder / "bin" / "python"
     subprocess.run([python, "-m", "compileall", "-q", "-j", "0", site], check=True)
     return python
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What one boot has put in place: the custom nodes' folder, and what ComfyUI's PYTHONPATH begins with."""
+
+    folder: Path
+    python_path: Path | None
+    nodes: PreparedNodes
+
+    @property
+    def names(self) -> list[str]:
+        """Of the nodes that ComfyUI gets."""
+        return [tree.name for tree in self.nodes.trees]
 
 
 @dataclass
@@ -66,10 +81,9 @@ class World:
         url = Secret(f"{self.repositories.url}/{name}")
         return NodeSpec(name, url, ref or made, required, line=1)
 
-    def prepare(self, *nodes: NodeSpec, worker: str = "a") -> PreparedNodes:
-        """One boot of ``worker``, whose local disk is its own."""
-        return prepare_nodes(
-            nodes,
+    def preparation(self, worker: str = "a") -> Preparation:
+        """That of a worker whose local disk is its own."""
+        return Preparation(
             comfyui=self.comfyui,
             layout=self.layout,
             local=self.folder / f"local-{worker}",
@@ -78,11 +92,18 @@ class World:
             stopping=self.stopping,
         )
 
+    def prepare(self, *nodes: NodeSpec, worker: str = "a") -> Prepared:
+        """One boot of ``worker``."""
+        preparation = self.preparation(worker)
+        brought = preparation.bring(nodes)
+        provided = preparation.provide(brought)
+        return Prepared(preparation.folder, brought.python_path, provided)
+
     def asked(self) -> int:
         """How many requests git hosts and package index have got."""
         return len(self.repositories.asked) + len(self.index.asked)
 
-    def run(self, prepared: PreparedNodes, code: str) -> str:
+    def run(self, prepared: Prepared, code: str) -> str:
         """What ComfyUI's Python prints for ``code``, started as ComfyUI is."""
         path = str(prepared.python_path) if prepared.python_path else ""
         ended = subprocess.run(

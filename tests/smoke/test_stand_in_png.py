@@ -1,8 +1,6 @@
 """The stand-in reads the PNG files that other programs write."""
 
-import importlib.util
 import struct
-import sys
 import zlib
 from itertools import product
 from types import ModuleType
@@ -10,20 +8,14 @@ from types import ModuleType
 import pytest
 
 from morpheus_boot.smoke.picture import gradient
-from tests.smoke.running import SOURCE
+from tests.smoke.pixels import stand_in_png
 
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
 @pytest.fixture(scope="module")
 def png() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("stand_in_png", SOURCE / "png.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["stand_in_png"] = module
-    spec.loader.exec_module(module)
-    return module
+    return stand_in_png()
 
 
 def _paeth(a: int, b: int, c: int) -> int:

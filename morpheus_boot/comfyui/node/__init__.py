@@ -16,8 +16,10 @@ _NOT_SET_UP = 78
 if __name__ != "morpheus_boot.comfyui.node":
     try:
         from .installation import install  # noqa: TID252 - found by its folder
+        from .waiting import wait_for_packages  # noqa: TID252 - found by its folder
 
         install(os.environ)
+        wait_for_packages(os.environ, os.getppid())
     except BaseException as error:  # noqa: BLE001 - whatever it is, ComfyUI would log it and serve unguarded
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"morpheus_boot_node: it can't guard ComfyUI ({cause})", file=sys.stderr, flush=True)  # noqa: T201

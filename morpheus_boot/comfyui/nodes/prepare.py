@@ -3,8 +3,9 @@
 import logging
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,113 +33,141 @@ from morpheus_boot.settings import REPOSITORY
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 _AT_ONCE: Final = 8
+_SITE: Final = "site-"
+# main.py, execute_prestartup_script.
+_PRESTARTUP: Final = "prestartup_script.py"
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtNodes:
+    """The nodes' own files on local disk, and what they ask for.
+
+    ``python_path`` comes first on ComfyUI's PYTHONPATH: the folder whose sitecustomize puts ``site`` last on sys.path,
+    where the packages will be; None where no node asks for any. ``packages_first``: a node has a prestartup script,
+    which ComfyUI runs before all else, so that its start has to wait for provide().
+    """
+
+    trees: tuple[Tree, ...]
+    left_out: tuple[LeftOut, ...]
+    asked: tuple[Asked, ...]
+    python: Interpreter
+    site: Path | None
+    python_path: Path | None
+
+    @property
+    def packages_first(self) -> bool:
+        """Whether ComfyUI must not be started before the packages are there."""
+        return any((tree.folder / _PRESTARTUP).is_file() for tree in self.trees)
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedNodes:
-    """What ComfyUI is to be started with.
+    """What ComfyUI gets: the ``trees`` of the nodes that it loads, and their packages in ``site``, where there are any.
 
-    ``folders`` are its further ``custom_nodes`` folders, for the extra-model-paths file, and ``trees`` the nodes' own
-    in them. ``python_path`` comes first on its PYTHONPATH: the folder whose sitecustomize puts ``site`` last on
-    sys.path. ``left_out`` are the nodes that are not required and have failed; ``warnings`` are sentences for the log.
+    ``left_out`` are the nodes that are not required and have failed; ``warnings`` are sentences for the log.
     """
 
-    folders: tuple[Path, ...] = ()
     trees: tuple[Path, ...] = ()
-    python_path: Path | None = None
     site: Path | None = None
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def prepare_nodes(
-    nodes: Sequence[NodeSpec],
-    *,
-    comfyui: ComfyUI,
-    layout: Layout,
-    local: Path,
-    environ: Mapping[str, str],
-    turn: Turn,
-    stopping: threading.Event,
-) -> PreparedNodes:
-    """Puts ``nodes`` and the packages that they need below ``local``, from archives on the volume where it has them.
+class Preparation:
+    """The custom nodes of one boot, from archives on the volume where it has them: then no network is needed, no git.
 
-    Then no network is needed, and no git. ComfyUI's own folder and Python are read and never written. ``turn`` keeps
-    several workers from making the same at once.
-
-    Raises:
-        ManifestError: a required node has no such ref, or its requirements can't be met.
-        OriginUnavailable, OriginDenied: a required node or what it needs can't be fetched.
-        NotSetUp: there is no git, or ComfyUI's Python can't be run.
-        StorageFailed: ``local`` can't be written.
-        WaitedTooLong: another worker, git or pip took too long.
-        Stopped: ``stopping`` was set.
+    In two steps, since ComfyUI can be started between them: it imports torch for seconds before it looks at a node.
+    ComfyUI's own folder and Python are read and never written.
     """
-    if not nodes:
-        return PreparedNodes()
-    home = local / "nodes"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        return _Preparation(
-            comfyui, layout, home, environ=environ, turn=turn, stopping=stopping
-        ).carry_out(nodes)
-    except OSError as error:
-        raise StorageFailed(
-            "MORPHEUS_LOCAL_DIR",
-            f"{home} can't be written ({error.strerror or error})",
-            "set it to a folder on local disk with room that this user may write",
-        ) from error
 
-
-class _Preparation:
     def __init__(
         self,
+        *,
         comfyui: ComfyUI,
         layout: Layout,
-        home: Path,
-        *,
+        local: Path,
         environ: Mapping[str, str],
         turn: Turn,
         stopping: threading.Event,
     ) -> None:
+        """All is put below ``local``. ``turn`` keeps several workers from making the same at once."""
         self._comfyui = comfyui
         self._shelf = layout.archives / "packages"
-        self._home = home
+        self._home = local / "nodes"
         self._turn = turn
         self._stopping = stopping
         # What builds a package is other people's code, as ComfyUI's nodes are. pip's own settings it must have.
         settings = [name for name in environ if name.startswith("PIP_")]
         self._environ = comfyui_environment(environ, settings, REPOSITORY, layout.node_cache)
-        self._folder = home / "custom_nodes"
         self._trees = Trees(
             layout,
-            self._folder,
+            self.folder,
             python=comfyui.python,
             environ=environ,
             turn=turn,
             stopping=stopping,
         )
 
-    def carry_out(self, nodes: Sequence[NodeSpec]) -> PreparedNodes:
-        trees, left_out, python = self._bring(nodes)
-        asked = [read_asked(t.node.name, t.folder, required=t.node.required) for t in trees]
-        outcome, site = self._provide([a for a in asked if a.lines], python)
-        losers = {loser.name for loser in outcome.left_out}
-        self._trees.enable(trees, losers)
-        kept = [tree for tree in trees if tree.node.name not in losers]
+    @property
+    def folder(self) -> Path:
+        """The further ``custom_nodes`` folder of ComfyUI's, for the extra-model-paths file."""
+        return self._home / "custom_nodes"
+
+    def bring(self, nodes: Sequence[NodeSpec]) -> BroughtNodes:
+        """Puts the nodes' own files into ``folder``, all at once, and asks ComfyUI's Python meanwhile what it holds.
+
+        Raises:
+            ManifestError: a required node has no such ref.
+            OriginUnavailable, OriginDenied: a required node can't be fetched.
+            NotSetUp: there is no git, or ComfyUI's Python can't be run.
+            StorageFailed: ``local`` can't be written.
+            WaitedTooLong: another worker or git took too long.
+            Stopped: ``stopping`` was set.
+        """
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            trees, left_out, python = self._bring(nodes)
+            self._trees.drop_all_but(trees)
+            asked = [read_asked(t.node.name, t.folder, required=t.node.required) for t in trees]
+            asking = tuple(one for one in asked if one.lines)
+            site = self._home / f"{_SITE}{site_key(asking, python)}" if asking else None
+            path = site and write_python_path(self._home / "python-path", site / PACKAGES)
+        return BroughtNodes(trees, left_out, asking, python, site, path)
+
+    def provide(self, brought: BroughtNodes) -> PreparedNodes:
+        """Puts the packages that the nodes need into ``site``, and lets ``folder`` show the nodes that have them.
+
+        Raises:
+            ManifestError: a required node's requirements can't be met.
+            OriginUnavailable, OriginDenied: what a required node needs can't be fetched.
+            NotSetUp, StorageFailed, WaitedTooLong, Stopped: as bring() does, of pip.
+        """
+        with self._writing():
+            outcome = self._provide(brought)
+            losers = {loser.name for loser in outcome.left_out}
+            self._trees.enable(brought.trees, losers)
+        kept = [tree for tree in brought.trees if tree.node.name not in losers]
         return PreparedNodes(
-            folders=(self._folder,),
-            trees=tuple(self._folder / tree.node.name for tree in kept),
-            python_path=site and write_python_path(self._home / "python-path", site),
-            site=site,
-            left_out=(*left_out, *outcome.left_out),
+            trees=tuple(self.folder / tree.node.name for tree in kept),
+            site=brought.site / PACKAGES if brought.site and outcome.packages else None,
+            left_out=(*brought.left_out, *outcome.left_out),
             warnings=(*self._warnings(kept), *outcome.warnings),
         )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageFailed(
+                "MORPHEUS_LOCAL_DIR",
+                f"{self._home} can't be written ({error.strerror or error})",
+                "set it to a folder on local disk with room that this user may write",
+            ) from error
 
     def _bring(
         self, nodes: Sequence[NodeSpec]
     ) -> tuple[tuple[Tree, ...], tuple[LeftOut, ...], Interpreter]:
-        """All nodes at once, and meanwhile what ComfyUI's Python holds."""
         with ThreadPoolExecutor(_AT_ONCE, "nodes") as pool:
             look = pool.submit(
                 look_at,
@@ -158,29 +187,32 @@ class _Preparation:
             look.result(),
         )
 
-    def _provide(self, asked: Sequence[Asked], python: Interpreter) -> tuple[Outcome, Path | None]:
-        """The packages for all requirements, and the folder to put behind ComfyUI's own; None where none are needed."""
-        if not asked:
-            return Outcome(), None
-        key = site_key(asked, python)
-        site, archive = self._home / f"site-{key}", self._shelf / f"{key}.tar.gz"
+    def _provide(self, brought: BroughtNodes) -> Outcome:
+        """What came of the requirements, here or on the volume, else built now."""
+        site = brought.site
+        if site is None:
+            return Outcome()
+        key = site.name.removeprefix(_SITE)
+        archive = self._shelf / f"{key}.tar.gz"
         outcome = _kept(site, archive)
         if outcome is None:
             with self._turn(f"packages/{key}"):
-                outcome = _kept(site, archive) or self._build(asked, python, site, archive)
-        for other in self._home.glob("site-*"):
+                outcome = _kept(site, archive) or self._build(brought, site, archive)
+        for other in self._home.glob(f"{_SITE}*"):
             if other != site:
                 shutil.rmtree(other, ignore_errors=True)
-        return outcome, site / PACKAGES if outcome.packages else None
+        return outcome
 
-    def _build(
-        self, asked: Sequence[Asked], python: Interpreter, site: Path, archive: Path
-    ) -> Outcome:
+    def _build(self, brought: BroughtNodes, site: Path, archive: Path) -> Outcome:
         scratch = self._home / "scratch"
         scratch.mkdir(exist_ok=True)
         try:
             builder = Builder(
-                asked, python, environ=self._environ, scratch=scratch, stopping=self._stopping
+                brought.asked,
+                brought.python,
+                environ=self._environ,
+                scratch=scratch,
+                stopping=self._stopping,
             )
             with staged(site) as staging:
                 outcome = builder.build(staging)
@@ -200,7 +232,7 @@ class _Preparation:
             name, ref = tree.node.name, tree.node.ref
             if not is_commit(ref):
                 yield f"{name}: ref '{ref}' may move; pin what it is here with ref: {tree.commit}"
-            if (self._folder / name / "install.py").is_file():
+            if (self.folder / name / "install.py").is_file():
                 yield f"{name}: its install.py is not run; what it fetches or builds is missing"
             if (self._comfyui.folder / "custom_nodes" / name).exists():
                 yield f"{name}: ComfyUI's own custom_nodes has one, too, and loads both"

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,18 +83,20 @@ class Trees:
         with self._turn(f"nodes/{node.name}"):
             return self._unpacked(node) or self._fetched(node)
 
-    def enable(self, trees: Collection[Tree], left_out: Collection[str]) -> None:
-        """Makes ComfyUI see just ``trees`` without those named in ``left_out``. Raises OSError."""
-        self._folder.mkdir(exist_ok=True)
+    def drop_all_but(self, trees: Collection[Tree]) -> None:
+        """Removes what an earlier boot of this container has left beside ``trees``. Raises OSError."""
+        names = {tree.node.name for tree in trees}
+        for path in self._folder.iterdir():
+            if path.name.removesuffix(_OFF) not in names:
+                shutil.rmtree(path)
+
+    def enable(self, trees: Iterable[Tree], left_out: Collection[str]) -> None:
+        """Makes ComfyUI see ``trees`` without those named in ``left_out``. Raises OSError."""
         for tree in trees:
             name = tree.node.name
             wanted = self._folder / (f"{name}{_OFF}" if name in left_out else name)
             if tree.folder != wanted:
                 tree.folder.rename(wanted)
-        names = {tree.node.name for tree in trees}
-        for path in self._folder.iterdir():
-            if path.name.removesuffix(_OFF) not in names:
-                shutil.rmtree(path)
 
     def _unpacked(self, node: NodeSpec) -> Tree | None:
         """The tree where neither git nor a network is needed."""

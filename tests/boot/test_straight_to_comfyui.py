@@ -1,0 +1,90 @@
+"""Clients that send their prompts straight to ComfyUI's port of a booted worker: their files, and nobody else's."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from morpheus_boot.smoke.picture import gradient
+from tests.boot.given import START_LIMIT_S, run_prompt, site_with_comfyui
+from tests.boot.program import Program, Site
+from tests.smoke.graphs import Graph, node
+from tests.smoke.pixels import pixels
+
+PICTURE = gradient(8, 4)
+WORKERS = 5
+
+
+def copied(image: str, prefix: str) -> Graph:
+    """A picture that is loaded and saved as it is."""
+    return {
+        "load": node("LoadImage", image=image),
+        "save": node("SaveImage", images=["load", 0], filename_prefix=prefix),
+    }
+
+
+def coloured(color: int, prefix: str) -> Graph:
+    """A picture of one colour."""
+    return {
+        "make": node("EmptyImage", width=8, height=4, batch_size=1, color=color),
+        "save": node("SaveImage", images=["make", 0], filename_prefix=prefix),
+    }
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Site, Program]]]:
+    """Five workers on one volume, each with a ComfyUI of its own, all ready."""
+    root = tmp_path_factory.mktemp("fleet")
+    (root / "volume").mkdir()
+    with ExitStack() as stack:
+        fleet = []
+        for number in range(WORKERS):
+            site = site_with_comfyui(root / str(number))
+            (site.root / "volume").symlink_to(root / "volume")
+            fleet.append((site, stack.enter_context(site.start("up"))))
+        for _, up in fleet:
+            up.wait_until_ready(START_LIMIT_S)
+        yield fleet
+
+
+def worker_of(up: Program) -> str:
+    return str(up.get("/status").json()["worker"])
+
+
+def uploaded(up: Program) -> tuple[str, str]:
+    """The job and the absolute path of a picture that was uploaded to a new one."""
+    answer = up.post("/upload", files={"file": ("x.png", PICTURE)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["worker_job_id"], answer.json()["pod_path"]
+
+
+@pytest.mark.parametrize("owner", ["job", "worker"])
+def test_an_uploaded_picture_comes_back_with_the_same_pixels_and_is_gone_after_its_cleanup(
+    workers: list[tuple[Site, Program]], owner: str
+) -> None:
+    site, up = workers[0]
+    job, pod_path = uploaded(up)
+    folder, prefix = (job, f"{job}/output/copy") if owner == "job" else (worker_of(up), "copy")
+
+    saved = run_prompt(up, site.comfyui_port, copied(pod_path, prefix))
+
+    assert saved == [f"{folder}/output/copy_00001_.png"]
+    answer = up.get(f"/download/{folder}/copy_00001_.png")
+    assert pixels(answer.content) == pixels(PICTURE)
+    for name in {job, folder}:
+        assert up.post(f"/cleanup/{name}").status_code == 200
+        assert not (site.volume / "jobs" / name).exists()
+    assert up.get(f"/download/{folder}/copy_00001_.png").status_code == 404
+
+
+def test_five_workers_with_one_prefix_on_one_volume_each_get_their_own_bytes(
+    workers: list[tuple[Site, Program]],
+) -> None:
+    names = [worker_of(up) for _, up in workers]
+    for number, (site, up) in enumerate(workers):
+        saved = run_prompt(up, site.comfyui_port, coloured(number + 1, "same"))
+        assert saved == [f"{names[number]}/output/same_00001_.png"]
+
+    for number, (_, up) in enumerate(workers):
+        answer = up.get(f"/download/{names[number]}/same_00001_.png")
+        assert pixels(answer.content) == (8, 4, bytes((0, 0, number + 1)) * 32)

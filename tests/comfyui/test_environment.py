@@ -1,0 +1,45 @@
+"""What ComfyUI's process, and so every custom node, sees of the container's environment."""
+
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.comfyui.environment import comfyui_environment
+
+REPOSITORY = Path("/opt/morpheus_config")
+NODE_CACHE = Path("/workspace/.morpheus/node_cache")
+
+
+def environment(*passed: str, **environ: str) -> dict[str, str]:
+    return comfyui_environment(environ, passed, REPOSITORY, NODE_CACHE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MORPHEUS_TOKEN", "MORPHEUS_LOCAL_DIR", "HF_TOKEN", "CIVITAI_TOKEN", "RUNPOD_API_KEY"),
+        *("RUNPOD_AI_API_KEY", "RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_WEBHOOK_POST_OUTPUT"),
+        *("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD", "openai_api_key"),
+    ],
+)
+def test_a_secret_is_withheld_unless_it_is_passed_by_name(name: str) -> None:
+    assert name not in environment(**{name: "x"})
+    assert environment(name, **{name: "x"})[name] == "x"
+
+
+@pytest.mark.parametrize("name", ["RUNPOD_POD_ID", "CUDA_VISIBLE_DEVICES", "PATH", "KEYBOARD"])
+def test_what_is_no_secret_is_there(name: str) -> None:
+    assert environment(**{name: "x"})[name] == "x"
+
+
+def test_our_own_modules_are_not_on_its_path_and_others_stay() -> None:
+    path = f"{REPOSITORY}:/opt/other"
+
+    assert environment(PYTHONPATH=path)["PYTHONPATH"] == "/opt/other"
+    assert "PYTHONPATH" not in environment(PYTHONPATH=str(REPOSITORY))
+
+
+def test_what_nodes_download_is_kept_on_the_volume_unless_the_user_says_where() -> None:
+    assert environment()["HF_HOME"] == f"{NODE_CACHE}/huggingface"
+    assert environment()["TORCH_HOME"] == f"{NODE_CACHE}/torch"
+    assert environment(HF_HOME="/mine")["HF_HOME"] == "/mine"
