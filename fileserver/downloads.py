@@ -23,7 +23,7 @@ _PENDING_BYTES: Final = 8 * 2**20
 _LARGEST_PIECE_BYTES: Final = 256 * 2**10
 _SMALLEST_PIECE_BYTES: Final = 16 * 2**10
 # All downloads together send so much before each other request has had its turn: a few milliseconds' work.
-_ROUND_BYTES: Final = 4 * 2**20
+_ROUND_BYTES: Final = 2**20
 # Up to here a file is read by the thread that opens it: each visit to a thread costs more than the reading.
 _SMALL_BYTES: Final = 64 * 2**10
 

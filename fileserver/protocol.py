@@ -110,8 +110,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body is here."""
-        if not self._refused:
-            super().on_body(body)
+        if self._refused:
+            return
+        if not self.cycle.body:
+            # uvicorn gathers in a bytearray and makes bytes of it: two copies of all that is uploaded. To no bytes it
+            # adds these as they are.
+            cast("Any", self.cycle).body = b""
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of it is here."""

@@ -80,10 +80,12 @@ class UploadPart:
                 raise self._failed(error) from error
 
     def publish(self, job: JobId, sub_dir: SubDir, name: FileName) -> Path:
-        """Gives the part its name in the job's input/, whole and durable; returns the file's path.
+        """Gives the part its name in the job's input/, with bytes that are durable; returns the file's path.
 
-        A file of that name is replaced. Beside a cleanup or the sweep of old jobs, a file that this
-        answered for was there after the job's removal began, or was removed by a later one.
+        Its new name is durable at once on a network volume, whose server keeps it; a power cut of a local disk may
+        lose that for seconds, and never shows half a file. A file of that name is replaced. Beside a cleanup or the
+        sweep of old jobs, a file that this answered for was there after the job's removal began, or was removed by a
+        later one.
 
         Raises:
             NameTaken: the name is a folder's, one of sub_dir is a file's, or the job was cleaned up.
@@ -173,7 +175,6 @@ class UploadPart:
             # Without the part there is nothing to try again: this raises.
             os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
             return False
-        os.fsync(target)
         if leads_to(self._layout, way, target):
             return True
         # The job was moved away under us, to be removed: take the file back before that, and go on.
