@@ -190,20 +190,33 @@ class Front:
     def _outcome(self, job: Mapping[str, Any], stop: threading.Event) -> Mapping[str, Any]:
         """How the job ended, however often RunPod delivers it. Raises Refused, Unreachable, Stopped."""
         request = _request(job)
+        surely_the_same = request.get("worker_job_id") == job["id"]
+        if surely_the_same and (ended := self._ended_well(job["id"], stop)) is not None:
+            return ended
         for delivery in range(_DELIVERIES):
             try:
                 name = self._files.submit(request, stop)
             except Refused as refusal:
-                if refusal.status != HTTPStatus.CONFLICT or delivery + 1 == _DELIVERIES:
+                if refusal.status != http.HTTPStatus.CONFLICT or delivery + 1 == _DELIVERIES:
                     raise
             else:
                 return self._follow(job, name, stop)
-            # RunPod has given up a worker, or a handler, that had it. That run is waited for, and counts if it is
-            # surely the same job and ends well; one whose worker is lost is answered as failed within a minute.
+            # RunPod has given up a worker, or a handler, that had it: that run is waited for, and counts if it is
+            # surely the same job and ends well. A worker that is lost is answered as failed after a minute.
             earlier = self._follow(job, request["worker_job_id"], stop)
-            if request["worker_job_id"] == job["id"] and earlier["status"] == "done":
+            if surely_the_same and earlier["status"] == "done":
                 return earlier
         raise AssertionError  # the last delivery returns or raises
+
+    def _ended_well(self, name: str, stop: threading.Event) -> Mapping[str, Any] | None:
+        """A job that ended after its handler had died, so that nobody told RunPod."""
+        try:
+            seen = self._files.look(name, stop)
+        except Refused as refusal:
+            if refusal.status != http.HTTPStatus.NOT_FOUND:
+                raise
+            return None
+        return seen if seen["status"] == "done" and seen["output"] is not None else None
 
     def _follow(
         self, job: Mapping[str, Any], name: str, stop: threading.Event

@@ -99,8 +99,8 @@ def _slow_sampling(seed: int, part: float) -> Json:
 
 def _slow_on_cpu(seed: int, part: float) -> Json:
     """Large pictures scaled again and again: no ComfyUI here has a checkpoint."""
-    graph: Json = {"0": node("EmptyImage", width=4096, height=4096, batch_size=2, color=seed)}
-    steps = int(60 * part)
+    graph: Json = {"0": node("EmptyImage", width=4096, height=4096, batch_size=1, color=seed)}
+    steps = int(120 * part)
     for step in range(1, steps + 1):
         graph[str(step)] = node(
             "ImageScale",

@@ -85,6 +85,23 @@ def test_a_job_that_is_delivered_again_after_a_kill_is_run_once(
     assert len(list((worker.volume.jobs / asked.id / "output").iterdir())) == 1
 
 
+def test_a_job_that_ended_when_its_handler_had_died_is_answered_and_not_run_again(
+    queue: JobQueue, worker: Worker, sdk_python: Path
+) -> None:
+    with handler_of(queue, worker, sdk_python, "pod-1") as first:
+        asked = queue.put(slow_graph(0.02))
+        wait_until_it_runs(worker, asked)
+        first.kill()
+    worker.ended(asked.id)
+    queue.put_again(asked)
+
+    with handler_of(queue, worker, sdk_python, "pod-2"):
+        queue.wait(asked)
+
+    assert len(asked.output["images"]) == 1
+    assert len(list((worker.volume.jobs / asked.id / "output").iterdir())) == 1
+
+
 def test_a_job_of_an_id_that_is_taken_waits_for_the_other_and_gets_its_own_answer(
     handler: Handler, queue: JobQueue, worker: Worker, job: str
 ) -> None:
