@@ -61,10 +61,13 @@ class Retries:
     def wait_s(self, failure: TransientFailure, nth: int) -> float | None:
         """Seconds to wait before the next attempt after the ``nth`` failure in a row, from 0; None: give up."""
         backoff_s = min(self._policy.most_s, self._policy.first_s * 2 ** min(nth, 30))
-        wait_s = failure.retry_after_s
-        if wait_s is None:
-            # Half to full: workers that failed together must not come back together.
-            wait_s = backoff_s * (0.5 + 0.5 * self._jitter())
+        # Half to full: workers that failed together must not come back together.
+        part = 0.5 + 0.5 * self._jitter()
+        if failure.retry_after_s is None:
+            wait_s = backoff_s * part
+        else:
+            # "Retry-After: 0" is not a leave to ask without a pause.
+            wait_s = max(failure.retry_after_s, self._policy.first_s * part)
         with self._lock:
             self.count += 1
             left_s = self._since + self._policy.deadline_s - self._clock()

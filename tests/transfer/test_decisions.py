@@ -131,6 +131,11 @@ def test_a_retry_after_in_the_past_is_no_wait() -> None:
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
+def test_an_origin_that_wishes_for_no_wait_is_not_asked_without_a_pause() -> None:
+    retries = Retries(RetryPolicy(1, 5, 60), Clock(), jitter=lambda: 0.0)
+    assert retries.wait_s(TransientFailure("429", 0.0), 0) == 0.5
+
+
 def test_running_transfers_divide_the_connections() -> None:
     budget = Budget(32)
     with budget.entered():
