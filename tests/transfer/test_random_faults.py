@@ -111,7 +111,7 @@ troubles: st.SearchStrategy[list[Trouble]] = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(troubles, st.booleans())
 def test_any_sequence_of_faults_ends_with_right_bytes_or_an_error(
     sequence: list[Trouble], digest_known: bool
