@@ -68,36 +68,22 @@ def test_sigterm_of_an_idle_handler_does_not_wait_for_its_poll(
     assert handler.stop() == 0
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["while it runs", "when it has ended"])
 def test_a_job_that_is_delivered_again_after_a_kill_is_run_once(
-    queue: JobQueue, worker: Worker, sdk_python: Path
+    queue: JobQueue, worker: Worker, sdk_python: Path, ended: bool
 ) -> None:
     with handler_of(queue, worker, sdk_python, "pod-1") as first:
-        asked = queue.put(slow_graph(0.05))
+        asked = queue.put(slow_graph(0.02 if ended else 0.05))
         wait_until_it_runs(worker, asked)
         first.kill()
+    if ended:
+        worker.ended(asked.id)
     queue.put_again(asked)
 
     with handler_of(queue, worker, sdk_python, "pod-2"):
         queue.wait(asked)
 
     assert asked.error is None
-    assert len(asked.output["images"]) == 1
-    assert len(list((worker.volume.jobs / asked.id / "output").iterdir())) == 1
-
-
-def test_a_job_that_ended_when_its_handler_had_died_is_answered_and_not_run_again(
-    queue: JobQueue, worker: Worker, sdk_python: Path
-) -> None:
-    with handler_of(queue, worker, sdk_python, "pod-1") as first:
-        asked = queue.put(slow_graph(0.02))
-        wait_until_it_runs(worker, asked)
-        first.kill()
-    worker.ended(asked.id)
-    queue.put_again(asked)
-
-    with handler_of(queue, worker, sdk_python, "pod-2"):
-        queue.wait(asked)
-
     assert len(asked.output["images"]) == 1
     assert len(list((worker.volume.jobs / asked.id / "output").iterdir())) == 1
 
