@@ -1,8 +1,6 @@
 """``pin``: prints models.yaml with digests, sizes and commits filled in, its comments kept."""
 
 import logging
-import re
-import subprocess
 import sys
 import threading
 from typing import Final
@@ -10,17 +8,15 @@ from typing import Final
 from morpheus_boot.cache.actions import make_actions
 from morpheus_boot.cache.fetch import agreed_version
 from morpheus_boot.cache.records import read_record
+from morpheus_boot.comfyui.nodes.fetch import Repository
 from morpheus_boot.deployment import Deployment, fill_options, read_deployment
-from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.layout import Layout
-from morpheus_boot.manifest import HuggingFaceSource, ModelSpec, NodeSpec
+from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
 from morpheus_boot.run.interrupt import run_to_end
 
 _LOG: Final = logging.getLogger("morpheus.pin")
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_GIT_TIMEOUT_S: Final = 60.0
 
 
 def run(invocation: Invocation) -> None:
@@ -50,31 +46,16 @@ def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
             )
         hub = isinstance(model.source, HuggingFaceSource)
         pins[model.path] = Pin(sha256, version.size_bytes, resolved.commit if hub else None)
-    commits = {node.name: _commit_of(node) for node in manifest.nodes}
+    environ = invocation.settings.environ
+    commits = {
+        node.name: Repository(node.name, node.git, environ=environ, stopping=stopping).commit_of(
+            node.ref
+        )
+        for node in manifest.nodes
+    }
     return pinned_text(manifest.path.read_text("utf-8"), pins, commits)
 
 
 def _recorded_sha256(layout: Layout, model: ModelSpec) -> str | None:
     record = read_record(layout, model.path)
     return record.sha256 if record and record.origin == model.source.identity else None
-
-
-def _commit_of(node: NodeSpec) -> str:
-    """The commit that a branch or tag stands for now. Raises OriginUnavailable."""
-    if _COMMIT.fullmatch(node.ref):
-        return node.ref
-    # The peeled name of an annotated tag comes after the tag itself, and is the commit.
-    command = ["git", "ls-remote", "--", node.git.reveal(), node.ref, f"{node.ref}^{{}}"]
-    try:
-        asked = subprocess.run(
-            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        cause = f"git can't ask its repository ({type(error).__name__})"
-        raise OriginUnavailable(node.name, cause, "check git and the network") from error
-    lines = [line.split("\t") for line in asked.stdout.splitlines()]
-    if asked.returncode != 0 or not lines:
-        said = asked.stderr.strip().splitlines()
-        cause = said[-1] if said else f"its repository has no {node.ref}"
-        raise OriginUnavailable(node.name, cause, "check its git and ref in models.yaml")
-    return lines[-1][0]

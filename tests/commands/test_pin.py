@@ -63,6 +63,20 @@ def test_pin_fills_in_digest_size_and_commits_and_keeps_the_comments(
     )
 
 
+def test_a_branch_is_not_mistaken_for_one_whose_name_ends_like_it(
+    tmp_path: Path, repository: Path
+) -> None:
+    commit = git(repository, "rev-parse", "main")
+    git(repository, "checkout", "-q", "-b", "work/main")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "two")
+    node = f"{{name: Node, git: 'file://{repository}', ref: main}}"
+    site = Site(tmp_path, f"version: 1\ncustom_nodes:\n  - {node}\n")
+
+    ended = site.run("pin")
+
+    assert f"ref: {commit}" in ended.out, ended.err
+
+
 def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(
     tmp_path: Path, origin: Origin
 ) -> None:
