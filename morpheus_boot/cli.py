@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -27,6 +28,12 @@ class Command:
     name: str
     does: str
     options: tuple[Callable[[argparse.ArgumentParser], None], ...] = ()
+
+    @property
+    def module(self) -> str:
+        """The module's full name; ``import`` alone could not be imported by a statement."""
+        suffix = "_" if keyword.iskeyword(self.name) else ""
+        return f"morpheus_boot.commands.{self.name}{suffix}"
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +90,10 @@ def _gc_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _file_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="a morpheus_resources_*.txt")
+
+
 def _positive(text: str) -> float:
     try:
         number = float(text)
@@ -110,6 +121,11 @@ COMMANDS: Final = (
     ),
     Command("gc", "lists what no endpoint needs any more", (_json_option, _gc_options)),
     Command("pin", "prints models.yaml with digests, sizes and commits filled in, comments kept"),
+    Command(
+        "import",
+        "turns the old scripts' resource list into models.yaml on stdout",
+        (_file_argument,),
+    ),
     Command("smoke", "proves the whole chain on this machine, and prints its times"),
 )
 _TAKES_VALUE: Final = ("--models", "--volume", "--comfyui", "--log-format")
@@ -130,8 +146,8 @@ def main(argv: Sequence[str]) -> int:
         )
         redact.add(settings.secrets)
         set_up_log(settings.log_format, settings.verbosity, redact)
-        command = importlib.import_module(f"morpheus_boot.commands.{parsed.command}")
-        command.run(_invocation(parsed, settings, redact))
+        command = next(command for command in COMMANDS if command.name == parsed.command)
+        importlib.import_module(command.module).run(_invocation(parsed, settings, redact))
     except Interrupted as stop:
         return 128 + stop.signum
     except MorpheusError as error:

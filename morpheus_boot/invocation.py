@@ -1,6 +1,7 @@
 """One call of the program: what arguments and environment said, parsed."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from morpheus_boot.cache.options import LockTimes, RetryPolicy
 from morpheus_boot.redact import Redactor
@@ -11,7 +12,7 @@ from morpheus_boot.settings import Settings
 class Invocation:
     """The settings, and the options of single commands.
 
-    ``repair`` is verify's; ``apply``, ``forget`` and ``jobs_older_than_h`` are gc's.
+    ``repair`` is verify's; ``apply``, ``forget`` and ``jobs_older_than_h`` are gc's; ``file`` is import's.
     ``lock_timeout_s``: the longest wait for one model that another worker fetches. ``retry_s``: how long an
     origin may fail to get on.
     """
@@ -24,5 +25,6 @@ class Invocation:
     apply: bool = False
     forget: tuple[str, ...] = ()
     jobs_older_than_h: float | None = None
+    file: Path = Path()
     lock_timeout_s: float = LockTimes().deadline_s
     retry_s: float = RetryPolicy().deadline_s

@@ -71,7 +71,10 @@ def without_secrets(url: str) -> str:
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    kept = [
-        field for field in parts.query.split("&") if field and not _QUERY.fullmatch(f"?{field}")
-    ]
+    kept = [field for field in parts.query.split("&") if field and not is_secret_field(field)]
     return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), ""))
+
+
+def is_secret_field(field: str) -> bool:
+    """Whether ``name=value``, a field of a URL's query, carries a credential by its name."""
+    return _QUERY.fullmatch(f"?{field}") is not None

@@ -43,7 +43,7 @@ class Filler:
     def price(self, plan: Plan) -> Room:
         """Asks the origins for the sizes of what is missing, and measures the volume.
 
-        What an origin refused is in ``refusals``. Raises OSError, Stopped.
+        What an origin refused is in ``resolutions``. Raises OSError, Stopped.
         """
         wanted = [s for s in plan.steps if s.needs_bytes]
         self.resolutions.ask_all(s.model for s in wanted)

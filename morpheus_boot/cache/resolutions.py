@@ -70,6 +70,7 @@ class Resolutions:
         known = self._known.get(model.path)
         return known.version.size_bytes if isinstance(known, Resolved) else None
 
-    def refusals(self) -> tuple[MorpheusError, ...]:
-        """The errors of the origins asked so far."""
-        return tuple(k for k in self._known.values() if isinstance(k, MorpheusError))
+    def refusal(self, model: ModelSpec) -> MorpheusError | None:
+        """The error that asking for the model ended with; None where it was not asked for, or has an answer."""
+        known = self._known.get(model.path)
+        return known if isinstance(known, MorpheusError) else None

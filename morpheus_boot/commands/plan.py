@@ -57,17 +57,20 @@ def _ask(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
     try:
         room = filler.price(plan)
         room = replace(room, used=measure(volume.layout, with_jobs=True))
-    except OSError as error:
-        raise storage_error("volume", volume.root, error) from error
-    errors: list[MorpheusError] = [
-        blocked(step) for step in plan.steps if step.action is Action.BLOCKED
-    ]
-    errors += filler.resolutions.refusals()
+    except OSError as failure:
+        raise storage_error("volume", volume.root, failure) from failure
+    errors = [error for step in plan.steps if (error := _error_of(step, filler))]
     errors += _raised(lambda: require_room(room, volume, replace_in_place=False))
     settings = invocation.settings
     errors += _raised(lambda: find_comfyui(settings.comfyui_dir, settings.comfyui_python))
     models = tuple(_planned(step, filler) for step in plan.steps)
     return Answer(str(volume.root), models, room, tuple(errors))
+
+
+def _error_of(step: Step, filler: Filler) -> MorpheusError | None:
+    if step.action is Action.BLOCKED:
+        return blocked(step)
+    return filler.resolutions.refusal(step.model)
 
 
 def _raised(look: Callable[[], object]) -> list[MorpheusError]:

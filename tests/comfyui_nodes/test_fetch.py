@@ -82,6 +82,7 @@ def test_a_tag_stands_for_its_commit_and_comes_before_a_branch(server: GitServer
 
     assert known.commit_of("v1") == tagged
     assert known.commit_of("main") == head
+    assert known.commit_of("HEAD") == head
 
 
 @pytest.mark.parametrize("ref", ["v9", "abcdef0", "mai", "heads/main"])

@@ -51,6 +51,23 @@ def test_plan_says_what_is_missing_and_changes_nothing(site: Site) -> None:
     assert not site.volume.exists()
 
 
+def test_plan_names_what_is_refused_in_the_order_of_models_yaml(
+    tmp_path: Path, origin: Origin
+) -> None:
+    entries = ""
+    for name, status in (("a", 404), ("b", 403), ("c", 404)):
+        url = origin.serve(f"/{name}.safetensors", WEIGHTS)
+        origin.misbehave(f"/{name}.safetensors", Status(status))
+        entries += f"  - {{path: loras/{name}.safetensors, url: '{url}'}}\n"
+    (tmp_path / "volume" / "model_cache" / "loras" / "b.safetensors").mkdir(parents=True)
+
+    ended = Site(tmp_path, f"version: 1\nmodels:\n{entries}").run("plan")
+
+    errors = [line for line in ended.err.splitlines() if "loras/" in line]
+    assert [line.partition("loras/")[2][0] for line in errors] == ["a", "b", "c"]
+    assert ended.code == 69
+
+
 def test_plan_of_a_full_cache_has_nothing_to_fetch(site: Site) -> None:
     assert site.run("fill").code == 0
 

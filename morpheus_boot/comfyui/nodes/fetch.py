@@ -65,11 +65,13 @@ class Repository:
     def commit_of(self, ref: str) -> str:
         """The commit that a tag or a branch stands for now; the tag's, where there are both.
 
-        Raises ManifestError where there is no such ref, and as fetch() does.
+        HEAD is the default branch. Raises ManifestError where there is no such ref, and as fetch() does.
         """
         if is_commit(ref):
             return ref
-        names = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+        names = [f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}"]
+        if ref == "HEAD":
+            names = [ref]
         said = self._git(Path.cwd(), "ls-remote", "--", self._url, *names)
         found = {name: commit for commit, name in map(str.split, said.splitlines())}
         commit = next((found[name] for name in names if name in found), None)
