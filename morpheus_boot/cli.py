@@ -121,6 +121,7 @@ COMMANDS: Final = (
     ),
     Command("gc", "lists what no endpoint needs any more", (_json_option, _gc_options)),
     Command("pin", "prints models.yaml with digests, sizes and commits filled in, comments kept"),
+    Command("doctor", "looks at all that a boot needs, and says how it stands", (_json_option,)),
     Command(
         "import",
         "turns the old scripts' resource list into models.yaml on stdout",

@@ -87,12 +87,13 @@ VARIABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RunPod:
-    """What RunPod says about this container; all None elsewhere."""
+    """What RunPod says about this container; all None or False elsewhere."""
 
     pod_id: str | None
     endpoint_id: str | None
     queue_url: Secret | None
     init_timeout_s: float | None
+    gives_gpu: bool
 
     @property
     def present(self) -> bool:
@@ -193,6 +194,7 @@ def read_settings(
         text("RUNPOD_ENDPOINT_ID"),
         secret("RUNPOD_WEBHOOK_GET_JOB"),
         _number("RUNPOD_INIT_TIMEOUT", text("RUNPOD_INIT_TIMEOUT"), above=0),
+        text("RUNPOD_GPU_COUNT") not in (None, "0"),
     )
     comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
     fileserver_port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")

@@ -52,7 +52,7 @@ ROOMS: Final = (
     {"invocation"},
     {"deployment"},
     {"launch", "serverless"},
-    {"boot", "smoke"},
+    {"boot", "doctor", "smoke"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -37,9 +37,14 @@ def _port_error(port: int, what: str, error: OSError) -> NotSetUp:
     return NotSetUp(subject, cause, f"choose another port for {what}")
 
 
-def _holder_text(port: int) -> str:
+def holder_of(port: int) -> int | None:
+    """The process that has ``port``; None where there is none, or it can't be seen from here."""
     inodes = frozenset(_sockets_on(port))
-    pid = next((pid for pid in _pids() if not inodes.isdisjoint(_sockets_of(pid))), None)
+    return next((pid for pid in _pids() if not inodes.isdisjoint(_sockets_of(pid))), None)
+
+
+def _holder_text(port: int) -> str:
+    pid = holder_of(port)
     if pid is None:
         return "a process that can't be seen from here (another user's or container's)"
     return f"process {pid} ({_command(pid)})"

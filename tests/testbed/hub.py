@@ -5,6 +5,7 @@ utils._http.hf_raise_for_status): metadata on the redirect, errors by X-Error-Co
 """
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -100,6 +101,8 @@ class HubStandIn:
         return self._repositories[repo].revisions[revision]
 
     def _answer(self, request: Request) -> Reply | None:
+        if request.path == "/api/whoami-v2":
+            return _who(request)
         match = _RESOLVE.fullmatch(request.path)
         if match is None:
             return None
@@ -131,8 +134,19 @@ class HubStandIn:
         return plain(302, "Found. Redirecting", headers=headers)
 
 
+def _who(request: Request) -> Reply:
+    name = {READER: "reader", STRANGER: "stranger"}.get(_token(request) or "")
+    if name is None:
+        return _error(401, None, "Invalid username or password.")
+    return plain(200, json.dumps({"type": "user", "name": name}))
+
+
+def _token(request: Request) -> str | None:
+    return request.headers.get("authorization", "").removeprefix("Bearer ") or None
+
+
 def _refusal(repository: _Repository | None, request: Request) -> Reply | None:
-    token = request.headers.get("authorization", "").removeprefix("Bearer ") or None
+    token = _token(request)
     if token not in (None, READER, STRANGER):
         return _error(401, None, "Invalid credentials in Authorization header")
     if repository is None or (repository.access is Access.PRIVATE and token != READER):

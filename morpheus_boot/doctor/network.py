@@ -1,0 +1,130 @@
+"""Tokens and origins: whether they are there, and whether the hosts that models and nodes come from answer."""
+
+import email.utils
+import time
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import requests
+
+from morpheus_boot.cache.http import reason
+from morpheus_boot.cache.options import Credentials
+from morpheus_boot.doctor.finding import Finding, error, ok, warning
+from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.errors import MorpheusError
+from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource
+
+_TIMEOUT_S: Final = 10.0
+# TLS certificates and signed URLs fail with a clock that is minutes off.
+_MOST_SKEW_S: Final = 120.0
+
+
+def look_at_tokens(patient: Patient) -> Iterator[Finding]:
+    """Which tokens are set; Hugging Face's is shown to it. None is sent anywhere else."""
+    settings = patient.settings
+    if settings.morpheus_token is None:
+        yield warning(
+            "tokens",
+            "MORPHEUS_TOKEN is not set: whoever reaches the ports may use them",
+            "set it to a long random text",
+        )
+    else:
+        yield ok("tokens", "MORPHEUS_TOKEN is set: both ports ask for it")
+    sources = [type(model.source) for model in patient.models]
+    if settings.hf_token is not None:
+        yield _hugging_face_token(settings.hf_endpoint, settings.hf_token.reveal())
+    elif HuggingFaceSource in sources:
+        yield ok("tokens", "HF_TOKEN is not set: public repositories alone")
+    if settings.civitai_token is not None:
+        yield ok("tokens", "CIVITAI_TOKEN is set")
+    elif CivitaiSource in sources:
+        yield warning(
+            "tokens", "CIVITAI_TOKEN is not set, and many of its models want one", "set it"
+        )
+
+
+def _hugging_face_token(endpoint: str, token: str) -> Finding:
+    url = f"{endpoint}/api/whoami-v2"
+    try:
+        answer = requests.get(
+            url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_S,
+            allow_redirects=False,
+        )
+        name = answer.json().get("name") if answer.ok else None
+    except (requests.RequestException, ValueError) as failure:
+        return warning("tokens", f"HF_TOKEN can't be tried ({reason(failure)})", "see origins")
+    if answer.status_code in (401, 403):
+        return error(
+            "tokens",
+            "Hugging Face does not know HF_TOKEN",
+            f"make one at {endpoint}/settings/tokens",
+        )
+    return ok("tokens", f"HF_TOKEN is {name}'s" if name else "HF_TOKEN is set")
+
+
+def look_at_origins(patient: Patient) -> Iterator[Finding]:
+    """Whether each host answers at all, whatever it says; and whether its clock is ours.
+
+    Where every model is there, a boot may do without them.
+    """
+    dates = []
+    for url in _hosts(patient):
+        try:
+            answer = requests.head(url, timeout=_TIMEOUT_S, allow_redirects=False)
+        except requests.RequestException as failure:
+            verdict = error if _fetches(patient) else warning
+            yield verdict(
+                "origins",
+                f"{url} can't be reached ({reason(failure)})",
+                "check the network and DNS: RunPod's Global Networking has no public DNS",
+            )
+            continue
+        yield ok("origins", f"{url} answers")
+        dates.append(answer.headers.get("Date"))
+    yield from _clock(dates)
+
+
+def _fetches(patient: Patient) -> bool:
+    try:
+        return any(step.needs_bytes for step in patient.plan().steps)
+    except (MorpheusError, OSError):
+        return True  # the volume's own check says why it can't be looked at
+
+
+def _clock(dates: list[str | None]) -> Iterator[Finding]:
+    said = next((date for date in dates if date), None)
+    if said is None:
+        yield warning("clock", "not compared: no origin says what time it is", "see origins")
+        return
+    skew_s = time.time() - email.utils.parsedate_to_datetime(said).timestamp()
+    if abs(skew_s) > _MOST_SKEW_S:
+        how = "ahead" if skew_s > 0 else "behind"
+        yield error(
+            "clock", f"{abs(skew_s):.0f} s {how}: certificates may fail", "take another host"
+        )
+    else:
+        yield ok("clock", "as the origins' clocks")
+
+
+def _hosts(patient: Patient) -> list[str]:
+    """The scheme and host of each origin over http, each once."""
+    urls = []
+    for model in patient.models:
+        match model.source:
+            case HuggingFaceSource():
+                urls.append(patient.settings.hf_endpoint)
+            case CivitaiSource():
+                urls.append(Credentials().civitai_endpoint)
+            case web:
+                urls.append(web.url.reveal())
+    urls += [node.git.reveal() for node in patient.nodes]
+    parts = [urlsplit(url) for url in urls]
+    bare = [
+        f"{p.scheme}://{p.netloc.rpartition('@')[2]}"
+        for p in parts
+        if p.scheme in ("http", "https")
+    ]
+    return list(dict.fromkeys(bare))

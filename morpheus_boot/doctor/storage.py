@@ -1,0 +1,93 @@
+"""The volume: what it is, whether it can be written and locked, and whether what is missing fits."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from morpheus_boot.cache.room import look_for_room
+from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
+from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.errors import storage_error
+from morpheus_boot.volume import Volume, size_text
+
+
+def look_at_mount(patient: Patient) -> Iterator[Finding]:
+    """Which directory it is, on what mount, and what can be done there. Raises NotSetUp."""
+    volume = patient.volume()
+    where = f"{volume.root} ({volume.mount.kind} at {volume.mount.point})"
+    if volume.mount.is_network:
+        yield ok("volume", where)
+    else:
+        yield warning(
+            "volume",
+            f"{where} is a disk of this machine, which no other worker sees",
+            "fine for a trial; on RunPod attach a network volume",
+        )
+    if not volume.root.exists():
+        yield ok("volume", "its directory is not there yet: a boot makes it")
+        return
+    yield from _written_and_locked(volume)
+
+
+def _written_and_locked(volume: Volume) -> Iterator[Finding]:
+    ours = volume.layout.ours
+    folder = ours if ours.is_dir() else volume.root
+    probe = folder / f"doctor-{secrets.token_hex(6)}"
+    try:
+        excludes = _write_and_lock(probe)
+    except OSError as failure:
+        # A boot whose models are all there gets by, so whether that is an error depends on them.
+        found = errors_of("volume", storage_error("volume", folder, failure))
+        read_only = os.statvfs(volume.root).f_flag & os.ST_RDONLY
+        yield from (warning(f.check, f.says, f.mend) for f in found) if read_only else found
+        return
+    if excludes:
+        yield ok("volume", "it can be written, and a lock keeps others out")
+    else:
+        yield warning(
+            "volume",
+            "its locks keep nobody out",
+            "mount it with flock; until then workers may fetch a model twice",
+        )
+
+
+def _write_and_lock(probe: Path) -> bool:
+    """Whether a flock on ``probe``, which is made, synced and removed, keeps a second one out. Raises OSError."""
+    with ExitStack() as held:
+        held.callback(probe.unlink, missing_ok=True)
+        first = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        held.callback(os.close, first)
+        os.write(first, b"doctor")
+        # A quota that is used up may show only here (facts of MooseFS: a successful write means nothing).
+        os.fsync(first)
+        second = os.open(probe, os.O_RDWR)
+        held.callback(os.close, second)
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def look_at_room(patient: Patient) -> Iterator[Finding]:
+    """What is used, by jobs too, and whether the missing models fit, as far as their sizes are known unasked."""
+    volume = patient.volume()
+    wanted = [step.model.size_bytes for step in patient.plan().steps if step.needs_bytes]
+    known = [size for size in wanted if size is not None]
+    room = look_for_room(volume, sum(known), unknown=len(wanted) - len(known), with_jobs=True)
+    asked = f", {room.unknown} more of a size that `plan` asks for" if room.unknown else ""
+    missing = f"{len(wanted)} models to fetch ({size_text(sum(known))}{asked})"
+    if not room.fits:
+        yield error("room", f"{missing} don't fit: {room.summary}", "enlarge the volume, or run gc")
+    else:
+        yield ok("room", f"{missing}; {room.summary}")
+    if volume.size_bytes is None and volume.mount.is_network:
+        yield warning(
+            "room",
+            "how much was bought is not known: the file system shows the whole cluster's",
+            "set volume.size_gb in models.yaml, or MORPHEUS_VOLUME_GB",
+        )
