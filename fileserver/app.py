@@ -20,6 +20,7 @@ from fileserver.job_routes import add_job_routes
 from fileserver.jobs import Jobs
 from fileserver.metrics import CountedRequests, Metrics, gauge, jobs_at_hand
 from fileserver.openapi import JOB_SCHEMA, UPLOAD_BODY, download_paths, errors
+from fileserver.page import make_page
 from fileserver.settings import Settings
 from fileserver.threads import VolumeHangs, VolumeThreads
 from fileserver.tokens import TokenGate
@@ -38,10 +39,6 @@ _READERS: Final = 128
 _WRITERS: Final = 32
 _WAITING: Final = 512
 _METRICS_DEADLINE_S: Final = 2.0
-_PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Morpheus</title>
-<p>Morpheus file server. <a href="/status">Status</a>
-"""
 
 
 class UploadAnswer(BaseModel):
@@ -148,9 +145,11 @@ def _add_boot_routes(app: FastAPI, boot: BootStatus) -> None:
     async def status() -> JSONResponse:
         return JSONResponse(boot.document())
 
+    shown = make_page()
+
     @app.get("/", response_class=HTMLResponse)
-    async def page() -> str:
-        return _PAGE
+    async def page() -> Response:
+        return shown
 
 
 def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> None:

@@ -89,13 +89,6 @@ def test_a_state_document_that_says_nothing_is_as_none(
     assert shared.get("/status").json() == {"readiness": "starting"}
 
 
-def test_the_page_leads_to_the_status(shared: FileServer) -> None:
-    answer = shared.get("/")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/html")
-    assert '"/status"' in answer.text
-
-
 @pytest.mark.parametrize("path", ["/nothing", "/upload/", "/docs", "/openapi.json", "/jobs/x"])
 def test_unknown_routes_are_404_with_a_detail(shared: FileServer, path: str) -> None:
     answer = shared.get(path)
