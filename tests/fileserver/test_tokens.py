@@ -107,7 +107,7 @@ def test_a_browser_gets_a_session_cookie(closed: FileServer, by: str) -> None:
     assert "samesite=strict" in cookie.lower()
     assert "Secure" not in cookie
     assert browser.get(f"{closed.url}/status").status_code == 200
-    assert "/status" in browser.get(f"{closed.url}/").text
+    assert "Morpheus boot" in browser.get(f"{closed.url}/").text
 
 
 def test_behind_https_the_cookie_is_secure(closed: FileServer) -> None:
