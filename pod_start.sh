@@ -122,16 +122,17 @@ stop() {
   exit "$2"
 }
 
-# make_environment REPOSITORY FOLDER LOCK COMMAND: returns environment.py's exit code.
+# make_environment REPOSITORY FOLDER LOCK COMMAND [ARGUMENT...]: returns environment.py's exit code.
 make_environment() {
   local repository=$1 folder=$2 lock=$3 command=$4 python pid on_term=143 on_int=130
+  shift 4
   python="$(find_python "$folder")" ||
     fail Python "none of version 3.11 or newer was found (tried ${PYTHON_NAMES[*]} and uv)" \
       "install one (apt-get install python3)" 78
   (
     # These would send our packages elsewhere: into another Python, perhaps ComfyUI's.
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PYTHONHOME
-    PYTHONPATH="$repository" exec setsid "$python" -P -s -m morpheus_boot.environment "$folder" "$lock"
+    PYTHONPATH="$repository" exec setsid "$python" -P -s -m morpheus_boot.environment "$folder" "$lock" "$@"
   ) &
   pid=$!
   case "$command" in
@@ -151,7 +152,7 @@ main() {
   folder="$(local_folder)"
   lock="$repository/morpheus_boot/requirements.txt"
   if ! environment="$(find_environment "$folder" "$lock")"; then
-    make_environment "$repository" "$folder" "$lock" "$(command_in "$@")"
+    make_environment "$repository" "$folder" "$lock" "$(command_in "$@")" "$@"
     environment="$(find_environment "$folder" "$lock")"
   fi
   # -P: a yaml.py in the working directory must not become ours.

@@ -3,12 +3,14 @@
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, TypeVar
 
 from morpheus_boot import __version__
@@ -28,6 +30,7 @@ from morpheus_boot.deployment import (
     read_deployment,
 )
 from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch
@@ -156,7 +159,8 @@ class Boot:
         launch: Launch,
         deployment: Deployment,
     ) -> None:
-        """What the boot did not wait for: the models that are not required, and the digests not yet known."""
+        """What the boot did not wait for: our packages on the volume, optional models, digests not yet known."""
+        keep_environment(deployment.volume.layout, Path(sys.prefix))
         there = self._fill_optional(optional, launch, deployment)
         self._hash_pending((*cached, *there), deployment.volume)
 

@@ -1,7 +1,8 @@
-"""Makes our virtual environment on local disk from a lock of exact, hashed versions.
+"""Makes our virtual environment on local disk: from the volume's archive, else from a lock of exact, hashed versions.
 
-Run by pod_start.sh with whatever Python the host has (``python -m morpheus_boot.environment FOLDER LOCK``), so
-standard library only. pod_start.sh's ``find_environment`` is the other half: it knows a whole one by its lock.txt.
+Run by pod_start.sh with whatever Python the host has (``python -m morpheus_boot.environment FOLDER LOCK`` and then the
+program's own arguments), so standard library only. pod_start.sh's ``find_environment`` is the other half: it knows a
+whole one by its lock.txt.
 """
 
 import fcntl
@@ -19,19 +20,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.archive import unpack
 from morpheus_boot.errors import (
     Exit,
     MorpheusError,
     NotSetUp,
     OriginUnavailable,
     StorageFailed,
-    UsageError,
     WaitedTooLong,
 )
+from morpheus_boot.installed import RUNTIME_LOCK, environment_archive, site_of
 from morpheus_boot.log import set_up_log
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
 from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import read_environ, read_settings
+from morpheus_boot.settings import Overrides, Settings, read_environ, read_settings
+from morpheus_boot.volume import find_volume
 
 _LOG: Final = logging.getLogger("morpheus.environment")
 
@@ -43,12 +46,18 @@ _LOCK_INTERVAL_S: Final = 0.1
 
 
 def make_environment(
-    folder: Path, lock: Path, environ: Mapping[str, str], lock_timeout_s: float = _LOCK_TIMEOUT_S
+    folder: Path,
+    lock: Path,
+    environ: Mapping[str, str],
+    *,
+    archive: Path | None = None,
+    lock_timeout_s: float = _LOCK_TIMEOUT_S,
 ) -> Path:
     """The environment below ``folder`` that has what ``lock`` names, made now unless another start has made it.
 
     Each build has a folder of its own, ``venv-*``, and writes lock.txt into it last: whoever finds that file finds
     all. What a killed build left is removed; environments of other locks stay, since they may be running.
+    ``archive`` holds the packages already, where it is there; then no network is needed.
 
     Raises:
         NotSetUp: this Python can't make one, or pip.conf can't be parsed.
@@ -66,7 +75,7 @@ def make_environment(
                     return venv
             for venv in set(folder.glob("venv-*")).difference(found):
                 shutil.rmtree(venv, ignore_errors=True)  # an installer may have outlived its build
-            return _build(folder, wanted, environ)
+            return _build(folder, wanted, environ, archive)
     except OSError as error:
         raise StorageFailed(
             "MORPHEUS_LOCAL_DIR",
@@ -103,7 +112,7 @@ def _locked(path: Path, timeout_s: float) -> Iterator[None]:
         yield
 
 
-def _build(folder: Path, wanted: bytes, environ: Mapping[str, str]) -> Path:
+def _build(folder: Path, wanted: bytes, environ: Mapping[str, str], archive: Path | None) -> Path:
     started = time.monotonic()
     venv = Path(tempfile.mkdtemp(prefix="venv-", dir=folder))
     venv.chmod(0o755)  # mkdtemp's 0700 would keep other users' ComfyUI and tools out
@@ -112,8 +121,9 @@ def _build(folder: Path, wanted: bytes, environ: Mapping[str, str]) -> Path:
         part = venv / "lock.part"
         part.write_bytes(wanted)
         _make_venv(venv)
-        _install(venv, part, environ)
-        _compile(venv)
+        if archive is None or not _unpacked(archive, venv):
+            _install(venv, part, environ)
+            _compile(venv)
         os.replace(part, venv / "lock.txt")
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
@@ -131,6 +141,16 @@ def _make_venv(venv: Path) -> None:
             f"{sys.executable} can't make a virtual environment ({_words(made)})",
             "install another Python 3.11 or newer (apt-get install python3), or uv",
         )
+
+
+def _unpacked(archive: Path, venv: Path) -> bool:
+    site = site_of(venv)
+    site.rmdir()  # it is unpacked beside it and takes its name whole
+    if unpack(archive, site):
+        _LOG.info("its packages come from the volume")
+        return True
+    site.mkdir()
+    return False
 
 
 def _install(venv: Path, lock: Path, environ: Mapping[str, str]) -> None:
@@ -215,25 +235,52 @@ def _words(ended: subprocess.CompletedProcess[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Makes the environment that pod_start.sh asks for; returns the exit code."""
-    environ, log_format, redact = _read_environment()
-    set_up_log(log_format, 0, redact)
-    folder, lock = map(Path, argv)
+    folder, lock = map(Path, argv[:2])
+    settings = _read_settings(argv[2:])
+    set_up_log(
+        settings.log_format if settings else "text",
+        0,
+        Redactor(settings.secrets if settings else ()),
+    )
     try:
-        make_environment(folder, lock, environ)
+        make_environment(
+            folder,
+            lock,
+            settings.environ if settings else read_environ(),
+            archive=_archive(settings, lock) if settings else None,
+        )
     except MorpheusError as error:
         _LOG.error("%s (exit %d)", error, error.exit_code)
         return error.exit_code
     return Exit.DONE
 
 
-def _read_environment() -> tuple[Mapping[str, str], str, Redactor]:
+def _read_settings(arguments: Sequence[str]) -> Settings | None:
+    """None where they are wrong: the boot itself says so, where it can be held for reading (MORPHEUS_HOLD_S)."""
     try:
-        settings = read_settings()
-    except UsageError:
-        # The boot itself says this, where it can be held for reading (MORPHEUS_HOLD_S).
-        # pip's variables are good all the same.
-        return read_environ(), "text", Redactor()
-    return settings.environ, settings.log_format, Redactor(settings.secrets)
+        return read_settings(Overrides(volume=_volume_in(arguments)))
+    except MorpheusError:
+        return None
+
+
+def _volume_in(arguments: Sequence[str]) -> Path | None:
+    """What ``--volume`` says, as cli.py reads it."""
+    for number, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--volume":
+            return Path(value) if equals else next(map(Path, arguments[number + 1 :]), None)
+    return None
+
+
+def _archive(settings: Settings, lock: Path) -> Path | None:
+    """The volume's archive of ``lock``'s packages; None without a volume, and for any lock but the program's own."""
+    if not lock.samefile(RUNTIME_LOCK):
+        return None
+    try:
+        volume = find_volume(settings.volume, None, on_runpod=settings.runpod.present)
+    except NotSetUp:
+        return None
+    return environment_archive(volume.layout, lock)
 
 
 if __name__ == "__main__":

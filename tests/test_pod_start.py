@@ -40,6 +40,11 @@ print(json.dumps({
     "pythonpath": os.environ["PYTHONPATH"],
     "value": morpheus_sample.VALUE,
 }), flush=True)
+if "keep" in sys.argv:
+    from pathlib import Path
+    from morpheus_boot.installed import keep_environment
+    from morpheus_boot.layout import Layout
+    keep_environment(Layout(Path(sys.argv[sys.argv.index("--volume") + 1])), Path(sys.prefix))
 if "wait" in sys.argv:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
     print("waiting", flush=True)
@@ -226,6 +231,48 @@ def test_a_signal_reaches_the_program(warm: Host) -> None:
 
     assert process.communicate(timeout=10) == ("", "")
     assert process.returncode == 5
+
+
+def test_the_next_container_takes_its_environment_from_the_volume_and_asks_no_index(
+    warm: Host, fresh: Host, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    assert (
+        run([warm.root / "pod_start.sh", "keep", "--volume", volume], warm.environ()).returncode
+        == 0
+    )
+
+    ended = run(
+        [fresh.root / "pod_start.sh", "fill"],
+        fresh.environ(MORPHEUS_VOLUME=volume, PIP_INDEX_URL="http://127.0.0.1:9/simple"),
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "its packages come from the volume" in ended.stderr
+    said = json.loads(ended.stdout)
+    assert said["value"] == 42
+    assert Path(said["prefix"]).parent == fresh.local
+
+
+def test_a_damaged_environment_on_the_volume_is_installed_anew(
+    warm: Host, fresh: Host, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    assert (
+        run([warm.root / "pod_start.sh", "keep", "--volume", volume], warm.environ()).returncode
+        == 0
+    )
+    (archive,) = volume.rglob("*.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:-100])
+
+    ended = run([fresh.root / "pod_start.sh", f"--volume={volume}"], fresh.environ())
+
+    assert ended.returncode == 0, ended.stderr
+    assert "damaged" in ended.stderr
+    assert json.loads(ended.stdout)["value"] == 42
+    assert not archive.exists()
 
 
 def test_two_starts_at_once_make_one_environment_and_both_use_it(fresh: Host) -> None:

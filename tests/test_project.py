@@ -32,6 +32,7 @@ LEAVES: Final = frozenset(
         "bars",
         "errors",
         "heartbeat",
+        "installed",
         "layout",
         "log",
         "package_index",

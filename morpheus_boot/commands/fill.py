@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+from pathlib import Path
 from typing import Final
 
 from morpheus_boot.bars import shown_on
@@ -16,6 +17,7 @@ from morpheus_boot.deployment import (
     plan_models,
     read_deployment,
 )
+from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.progress import Progress
 from morpheus_boot.run.interrupt import run_to_end
@@ -37,6 +39,7 @@ def run(invocation: Invocation) -> None:
 
 
 def _fill(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> None:
+    keep_environment(deployment.volume.layout, Path(sys.prefix))
     plan = plan_models(deployment)
     with shown_on(sys.stderr, Progress(), lambda _model: None) as report:
         cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)

@@ -4,13 +4,9 @@ The SDK with all it needs is 90 packages in 190 MB, with their byte code. They a
 there as one archive, so that the next worker needs no network.
 """
 
-import hashlib
 import logging
-import os
-import platform
 import shutil
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -22,11 +18,11 @@ from morpheus_boot.archive import pack, unpack
 from morpheus_boot.comfyui.nodes.program import run_program
 from morpheus_boot.environment import make_environment
 from morpheus_boot.errors import NotSetUp, WaitedTooLong
+from morpheus_boot.installed import site_key, site_of
 from morpheus_boot.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.queue")
 LOCK: Final = Path(__file__).parent / "requirements.txt"
-_FORMAT: Final = "1"
 _PROBE_TIMEOUT_S: Final = 120.0
 # Imports all that the handler uses; the first SDK whose loop knows RunPod's stop channel is 1.10.
 _PROBE: Final = """
@@ -90,7 +86,7 @@ def provide_sdk(
 
     Raises MorpheusError as make_environment() does; OSError where ``local`` can't be written.
     """
-    key = _key(lock)
+    key = site_key(lock)
     home = local / "queue"
     site, archive = home / f"site-{key}", layout.archives / "serverless" / f"{key}.tar.gz"
     sdk = Sdk(Path(sys.executable), site)
@@ -100,7 +96,7 @@ def provide_sdk(
         if not unpack(archive, site):
             _LOG.info("installing RunPod's SDK, once a volume")
             venv = make_environment(home, lock, environ)
-            installed = _site_of(venv)
+            installed = site_of(venv)
             try:
                 pack(installed, archive)
             except OSError as error:
@@ -108,22 +104,3 @@ def provide_sdk(
             installed.rename(site)
             shutil.rmtree(venv)
     return sdk
-
-
-def _key(lock: Path) -> str:
-    """What the installed packages depend on: this Python, the platform and its C library, the lock."""
-    libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else ""
-    identity = (
-        _FORMAT,
-        str(sys.implementation.cache_tag),
-        platform.python_version(),
-        sysconfig.get_platform(),
-        libc or "",
-    )
-    content = "\n".join(identity).encode() + lock.read_bytes()
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _site_of(venv: Path) -> Path:
-    paths = sysconfig.get_paths("venv", {"base": str(venv), "platbase": str(venv)})
-    return Path(paths["purelib"])
