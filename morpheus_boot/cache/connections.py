@@ -43,8 +43,7 @@ class Connections:
     """What the connections of one transfer share; they run in threads of their own until cancel().
 
     ``write`` takes an offset and bytes. ``pause`` waits for some seconds; True: no longer, all is to stop.
-    ``endured`` is how many connections the origin let go on when it refused another; ``failure`` what ended one,
-    and is to end the transfer.
+    ``failure`` is what ended one of them, and is to end the transfer.
     """
 
     subject: str
@@ -57,9 +56,9 @@ class Connections:
     changed: threading.Condition = field(default_factory=threading.Condition)
     active: list[Connection] = field(default_factory=list)
     allowed: int = 1
-    endured: int | None = None
     received_bytes: int = 0
     failure: BaseException | None = None
+    _endured: int | None = None
     _cancelled: bool = False
     _writers: int = 0
 
@@ -77,6 +76,12 @@ class Connections:
                     target=self._run, args=(connection,), name="transfer", daemon=True
                 ).start()
             return len(self.active)
+
+    def take_endured(self) -> int | None:
+        """How many connections the origin let go on when it refused another; None: it has not since the last call."""
+        with self.changed:
+            endured, self._endured = self._endured, None
+            return endured
 
     def wait(self, seconds: float) -> None:
         """Waits until something has happened to one of them, or for ``seconds``."""
@@ -147,7 +152,7 @@ class Connections:
             if failure.crowded and len(self.active) > 1:
                 # The others go on, and what it had is theirs.
                 self.active.remove(connection)
-                self.endured = len(self.active)
+                self._endured = len(self.active)
                 return False
         wait_s = self.retries.wait_s(failure, nth)
         if wait_s is None:

@@ -125,8 +125,9 @@ class Transfer:
                 raise Stopped
             share = self._budget.share if parallel else 1
             active = tuple(connections.active)
-            if connections.endured is not None:
-                growth.limit(connections.endured)
+            endured = connections.take_endured()
+            if endured is not None:
+                growth.limit(endured)
             growth.look(
                 connections.received_bytes, sum(c.received_bytes > 0 for c in active), share
             )

@@ -1,6 +1,7 @@
 """The engine's decisions, each with a clock of its own: growth, watchdog, meter, retries, ranges, budget."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -50,12 +51,42 @@ def test_no_transfer_has_more_than_its_share() -> None:
     assert grown(40e6, 1e12, share=5) == 5
 
 
-def test_an_origin_that_refused_a_connection_is_never_asked_for_more() -> None:
-    growth = Growth(Clock())
+def limits(*, endures: int, seconds: int) -> list[int]:
+    """The number of connections at each second, of an origin that refuses more than ``endures``."""
+    clock = Clock()
+    growth = Growth(clock)
+    seen = []
+    for _ in range(seconds):
+        target = growth.target(32)
+        if target > endures:
+            growth.limit(endures)
+        growth.look(0, min(target, endures), 32)
+        seen.append(growth.target(32))
+        clock.now_s += 1
+    return seen
 
-    growth.limit(3)
 
-    assert growth.target(32) == 3
+def test_an_origin_that_refuses_connections_is_asked_for_more_ever_more_rarely() -> None:
+    seen = limits(endures=3, seconds=400)
+
+    tries = [at for at, target in enumerate(seen) if target > 3]
+    pauses = [after - before for before, after in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert 3 <= len(tries) <= 10
+
+
+def test_an_origin_that_was_away_for_a_moment_has_all_its_connections_again_soon() -> None:
+    clock = Clock()
+    growth = Growth(clock)
+    for left in range(7, 0, -1):
+        growth.limit(left)
+    assert growth.target(32) == 1
+
+    for _ in range(40):
+        growth.look(0, growth.target(32), 32)
+        clock.now_s += 1
+
+    assert growth.target(32) >= 8
 
 
 def test_a_connection_that_trickles_is_found_and_one_that_waits_for_the_volume_is_not() -> None:
