@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from morpheus_boot import __version__
+from morpheus_boot.background import begin
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.stop import Stopped
@@ -67,7 +68,6 @@ _LOG: Final = logging.getLogger("morpheus.boot")
 _FILE_SERVER_DEADLINE_S: Final = 120.0
 # ComfyUI and its nodes colour their lines for a terminal.
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_Made = TypeVar("_Made")
 
 
 class Boot:
@@ -108,7 +108,7 @@ class Boot:
             launch = Launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
         self._start_file_server(deployment.volume)
-        nodes = self._beside(launch.bring_nodes)
+        nodes = begin(launch.bring_nodes, "custom nodes")
         with phase("plan"):
             required, optional = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
@@ -119,7 +119,7 @@ class Boot:
         with phase("link"):
             launch.link(cached)
         with phase("start ComfyUI"):
-            packages = self._beside(launch.provide_nodes)
+            packages = begin(launch.provide_nodes, "packages")
             launch.start()
             queue = self._prepare_queue(deployment, comfyui)
             self._preload(cached)
@@ -163,21 +163,6 @@ class Boot:
         keep_environment(deployment.volume.layout, Path(sys.prefix))
         there = self._fill_optional(optional, launch, deployment)
         self._hash_pending((*cached, *there), deployment.volume)
-
-    def _beside(self, work: Callable[[], _Made]) -> Future[_Made]:
-        """Begins ``work`` in a thread of its own; the result has what it returned or raised."""
-        done: Future[_Made] = Future()
-
-        def carry_out() -> None:
-            try:
-                made = work()
-            except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it again
-                done.set_exception(error)
-            else:
-                done.set_result(made)
-
-        self._in_background(carry_out)
-        return done
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def until_stopped() -> None:
@@ -269,8 +254,9 @@ class Boot:
             return None
         stopping = self._supervisor.stopping
         turns = Turns(layout, settings.worker, stopping, LockTimes())
-        return self._beside(
-            lambda: prepare_queue(settings, layout, comfyui, turn=turns.turn, stopping=stopping)
+        return begin(
+            lambda: prepare_queue(settings, layout, comfyui, turn=turns.turn, stopping=stopping),
+            "queue",
         )
 
     def _preload(self, cached: Iterable[CachedModel]) -> None:

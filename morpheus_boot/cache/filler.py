@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from morpheus_boot.background import together
 from morpheus_boot.cache.actions import READ_ONLY, as_it_lies, blocked, make_actions
 from morpheus_boot.cache.fetch import TakenOver
 from morpheus_boot.cache.lock import ModelLock
@@ -12,7 +13,6 @@ from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, decide
 from morpheus_boot.cache.room import Room, look_for_room, require_room
 from morpheus_boot.cache.stop import Stopped
-from morpheus_boot.cache.together import together
 from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.state import ModelStage, ModelState

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from morpheus_boot.background import together
 from morpheus_boot.cache.http import Client
 from morpheus_boot.cache.options import Credentials, RetryPolicy
 from morpheus_boot.cache.origins import Origin, Resolved, origin_of
-from morpheus_boot.cache.together import together
 from morpheus_boot.cache.transfer import resolve_patiently
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import ModelSpec

@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Final, TypeVar
 
+from morpheus_boot.background import begin
 from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.connections import Connections
 from morpheus_boot.cache.front import FrontHash
@@ -206,15 +207,7 @@ def unless_stopped(work: Callable[[], _T], stopping: threading.Event) -> _T:
 
     Raises Stopped.
     """
-    outcome: Future[_T] = Future()
-
-    def carry_out() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - who waits raises it again
-            outcome.set_exception(error)
-
-    threading.Thread(target=carry_out, name="resolve", daemon=True).start()
+    outcome = begin(work, "resolve")
     while not stopping.is_set():
         if wait((outcome,), _TICK_S).done:
             return outcome.result()

@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from functools import partial
 from typing import Final, TypeAlias
 
+from morpheus_boot.background import begin
 from morpheus_boot.doctor.finding import Finding, Level, error, errors_of, ok
 from morpheus_boot.doctor.machine import look_at_comfyui, look_at_gpu, look_at_ports, look_at_python
 from morpheus_boot.doctor.network import look_at_origins, look_at_tokens
@@ -45,7 +46,10 @@ def examine(
         redact.add(manifest.secrets)
     yield from found
     patient = Patient(settings, manifest, stopping)
-    begun = [(name, _begin(name, check, patient)) for name, check in _CHECKS]
+    begun = [
+        (name, begin(partial(_made, name, check, patient), f"doctor {name}"))
+        for name, check in _CHECKS
+    ]
     until = time.monotonic() + deadline_s
     for name, outcome in begun:
         try:
@@ -61,19 +65,6 @@ def _read(settings: Settings) -> tuple[Manifest | None, tuple[Finding, ...]]:
         return None, errors_of("models.yaml", raised)
     counts = f"{len(manifest.models)} models, {len(manifest.nodes)} custom nodes"
     return manifest, (ok("models.yaml", f"{settings.models}: {counts}"),)
-
-
-def _begin(name: str, check: Check, patient: Patient) -> "Future[tuple[Finding, ...]]":
-    outcome: Future[tuple[Finding, ...]] = Future()
-
-    def carry_out() -> None:
-        try:
-            outcome.set_result(_made(name, check, patient))
-        except BaseException as bug:  # noqa: BLE001 - who waits for the result raises it again
-            outcome.set_exception(bug)
-
-    threading.Thread(target=carry_out, name=f"doctor {name}", daemon=True).start()
-    return outcome
 
 
 def _made(name: str, check: Check, patient: Patient) -> tuple[Finding, ...]:

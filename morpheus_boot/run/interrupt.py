@@ -5,9 +5,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TypeVar
 
+from morpheus_boot.background import begin
 from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
 
 _T = TypeVar("_T")
@@ -33,17 +33,9 @@ def run_to_end(work: Callable[[threading.Event], _T], *, grace_s: float = 4.0) -
     """
     stopping = threading.Event()
     events: Mailbox[int | None] = Mailbox()  # a signal's number; None: the work is over
-    outcome: Future[_T] = Future()
-
-    def carry_out() -> None:
-        try:
-            outcome.set_result(work(stopping))
-        except BaseException as error:  # noqa: BLE001 - the main thread raises it again
-            outcome.set_exception(error)
-        events.put(None)
-
     with events.receiving(STOP_SIGNALS, int):
-        threading.Thread(target=carry_out, name="work", daemon=True).start()
+        outcome = begin(lambda: work(stopping), "work")
+        outcome.add_done_callback(lambda _: events.put(None))
         signum = _wait(events, stopping, grace_s)
     if signum is None:
         return outcome.result()
