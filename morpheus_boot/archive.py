@@ -18,11 +18,11 @@ import shutil
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeAlias
 
 from morpheus_boot.publish import publish, write_whole
 
@@ -32,6 +32,9 @@ _CHUNK_BYTES: Final = 1024 * 1024
 _STREAM_BYTES: Final = 64 * 1024
 _LEVEL: Final = 1
 _TOUCH_AFTER_S: Final = 86_400.0
+
+# Holds what all workers need while one of them makes it, named as below .morpheus/archives (cache/turn.py).
+Turn: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 class _Damaged(Exception):

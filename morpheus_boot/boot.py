@@ -17,7 +17,6 @@ from morpheus_boot import __version__
 from morpheus_boot.background import begin
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.cache.turn import Turns
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.listing import Unlisted
@@ -47,7 +46,7 @@ from morpheus_boot.run.services import (
     file_server,
     wait_until_it_listens,
 )
-from morpheus_boot.run.supervisor import Hold, ShuttingDown, Supervisor
+from morpheus_boot.run.supervisor import Hold, Supervisor
 from morpheus_boot.serverless import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
@@ -62,6 +61,7 @@ from morpheus_boot.state import (
     state_file,
     utc_now,
 )
+from morpheus_boot.stopping import Stopped
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.boot")
@@ -166,7 +166,7 @@ class Boot:
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def until_stopped() -> None:
-            with suppress(Stopped, ShuttingDown):
+            with suppress(Stopped):
                 work()
 
         threading.Thread(target=until_stopped, name="background", daemon=True).start()

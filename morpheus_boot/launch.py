@@ -16,7 +16,7 @@ from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
 from morpheus_boot.comfyui.listing import Unlisted, find_unlisted
-from morpheus_boot.comfyui.nodes import GatedNodes, Preparation, Stopped, failed_imports
+from morpheus_boot.comfyui.nodes import GatedNodes, Preparation, failed_imports
 from morpheus_boot.comfyui.our_node import (
     our_node_environment,
     place_our_node,
@@ -33,7 +33,7 @@ from morpheus_boot.errors import NotSetUp, storage_error
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.services import COMFYUI
-from morpheus_boot.run.supervisor import ShuttingDown, Supervisor
+from morpheus_boot.run.supervisor import Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.volume import read_mounts
 
@@ -75,12 +75,12 @@ class Launch:
         self._lines.append(line)
 
     def bring_nodes(self) -> None:
-        """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, ShuttingDown."""
+        """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, Stopped."""
         with self._preparing_nodes():
             self._nodes.bring()
 
     def provide_nodes(self) -> None:
-        """Gives them their packages, which ComfyUI waits for. Raises MorpheusError, ShuttingDown."""
+        """Gives them their packages, which ComfyUI waits for. Raises MorpheusError, Stopped."""
         with self._preparing_nodes():
             self._nodes.provide()
 
@@ -88,8 +88,6 @@ class Launch:
     def _preparing_nodes(self) -> Iterator[None]:
         try:
             yield
-        except Stopped as stop:
-            raise ShuttingDown from stop
         except OSError as error:
             raise storage_error("custom nodes", self._settings.local_dir, error) from error
 
@@ -167,7 +165,7 @@ class Launch:
         Raises:
             WaitedTooLong: it does not answer; with its last lines.
             NotSetUp: it does not ask for the token, or does not list a model.
-            ShuttingDown: the boot is being stopped.
+            Stopped: the boot is being stopped.
         """
         self._api.wait_until_it_answers(
             deadline_s=_ANSWER_DEADLINE_S,

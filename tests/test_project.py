@@ -37,10 +37,12 @@ LEAVES: Final = frozenset(
         "layout",
         "log",
         "package_index",
+        "program",
         "progress",
         "publish",
         "redact",
         "state",
+        "stopping",
         "volume",
         "workers",
     }

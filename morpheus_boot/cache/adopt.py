@@ -10,9 +10,9 @@ from typing import Final
 
 from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.part import Version
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import MorpheusError, OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 _HASH_BYTES: Final = 4 * 1024 * 1024

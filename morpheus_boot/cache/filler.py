@@ -12,10 +12,10 @@ from morpheus_boot.cache.lock import ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, decide
 from morpheus_boot.cache.room import Room, look_for_room, require_room
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.stopping import Stopped
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")

@@ -19,10 +19,10 @@ from morpheus_boot.cache.origins.origin import Origin, Resolved
 from morpheus_boot.cache.part import Part
 from morpheus_boot.cache.ranges import Span, Spans
 from morpheus_boot.cache.retry import Retries, TransientFailure
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.cache.stream import CannotContinue
 from morpheus_boot.cache.syncer import Syncer
 from morpheus_boot.cache.watchdog import Watchdog
+from morpheus_boot.stopping import Stopped
 
 _TICK_S: Final = 0.1
 

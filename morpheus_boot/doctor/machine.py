@@ -11,10 +11,10 @@ from typing import Final
 from morpheus_boot.comfyui.environment import without_secrets
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.nodes.interpreter import look_at
-from morpheus_boot.comfyui.nodes.program import run_program
 from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
 from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.errors import NotSetUp
+from morpheus_boot.program import run_program
 from morpheus_boot.run.ports import holder_of, require_free
 from morpheus_boot.settings import REPOSITORY
 from morpheus_boot.state import read_state, state_file

@@ -28,18 +28,15 @@ from morpheus_boot.run.reaper import Reaper
 from morpheus_boot.run.restarts import Convalescence, Restarts
 from morpheus_boot.run.roster import Roster
 from morpheus_boot.state import ServiceState
+from morpheus_boot.stopping import Stopped
 
-__all__ = ["Hold", "ShuttingDown", "Supervisor"]
+__all__ = ["Hold", "Supervisor"]
 
 _LOG: Final = logging.getLogger("morpheus.run")
 # A grandchild that ends sends us no signal: while something is being stopped, look.
 _LOOK_S: Final = 0.05
 _REAP_S: Final = 1.0
 _IDLE_S: Final = 60.0
-
-
-class ShuttingDown(Exception):
-    """Ends the story once services are being stopped; nobody is told of it."""
 
 
 class Supervisor:
@@ -69,7 +66,7 @@ class Supervisor:
 
         Raises:
             ServiceFailed: it can't be started.
-            ShuttingDown: nothing is started any more.
+            Stopped: nothing is started any more.
         """
         self.raise_if_stopping()
         done: Future[None] = Future()
@@ -90,9 +87,9 @@ class Supervisor:
         return self._roster.last_lines(name)
 
     def raise_if_stopping(self) -> None:
-        """For the story, after a step that returns early when ``stopping`` is set. Raises ShuttingDown."""
+        """For the story, after a step that returns early when ``stopping`` is set. Raises Stopped."""
         if self.stopping.is_set():
-            raise ShuttingDown
+            raise Stopped
 
     def run(
         self,
@@ -159,7 +156,7 @@ class Supervisor:
     def _answer(self, event: Event, course: Course, now: float) -> None:
         match event:
             case StartRequested(_, done) if course.stage is not Stage.UP:
-                done.set_exception(ShuttingDown())
+                done.set_exception(Stopped())
             case StartRequested(spec, done):
                 try:
                     self._roster.start(spec)

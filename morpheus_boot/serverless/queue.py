@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.archive import Turn
 from morpheus_boot.comfyui.environment import without_secrets
 from morpheus_boot.comfyui.find import ComfyUI
-from morpheus_boot.comfyui.nodes import Stopped
 from morpheus_boot.errors import storage_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.log import Entry
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.supervisor import ShuttingDown
-from morpheus_boot.serverless.sdk import Sdk, Turn, find_sdk, provide_sdk
+from morpheus_boot.serverless.sdk import Sdk, find_sdk, provide_sdk
 from morpheus_boot.settings import REPOSITORY, Settings
 
 QUEUE: Final = "queue"
@@ -37,7 +36,7 @@ def prepare_queue(
         OriginUnavailable: the SDK must be fetched and can't be.
         StorageFailed: MORPHEUS_LOCAL_DIR can't be written.
         WaitedTooLong: another worker, or an installer, took too long.
-        ShuttingDown: the boot is being stopped.
+        Stopped: the boot is being stopped.
     """
     environ, folder = _environment(settings), settings.local_dir
     system = shutil.which("python3", path=environ.get("PATH"))
@@ -45,8 +44,6 @@ def prepare_queue(
     try:
         sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=stopping)
         sdk = sdk or provide_sdk(layout=layout, local=folder, environ=settings.environ, turn=turn)
-    except Stopped as stop:
-        raise ShuttingDown from stop
     except OSError as error:
         raise storage_error("RunPod's SDK", folder, error) from error
     return _service(sdk, environ, folder)

@@ -8,18 +8,17 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
-from morpheus_boot.archive import pack, unpack
-from morpheus_boot.comfyui.nodes.program import run_program
+from morpheus_boot.archive import Turn, pack, unpack
 from morpheus_boot.environment import make_environment
 from morpheus_boot.errors import NotSetUp, WaitedTooLong
 from morpheus_boot.installed import site_key, site_of
 from morpheus_boot.layout import Layout
+from morpheus_boot.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.queue")
 LOCK: Final = Path(__file__).parent / "requirements.txt"
@@ -31,9 +30,6 @@ from runpod.serverless.modules import rp_job
 assert sys.version_info >= (3, 10) and runpod.serverless.start and runpod.serverless.progress_update
 print(importlib.metadata.version("runpod"), hasattr(rp_job, "get_stop_signals"))
 """
-
-# Holds what all workers need while one of them makes it, named as below .morpheus/archives (cache/turn.py).
-Turn: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)

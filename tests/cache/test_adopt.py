@@ -7,9 +7,9 @@ import pytest
 
 from morpheus_boot.cache import hash_pending
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
+from morpheus_boot.stopping import Stopped
 from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.content import (
     Content,

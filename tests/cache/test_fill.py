@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.errors import (
     Exit,
     OriginDenied,
@@ -15,6 +14,7 @@ from morpheus_boot.errors import (
     SeveralErrors,
     StorageFailed,
 )
+from morpheus_boot.stopping import Stopped
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import (
     Content,

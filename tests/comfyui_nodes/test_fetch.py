@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.comfyui.nodes.fetch import Repository
-from morpheus_boot.comfyui.nodes.program import Stopped
 from morpheus_boot.errors import ManifestError, NotSetUp, OriginDenied, OriginUnavailable
 from morpheus_boot.redact import Secret
+from morpheus_boot.stopping import Stopped
 from tests.comfyui_nodes.git_server import GitServer, commit, git, git_server
 from tests.wait import wait_until
 

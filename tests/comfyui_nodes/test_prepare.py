@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.comfyui.nodes import Stopped
 from morpheus_boot.errors import SeveralErrors, StorageFailed
+from morpheus_boot.stopping import Stopped
 from tests.comfyui_nodes.git_server import commit, git
 from tests.comfyui_nodes.wheels import offer, telltale, wheel
 from tests.comfyui_nodes.world import World

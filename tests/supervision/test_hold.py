@@ -9,8 +9,9 @@ import pytest
 
 from morpheus_boot.errors import NotSetUp, ServiceFailed
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.supervisor import Hold, ShuttingDown
+from morpheus_boot.run.supervisor import Hold
 from morpheus_boot.state import ServiceStage
+from morpheus_boot.stopping import Stopped
 from tests.supervision.watched import Watched, child, runs, signal_us
 
 FULL = NotSetUp("volume", "it is full of eels", "drain it")
@@ -117,7 +118,7 @@ def test_nothing_is_started_by_the_story_in_a_hold() -> None:
         watched.supervisor.stopping.wait()
         try:
             watched.supervisor.start(child("another"))
-        except ShuttingDown:
+        except Stopped:
             refused.set()
             signal_us(signal.SIGTERM)
 

@@ -10,8 +10,8 @@ import pytest
 
 from morpheus_boot.errors import NotSetUp, ServiceFailed
 from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.supervisor import ShuttingDown
 from morpheus_boot.state import ServiceStage, ServiceState
+from morpheus_boot.stopping import Stopped
 from tests.supervision.watched import Watched, child, program, runs, signal_this_thread, signal_us
 from tests.wait import wait_until
 
@@ -65,7 +65,7 @@ def test_a_signal_before_anything_has_started_starts_nothing() -> None:
         watched.supervisor.stopping.wait()
         try:
             watched.supervisor.start(child("one"))
-        except ShuttingDown:
+        except Stopped:
             refused.set()
 
     assert watched.supervisor.run(story) == signal.SIGTERM
@@ -80,7 +80,7 @@ def test_a_service_asked_for_just_after_a_signal_is_not_started() -> None:
     def ask() -> None:
         try:
             watched.supervisor.start(child("late"))
-        except ShuttingDown:
+        except Stopped:
             refused.set()
 
     def signal_and_ask() -> None:

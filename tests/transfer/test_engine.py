@@ -10,9 +10,9 @@ import pytest
 
 from morpheus_boot.cache.part import read_journal
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.stop import Stopped
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.state import ModelStage
+from morpheus_boot.stopping import Stopped
 from tests.cache.worker import Worker, model
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.exchange import Reply, Request, plain

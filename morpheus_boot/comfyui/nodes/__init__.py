@@ -3,6 +3,5 @@
 from morpheus_boot.comfyui.nodes.gate import GatedNodes
 from morpheus_boot.comfyui.nodes.imports import FailedImport, failed_imports
 from morpheus_boot.comfyui.nodes.prepare import Preparation
-from morpheus_boot.comfyui.nodes.program import Stopped
 
-__all__ = ["FailedImport", "GatedNodes", "Preparation", "Stopped", "failed_imports"]
+__all__ = ["FailedImport", "GatedNodes", "Preparation", "failed_imports"]

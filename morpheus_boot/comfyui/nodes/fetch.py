@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from morpheus_boot.comfyui.nodes.program import Ended, Stopped, run_program
 from morpheus_boot.errors import ManifestError, OriginDenied, OriginUnavailable
+from morpheus_boot.program import Ended, run_program
 from morpheus_boot.redact import Secret
+from morpheus_boot.stopping import Stopped
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TIMEOUT_S: Final = 900.0

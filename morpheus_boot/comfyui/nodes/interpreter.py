@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.comfyui.nodes.program import run_program
 from morpheus_boot.errors import NotSetUp
+from morpheus_boot.program import run_program
 
 _TIMEOUT_S: Final = 120.0
 

@@ -16,9 +16,9 @@ from typing import Final
 
 from morpheus_boot.comfyui.nodes.interpreter import Interpreter
 from morpheus_boot.comfyui.nodes.pip import ASKED, Absent, Package, Pip, Unbuildable, Unsolvable
-from morpheus_boot.comfyui.nodes.program import run_program
 from morpheus_boot.comfyui.nodes.requirements import Asked, Needs, constraints_of, needs_of
 from morpheus_boot.errors import ManifestError, MorpheusError, OriginUnavailable, all_of
+from morpheus_boot.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 _COMPILE_TIMEOUT_S: Final = 900.0

@@ -16,9 +16,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from morpheus_boot.comfyui.nodes.interpreter import Interpreter, normalized
-from morpheus_boot.comfyui.nodes.program import Ended, run_program
 from morpheus_boot.errors import MorpheusError, OriginUnavailable, StorageFailed
 from morpheus_boot.package_index import fetch_pip, index_url
+from morpheus_boot.program import Ended, run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 # The first whose report has its final format.

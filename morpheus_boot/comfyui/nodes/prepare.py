@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.archive import pack, staged, unpack
+from morpheus_boot.archive import Turn, pack, staged, unpack
 from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.nodes.fetch import is_commit
@@ -25,7 +25,7 @@ from morpheus_boot.comfyui.nodes.packages import (
 )
 from morpheus_boot.comfyui.nodes.python_path import write_python_path
 from morpheus_boot.comfyui.nodes.requirements import Asked, read_asked
-from morpheus_boot.comfyui.nodes.trees import Tree, Trees, Turn
+from morpheus_boot.comfyui.nodes.trees import Tree, Trees
 from morpheus_boot.errors import MorpheusError, StorageFailed, all_of
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import NodeSpec

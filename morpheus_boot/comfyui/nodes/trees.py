@@ -5,17 +5,16 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
-from morpheus_boot.archive import pack, staged, stray_links, unpack
+from morpheus_boot.archive import Turn, pack, staged, stray_links, unpack
 from morpheus_boot.comfyui.nodes.fetch import Repository, is_commit
-from morpheus_boot.comfyui.nodes.program import run_program
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import NodeSpec
+from morpheus_boot.program import run_program
 from morpheus_boot.publish import write_whole
 from morpheus_boot.redact import without_secrets
 
@@ -25,9 +24,6 @@ _COMMIT: Final = ".morpheus-commit"
 # ComfyUI loads no folder with this ending (its main.py and nodes.py).
 _OFF: Final = ".disabled"
 _COMPILE_TIMEOUT_S: Final = 300.0
-
-# Holds what all workers need while one of them makes it, named as below .morpheus/archives (cache/turn.py).
-Turn: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)

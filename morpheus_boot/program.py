@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.errors import NotSetUp, WaitedTooLong
+from morpheus_boot.stopping import Stopped
 
 _LOOK_EVERY_S: Final = 0.2
-
-
-class Stopped(Exception):
-    """The boot was told to stop; what was published stays for the next worker."""
 
 
 @dataclass(frozen=True, slots=True)
