@@ -1,5 +1,6 @@
 """Custom nodes through whole boots: who loses, who can't be imported, and a second worker without a network."""
 
+import errno
 import os
 import subprocess
 import sysconfig
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.archive import digest_of
 from tests.boot.given import PYTHON, REAL, START_LIMIT_S, site_with_comfyui
 from tests.boot.program import Site
 from tests.comfyui_nodes.git_server import GitServer, commit, git_server
 from tests.comfyui_nodes.wheels import offer, wheel
 from tests.comfyui_nodes.world import make_python
 from tests.package_index import PackageIndex, package_index
+from tests.wait import wait_until
 
 TELLING = """
 import numpy, shapely, tracker
@@ -146,3 +149,37 @@ def test_a_required_node_whose_requirements_comfyui_cannot_meet_ends_the_boot_wi
     assert ended.code == 65
     assert "custom node Alpha: its requirements can't be met: it asks for numpy<2" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_sigterm_ends_a_boot_whose_custom_node_is_read_from_a_volume_that_hangs(
+    tmp_path: Path,
+) -> None:
+    pin = "c" * 40
+    site = Site(
+        tmp_path,
+        "version: 1\nmodels: []\ncustom_nodes:\n"
+        f"  - {{name: Alpha, git: 'https://origin.invalid/Alpha', ref: {pin}}}\n",
+    )
+    archive = site.volume / ".morpheus" / "archives" / "nodes" / f"Alpha-{pin}.tar.gz"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    # Whoever reads a pipe waits for what comes from its other end, as on a volume whose link is cut.
+    digest = digest_of(archive)
+    os.mkfifo(digest)
+
+    with site.start("up") as up:
+        other_end = wait_until(lambda: open_once_read(digest))
+        try:
+            assert up.stop() == 0
+        finally:
+            os.close(other_end)
+
+
+def open_once_read(pipe: Path) -> int:
+    """The writing end, once someone has opened the other one."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise AssertionError("nobody reads it") from error

@@ -4,13 +4,13 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.archive import Turn, pack, staged, unpack
+from morpheus_boot.background import begin, together
 from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.nodes.fetch import is_commit
@@ -168,16 +168,16 @@ class Preparation:
     def _bring(
         self, nodes: Sequence[NodeSpec]
     ) -> tuple[tuple[Tree, ...], tuple[LeftOut, ...], Interpreter]:
-        with ThreadPoolExecutor(_AT_ONCE, "nodes") as pool:
-            look = pool.submit(
-                look_at,
+        look = begin(
+            lambda: look_at(
                 self._comfyui.python,
                 environ=self._environ,
                 folder=self._home,
                 stopping=self._stopping,
-            )
-            work = [(node, pool.submit(self._trees.bring, node)) for node in nodes]
-        outcomes = [(node, _outcome(future)) for node, future in work]
+            ),
+            "look at ComfyUI's Python",
+        )
+        outcomes = list(zip(nodes, together(self._bring_one, nodes, _AT_ONCE), strict=True))
         failed = [(node, error) for node, error in outcomes if isinstance(error, MorpheusError)]
         if refused := [error for node, error in failed if node.required]:
             raise all_of(refused)
@@ -186,6 +186,12 @@ class Preparation:
             tuple(LeftOut(node.name, f"{e.cause}; {e.mend}") for node, e in failed),
             look.result(),
         )
+
+    def _bring_one(self, node: NodeSpec) -> Tree | MorpheusError:
+        try:
+            return self._trees.bring(node)
+        except MorpheusError as error:
+            return error
 
     def _provide(self, brought: BroughtNodes) -> Outcome:
         """What came of the requirements, here or on the volume, else built now."""
@@ -236,13 +242,6 @@ class Preparation:
                 yield f"{name}: its install.py is not run; what it fetches or builds is missing"
             if (self._comfyui.folder / "custom_nodes" / name).exists():
                 yield f"{name}: ComfyUI's own custom_nodes has one, too, and loads both"
-
-
-def _outcome(future: "Future[Tree]") -> Tree | MorpheusError:
-    try:
-        return future.result()
-    except MorpheusError as error:
-        return error
 
 
 def _kept(site: Path, archive: Path) -> Outcome | None:
