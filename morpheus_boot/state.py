@@ -4,6 +4,7 @@ It lies on local disk because who reads it (``/ping``, the page) must answer whi
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from morpheus_boot.publish import write_whole
 from morpheus_boot.redact import Redactor
 
+_LOG: Final = logging.getLogger("morpheus.boot")
 # Progress alone need not be written more often; what changes a state is written at once.
 _PROGRESS_INTERVAL_S = 0.5
 
@@ -157,7 +159,7 @@ def _parse(document: dict[str, Any]) -> BootState:
 
 
 class StateBoard:
-    """Holds the state and writes the document at every change; safe from any thread."""
+    """Holds the state and writes the document at every change, where it can; safe from any thread."""
 
     def __init__(self, path: Path | None, state: BootState, redact: Redactor) -> None:
         """``path`` None: the state is kept, and nothing is written (commands other than the boot)."""
@@ -166,6 +168,7 @@ class StateBoard:
         self._redact = redact
         self._lock = threading.Lock()
         self._written_at = 0.0
+        self._is_old = False
         self._change(lambda s: s)
 
     @property
@@ -222,9 +225,24 @@ class StateBoard:
             self._state = change(self._state)
             due = time.monotonic() - self._written_at >= _PROGRESS_INTERVAL_S
             if self._path is not None and (at_once or due):
-                document = json.dumps(asdict(self._state), ensure_ascii=False, indent=1)
-                write_whole(self._path, document.encode(), durable=False)
+                self._write(self._path)
                 self._written_at = time.monotonic()
+
+    def _write(self, path: Path) -> None:
+        """A rendering must not end what it renders: where it fails, the next change is another try."""
+        document = json.dumps(asdict(self._state), ensure_ascii=False, indent=1)
+        try:
+            write_whole(path, document.encode(), durable=False)
+        except OSError as error:
+            if not self._is_old:
+                _LOG.warning(
+                    "%s can't be written (%s): until it can, /status and /ping say what was",
+                    path,
+                    error.strerror,
+                )
+            self._is_old = True
+        else:
+            self._is_old = False
 
 
 def _put(items: tuple[_T, ...], item: _T, name: Callable[[_T], str]) -> tuple[_T, ...]:

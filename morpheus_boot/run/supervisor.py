@@ -114,7 +114,7 @@ class Supervisor:
             try:
                 course = self._loop(course, on_failure)
             finally:
-                # Where the loop itself failed (a full local disk, a bug) the services must not outlive it.
+                # Where the loop itself failed, which is a bug, the services must not outlive it.
                 self._roster.end_all()
         if course.error is not None:
             raise course.error

@@ -14,6 +14,7 @@ from tests.boot.program import Program, Site
 from tests.testbed.content import read_all, safetensors
 from tests.testbed.faults import Gate
 from tests.testbed.origin import Origin
+from tests.testbed.small_disk import fill_up, mounted
 from tests.wait import wait_until
 
 SMALL = safetensors(300_000)
@@ -279,3 +280,18 @@ def test_a_killed_file_server_comes_back_and_comfyui_never_notices(site: Site) -
 
         wait_until(lambda: up.ping() == 200 and pid_of(up, "fileserver") != files, timeout_s=30)
         assert pid_of(up, "comfyui") == comfyui
+
+
+def test_a_full_disk_of_the_container_ends_nothing(site: Site) -> None:
+    with mounted(site.local, "4m"), site.start("up") as up:
+        up.wait_until_ready()
+        comfyui = pid_of(up, "comfyui")
+        ballast = fill_up(site.local)
+
+        os.kill(comfyui, signal.SIGKILL)
+
+        wait_until(lambda: "ready again" in up.log, timeout_s=30)
+        ballast.unlink()
+        assert up.stop() == 0
+        assert "Traceback" not in up.log
+        assert up.log.count("No space left on device") == 1

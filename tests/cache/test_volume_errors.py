@@ -24,6 +24,7 @@ from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Trickling
 from tests.testbed.origin import Origin
 from tests.testbed.shim import Shim
+from tests.testbed.small_disk import mounted
 from tests.wait import wait_until
 
 # As much as the transfer reads at once: five writes, each with its sync, and the fsync at the end.
@@ -182,24 +183,6 @@ def test_a_part_that_can_not_be_read_back_is_named_while_the_rest_is_fetched(
 
     assert done.returncode == 74, done.stderr
     assert "the volume reports an I/O error" in done.stderr
-
-
-@contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own; skips where none may be mounted."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

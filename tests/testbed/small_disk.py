@@ -1,0 +1,37 @@
+"""A file system of its own and of a size of its own, which so can be full."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+_PAGE = b"\0" * 4096
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """One of ``size``, as mount says it, on the new ``folder``; skips where none may be mounted."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill_up(folder: Path) -> Path:
+    """Takes all the room that is left, in one file, which is returned."""
+    ballast = folder / "ballast"
+    with ballast.open("xb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(_PAGE)
+    return ballast
