@@ -178,8 +178,10 @@ class Boot:
 
     def _on_service(self, service: ServiceState) -> None:
         self._board.put_service(service)
-        if service.name != COMFYUI:
+        if service.name != COMFYUI or self._launch is None:
             return
+        if service.stage is ServiceStage.ENDED:
+            self._launch.ended()
         if service.stage is ServiceStage.RUNNING:
             self._comfyui_started.set()
         elif self._board.state.readiness is Readiness.READY:

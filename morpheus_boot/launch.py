@@ -1,7 +1,6 @@
 """ComfyUI from its cached models to its first answer: links, start, readiness."""
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
 from morpheus_boot.comfyui.listing import Unlisted, find_unlisted
-from morpheus_boot.comfyui.nodes import GatedNodes, Preparation, failed_imports
+from morpheus_boot.comfyui.nodes import GatedNodes, Preparation, Printed, failed_imports
 from morpheus_boot.comfyui.our_node import (
     our_node_environment,
     place_our_node,
@@ -39,7 +38,6 @@ from morpheus_boot.volume import read_mounts
 
 _LOG: Final = logging.getLogger("morpheus.comfyui")
 _ANSWER_DEADLINE_S: Final = 900.0
-_KEPT_LINES: Final = 5000
 
 
 class Launch:
@@ -62,7 +60,7 @@ class Launch:
         self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
         self._nodes = self._gated_nodes()
         self._started = False
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._printed = Printed()
         require_our_node(self._more)
         names = [name for model in deployment.manifest.models for name in names_of(model)]
         for folder, meant in likely_misspelt(names):
@@ -71,8 +69,12 @@ class Launch:
             )
 
     def heard(self, line: str) -> None:
-        """Takes a line that ComfyUI printed."""
-        self._lines.append(line)
+        """Takes a line that ComfyUI printed; from the thread that reads its output."""
+        self._printed.add(line)
+
+    def ended(self) -> None:
+        """Says that ComfyUI is gone; what it printed does not concern the next one."""
+        self._printed.clear()
 
     def bring_nodes(self) -> None:
         """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, Stopped."""
@@ -193,7 +195,7 @@ class Launch:
             )
         for u in unlisted:
             _LOG.warning("%s: %s", u.name, u.reason)
-        for failed in failed_imports(self._lines):
+        for failed in failed_imports(self._printed.lines):
             _LOG.warning("custom node %s: ComfyUI can't import it, %s", failed.name, failed.reason)
         return unlisted
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -149,6 +150,23 @@ def test_a_required_node_whose_requirements_comfyui_cannot_meet_ends_the_boot_wi
     assert ended.code == 65
     assert "custom node Alpha: its requirements can't be met: it asks for numpy<2" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_node_that_a_restarted_comfyui_can_import_is_not_named_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    node = site.comfyui / "custom_nodes" / "Alpha"
+    node.mkdir()
+    (node / "__init__.py").write_text("import nothing_like_it\n")
+
+    with site.start("up") as up:
+        up.wait_until_ready()
+        (node / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+        (comfyui,) = (s for s in up.get("/status").json()["services"] if s["name"] == "comfyui")
+        os.kill(comfyui["pid"], signal.SIGKILL)
+        wait_until(lambda: "ready again" in up.log, timeout_s=30)
+        assert up.stop() == 0
+
+    assert up.log.count("custom node Alpha: ComfyUI can't import it") == 1
 
 
 def test_sigterm_ends_a_boot_whose_custom_node_is_read_from_a_volume_that_hangs(

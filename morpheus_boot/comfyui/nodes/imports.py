@@ -1,6 +1,8 @@
 """Which custom nodes ComfyUI could not import, from its own log."""
 
 import re
+import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,6 +12,32 @@ from typing import Final
 _FAILED: Final = re.compile(r"\d+\.\d seconds \(IMPORT FAILED\): (/.*\S)")
 _CAUSE: Final = re.compile(r"Cannot import (/.*?) module for custom nodes: (.*\S)")
 _SKIPPED: Final = re.compile(r"Skip (/.*?) module for custom nodes (due to .*\S)")
+_KEPT_LINES: Final = 5000
+
+
+class Printed:
+    """What one ComfyUI has printed, its last 5000 lines: the thread that reads its output adds, any other reads."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        # A deque that is added to can't be walked through.
+        self._lock = threading.Lock()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines so far, oldest first."""
+        with self._lock:
+            return tuple(self._lines)
+
+    def add(self, line: str) -> None:
+        """Takes a line."""
+        with self._lock:
+            self._lines.append(line)
+
+    def clear(self) -> None:
+        """Forgets all: another ComfyUI is to come."""
+        with self._lock:
+            self._lines.clear()
 
 
 @dataclass(frozen=True, slots=True)
