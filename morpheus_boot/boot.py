@@ -54,7 +54,6 @@ from morpheus_boot.state import (
     ModelStage,
     ModelState,
     Readiness,
-    ServiceStage,
     ServiceState,
     StateBoard,
     VolumeState,
@@ -81,7 +80,8 @@ class Boot:
         self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
         self._launch: Launch | None = None
-        self._comfyui_started = threading.Event()
+        # Held by whoever looks at what runs and sets the readiness by it: nothing may come between the two.
+        self._turning = threading.Lock()
         self._supervisor = Supervisor(
             on_line=self._on_line, on_service=self._on_service, restarts=Restarts()
         )
@@ -128,7 +128,8 @@ class Boot:
         if queue is not None:
             with phase("start the queue handler"):
                 self._supervisor.start(queue.result())
-        self._board.set_readiness(Readiness.READY)
+        while not self._become_ready(launch):
+            self._wait_until_it_answers(launch, cached)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
         self._in_background(lambda: self._finish(optional, cached, launch, deployment))
         self._keep_ready(launch, cached)
@@ -140,17 +141,25 @@ class Boot:
             yield
 
     def _wait_until_it_answers(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
-        self._comfyui_started.clear()
         self._name_unlisted(launch.wait_until_ready(cached))
         self._wait_for_file_server()
 
     def _keep_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
-        """Each time that ComfyUI was started again, waits until it is ready again."""
+        """Each time that ComfyUI has ended, waits until it is ready again."""
         while True:
-            self._comfyui_started.wait()
+            launch.changed.wait()
             self._wait_until_it_answers(launch, cached)
+            if self._become_ready(launch):
+                _LOG.info("ready again")
+
+    def _become_ready(self, launch: Launch) -> bool:
+        """Says so, unless ComfyUI has ended or started since it was looked at. Raises Stopped."""
+        with self._turning:
+            self._supervisor.raise_if_stopping()
+            if launch.changed.is_set():
+                return False
             self._board.set_readiness(Readiness.READY)
-            _LOG.info("ready again")
+        return True
 
     def _finish(
         self,
@@ -180,12 +189,10 @@ class Boot:
         self._board.put_service(service)
         if service.name != COMFYUI or self._launch is None:
             return
-        if service.stage is ServiceStage.ENDED:
-            self._launch.ended()
-        if service.stage is ServiceStage.RUNNING:
-            self._comfyui_started.set()
-        elif self._board.state.readiness is Readiness.READY:
-            self._board.set_readiness(Readiness.STARTING)
+        with self._turning:
+            self._launch.turned(service.stage)
+            if self._board.state.readiness is Readiness.READY:
+                self._board.set_readiness(Readiness.STARTING)
 
     def _tell_files(self) -> None:
         with self._board.phase("read models.yaml and find the volume"):
@@ -208,7 +215,8 @@ class Boot:
 
     def _on_failure(self, error: BaseException) -> None:
         code = error.exit_code if isinstance(error, MorpheusError) else Exit.BUG
-        self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
+        with self._turning:
+            self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
         if self._settings.hold_s:
             _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, error)
 

@@ -1,6 +1,7 @@
 """ComfyUI from its cached models to its first answer: links, start, readiness."""
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.services import COMFYUI
 from morpheus_boot.run.supervisor import Supervisor
 from morpheus_boot.settings import REPOSITORY, Settings
+from morpheus_boot.state import ServiceStage
 from morpheus_boot.volume import read_mounts
 
 _LOG: Final = logging.getLogger("morpheus.comfyui")
@@ -61,6 +63,8 @@ class Launch:
         self._nodes = self._gated_nodes()
         self._started = False
         self._printed = Printed()
+        self.changed = threading.Event()
+        """Set when ComfyUI has started or ended since wait_until_ready() last looked at it."""
         require_our_node(self._more)
         names = [name for model in deployment.manifest.models for name in names_of(model)]
         for folder, meant in likely_misspelt(names):
@@ -72,9 +76,11 @@ class Launch:
         """Takes a line that ComfyUI printed; from the thread that reads its output."""
         self._printed.add(line)
 
-    def ended(self) -> None:
-        """Says that ComfyUI is gone; what it printed does not concern the next one."""
-        self._printed.clear()
+    def turned(self, stage: ServiceStage) -> None:
+        """Says that ComfyUI has started or ended; what the one that ended has printed is forgotten."""
+        if stage is ServiceStage.ENDED:
+            self._printed.clear()
+        self.changed.set()
 
     def bring_nodes(self) -> None:
         """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, Stopped."""
@@ -169,22 +175,31 @@ class Launch:
             NotSetUp: it does not ask for the token, or does not list a model.
             Stopped: the boot is being stopped.
         """
-        self._api.wait_until_it_answers(
+        names = [name for model in cached for name in names_of(model.model)]
+        unlisted = self._api.when_it_answers(
+            lambda: self._look(names),
             deadline_s=_ANSWER_DEADLINE_S,
             stopping=self._supervisor.stopping,
             last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
         )
-        self._supervisor.raise_if_stopping()
+        for u in unlisted:
+            _LOG.warning("%s: %s", u.name, u.reason)
+        for failed in failed_imports(self._printed.lines):
+            _LOG.warning("custom node %s: ComfyUI can't import it, %s", failed.name, failed.reason)
+        return unlisted
+
+    def _look(self, names: Iterable[str]) -> tuple[Unlisted, ...]:
+        """One look at the ComfyUI of now. Raises NotSetUp, NoAnswer."""
+        self.changed.clear()
+        self._api.require_answer()
         if self._settings.morpheus_token is not None and not self._api.refuses_strangers():
             raise NotSetUp(
                 "ComfyUI",
                 "it answers without the token",
                 "report this with its version; until then unset MORPHEUS_TOKEN or don't expose its port",
             )
-        names = [name for model in cached for name in names_of(model.model)]
         folder_paths = self._api.folder_paths(str(self._place.root))
         unlisted = find_unlisted(self._place.root, names, folder_paths, self._api.files_of)
-        self._supervisor.raise_if_stopping()
         known = [u for u in unlisted if u.known]
         if known:
             said = "; ".join(f"{u.name}: {u.reason}" for u in known)
@@ -193,10 +208,6 @@ class Launch:
                 f"it runs but does not list every model ({said})",
                 "check the file's ending and its folder in models.yaml",
             )
-        for u in unlisted:
-            _LOG.warning("%s: %s", u.name, u.reason)
-        for failed in failed_imports(self._printed.lines):
-            _LOG.warning("custom node %s: ComfyUI can't import it, %s", failed.name, failed.reason)
         return unlisted
 
 

@@ -1,11 +1,13 @@
 """Ready means ready: a ComfyUI that serves strangers, or does not list a model, ends the boot and says why."""
 
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.boot.program import Site
+from tests.testbed.content import read_all, safetensors
 from tests.wait import wait_until
 
 # A ComfyUI that runs no custom node at all.
@@ -61,3 +63,49 @@ def test_a_model_that_comfyui_does_not_list_ends_the_boot_and_is_named_on_the_st
         wanted = "loras/a.txt: loras does not list it; is .txt an ending that it loads?"
         assert wanted in up.get("/status").json()["error"]
         assert up.stop() == 78
+
+
+@pytest.fixture
+def mortal(site: Site, tmp_path: Path) -> Site:
+    """A container with one model, whose ComfyUI is mortal.py."""
+    (tmp_path / "a").write_bytes(read_all(safetensors(1000)))
+    url = (tmp_path / "a").as_uri()
+    site.models = f"version: 1\nmodels:\n  - {{path: loras/a.safetensors, url: '{url}'}}\n"
+    shutil.copy(Path(__file__).parent / "mortal.py", site.comfyui / "main.py")
+    site.environ = {"MORPHEUS_TOKEN": "x" * 20}
+    return site
+
+
+@pytest.mark.parametrize("what", ["stranger", "/internal/folder_paths", "/models/loras"])
+def test_a_comfyui_that_leaves_a_request_unanswered_is_asked_again(mortal: Site, what: str) -> None:
+    mortal.environ = {**mortal.environ, "COMFYUI_ARGS": f"--cut {what}"}
+
+    with mortal.start("up") as up:
+        up.wait_until_ready()
+        assert up.stop() == 0
+
+    assert "WARNING" not in up.log
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "--die stranger",
+        "--die /internal/folder_paths",
+        "--die /models/loras",
+        "--die-after /models/loras",
+    ],
+)
+def test_a_comfyui_that_dies_while_it_is_looked_at_is_not_ready_before_it_is_back(
+    mortal: Site, how: str
+) -> None:
+    mortal.environ = {**mortal.environ, "COMFYUI_ARGS": how}
+
+    with mortal.start("up") as up:
+        wait_until(lambda: "at the gate" in up.log)
+        assert up.ping() == 204
+        (mortal.comfyui / "gate").touch()
+        up.wait_until_ready()
+        assert up.stop() == 0
+
+    assert "WARNING" not in up.log

@@ -2,17 +2,30 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
 
 import pytest
 
-from morpheus_boot.comfyui.api import ComfyUIApi
+from morpheus_boot.background import begin
+from morpheus_boot.comfyui.api import ComfyUIApi, NoAnswer
 from morpheus_boot.errors import WaitedTooLong
 from morpheus_boot.redact import Secret
-from tests.wait import wait_until
+from morpheus_boot.stopping import Stopped
 
 TOKEN = "s3cret"
+
+
+class Silence(Enum):
+    """Ways to say nothing."""
+
+    NOBODY = "the port is closed"
+    CUT = "the connection ends before the answer"
+    CUT_LATE = "the connection ends within the answer"
+    FAILS = "the answer is 500"
+    NONSENSE = "the answer is no JSON"
 
 
 class Answers(ThreadingHTTPServer):
@@ -22,18 +35,31 @@ class Answers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.routes: dict[str, object] = {}
         self.token: str | None = None
+        self.silence: Silence | None = None
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Answers
 
     def do_GET(self) -> None:
+        if self.server.silence is not None:
+            self._say_nothing(self.server.silence)
+            return
         stranger = self.server.token not in {None, self.headers["Authorization"]}
         known = self.path in self.server.routes
         self.send_response(401 if stranger else 200 if known else 404)
         self.end_headers()
         if known and not stranger:
             self.wfile.write(json.dumps(self.server.routes[self.path]).encode())
+
+    def _say_nothing(self, how: Silence) -> None:
+        if how is Silence.CUT:
+            return
+        self.send_response(500 if how is Silence.FAILS else 200)
+        if how is Silence.CUT_LATE:
+            self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"<html>")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         """Says nothing."""
@@ -80,32 +106,85 @@ def test_only_401_refuses_a_stranger(comfyui: Answers) -> None:
     assert api(comfyui).refuses_strangers()
 
 
-def test_nobody_there_is_no_refusal(comfyui: Answers) -> None:
-    comfyui.server_close()
+def fall_silent(comfyui: Answers, how: Silence) -> None:
+    comfyui.silence = how
+    if how is Silence.NOBODY:
+        comfyui.server_close()
 
-    assert not api(comfyui).refuses_strangers()
+
+ASKED: Final[tuple[Callable[[ComfyUIApi], object], ...]] = (
+    ComfyUIApi.require_answer,
+    lambda comfyui: comfyui.folder_paths("/m"),
+    lambda comfyui: comfyui.files_of("loras"),
+)
+
+
+@pytest.mark.parametrize("how", Silence)
+@pytest.mark.parametrize("ask", ASKED)
+def test_silence_is_not_taken_for_an_empty_answer(
+    comfyui: Answers, ask: Callable[[ComfyUIApi], object], how: Silence
+) -> None:
+    fall_silent(comfyui, how)
+
+    with pytest.raises(NoAnswer):
+        ask(api(comfyui))
+
+
+@pytest.mark.parametrize("how", [Silence.NOBODY, Silence.CUT])
+def test_silence_neither_refuses_a_stranger_nor_lets_him_in(comfyui: Answers, how: Silence) -> None:
+    fall_silent(comfyui, how)
+
+    with pytest.raises(NoAnswer):
+        api(comfyui).refuses_strangers()
+
+
+def look_with(comfyui: Answers, look: Callable[[ComfyUIApi], object], deadline_s: float) -> object:
+    """What ``look`` comes to, with nobody telling it to stop."""
+    asked = api(comfyui)
+    return asked.when_it_answers(
+        lambda: look(asked),
+        deadline_s=deadline_s,
+        stopping=threading.Event(),
+        last_lines=lambda: "loading | still loading",
+    )
 
 
 def test_a_comfyui_that_does_not_answer_in_time_is_told_with_its_last_lines(
     comfyui: Answers,
 ) -> None:
-    with pytest.raises(WaitedTooLong, match=r"its last lines: loading \| still loading"):
-        api(comfyui).wait_until_it_answers(
-            deadline_s=0.0,
-            stopping=threading.Event(),
-            last_lines=lambda: "loading | still loading",
-        )
+    with pytest.raises(WaitedTooLong, match=r"its last lines: loading \| still loading") as raised:
+        look_with(comfyui, ComfyUIApi.require_answer, 0.0)
+
+    assert "/system_stats: there is no such route" in raised.value.cause
 
 
-def test_the_wait_ends_with_the_first_answer_and_with_a_stop(comfyui: Answers) -> None:
+def test_a_look_begins_anew_where_one_of_its_requests_had_no_answer(comfyui: Answers) -> None:
+    looks: list[int] = []
+
+    def look(asked: ComfyUIApi) -> object:
+        looks.append(1)
+        asked.require_answer()
+        comfyui.silence = Silence.CUT if len(looks) == 1 else None
+        try:
+            return asked.files_of("loras")
+        finally:
+            comfyui.silence = None
+
+    comfyui.routes = {"/system_stats": {}, "/models/loras": ["a.safetensors"]}
+
+    assert look_with(comfyui, look, 60.0) == {"a.safetensors"}
+    assert len(looks) == 2
+
+
+def test_a_stop_ends_the_wait(comfyui: Answers) -> None:
     stopping = threading.Event()
-    waiting = threading.Thread(
-        target=api(comfyui).wait_until_it_answers,
-        kwargs={"deadline_s": 60.0, "stopping": stopping, "last_lines": str},
+    waiting = begin(
+        lambda: api(comfyui).when_it_answers(
+            api(comfyui).require_answer, deadline_s=60.0, stopping=stopping, last_lines=str
+        ),
+        "waiting",
     )
-    waiting.start()
     stopping.set()
-    wait_until(lambda: not waiting.is_alive())
 
-    comfyui.routes["/system_stats"] = {}
-    api(comfyui).wait_until_it_answers(deadline_s=60.0, stopping=threading.Event(), last_lines=str)
+    with pytest.raises(Stopped):
+        waiting.result(10)
