@@ -98,7 +98,7 @@ uv_python() {
   "$python" -I -c "$PYTHON_PROBE" </dev/null
 }
 
-# The command among the arguments, as cli.py reads them.
+# The command among the arguments, as argv.py finds it.
 command_in() {
   while (($# > 0)); do
     case "$1" in

@@ -4,13 +4,14 @@ import signal
 import sys
 from types import FrameType
 
+from morpheus_boot.argv import command_in
+
 _STAYING = ("up", "files")
 
 
 def _stop_early(signum: int, _frame: FrameType | None) -> None:
     """Before the program has begun, a stop ends it as it would later: nothing has been started yet."""
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    stays = not words or any(word in _STAYING for word in words)
+    stays = command_in(sys.argv[1:]) in _STAYING
     raise SystemExit(0 if stays else 128 + signum)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from morpheus_boot import __version__
+from morpheus_boot.argv import find_command
 from morpheus_boot.cache.options import LockTimes, RetryPolicy
 from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, UsageError
 from morpheus_boot.invocation import Invocation
@@ -129,7 +130,6 @@ COMMANDS: Final = (
     ),
     Command("smoke", "proves the whole chain on this machine, and prints its times"),
 )
-_TAKES_VALUE: Final = ("--models", "--volume", "--comfyui", "--log-format")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -216,12 +216,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command_first(argv: Sequence[str]) -> list[str]:
     """``argv`` with its command in front, ``up`` where there is none: options may stand on both sides."""
-    skip = False
-    for at, word in enumerate(argv):
-        if skip:
-            skip = False
-        elif not word.startswith("-"):
-            return [word, *argv[:at], *argv[at + 1 :]]
-        skip = word in _TAKES_VALUE
+    at = find_command(argv)
+    if at is not None:
+        return [argv[at], *argv[:at], *argv[at + 1 :]]
     asked = {"-h", "--help", "--version"} & set(argv)
     return list(argv) if asked else ["up", *argv]

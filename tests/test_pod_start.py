@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+from morpheus_boot.argv import command_in
 from morpheus_boot.settings import read_settings
 from tests.package_index import (
     SAMPLE_PAGE,
@@ -444,3 +445,26 @@ def test_the_local_folder_is_where_settings_say(
     found = functions("local_folder", HOME=tmp_path, **environ)
 
     assert Path(found) == read_settings(environ=environ).local_dir
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("", "up"),
+        ("-v", "up"),
+        ("files", "files"),
+        ("--models X", "up"),
+        ("--models plan", "up"),
+        ("--models --volume plan", "plan"),
+        ("--models", "up"),
+        ("--models=X fill", "fill"),
+        ("-q --log-format json plan --json", "plan"),
+        ("import up", "import"),
+        ("gc --forget up --apply", "gc"),
+        ("--comfyui up --volume files verify", "verify"),
+    ],
+)
+def test_shell_and_program_see_the_same_command(arguments: str, command: str) -> None:
+    words = arguments.split()
+
+    assert command_in(words) == functions('command_in "$@"', *words) == command

@@ -29,6 +29,7 @@ DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 LEAVES: Final = frozenset(
     {
         "archive",
+        "argv",
         "background",
         "bars",
         "errors",

@@ -1,0 +1,45 @@
+"""The program's first moments, before its imports are through."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The first of the standard library that cli.py imports.
+SLOW = """
+import signal
+print("importing", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "signum", "code"),
+    [
+        ((), signal.SIGTERM, 0),
+        (("--models", "X"), signal.SIGTERM, 0),
+        (("--volume", "plan", "files"), signal.SIGINT, 0),
+        (("--models", "up", "plan"), signal.SIGTERM, 143),
+        (("import", "files"), signal.SIGINT, 130),
+    ],
+)
+def test_a_stop_during_the_imports_ends_with_the_code_of_a_later_one(
+    arguments: tuple[str, ...], signum: int, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "argparse.py").write_text(SLOW)
+    with subprocess.Popen(
+        [sys.executable, "-m", "morpheus_boot", *arguments],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "importing\n"
+
+        program.send_signal(signum)
+
+        assert program.wait(10) == code
