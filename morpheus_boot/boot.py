@@ -33,7 +33,7 @@ from morpheus_boot.errors import Exit, MorpheusError
 from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
-from morpheus_boot.launch import Launch
+from morpheus_boot.launch import Launch, make_launch
 from morpheus_boot.log import Entry, parse_json_line
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
@@ -105,9 +105,9 @@ class Boot:
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
             require_free(self._settings.comfyui_port, "ComfyUI")
-            launch = Launch(self._settings, deployment, comfyui, self._supervisor)
+            launch = make_launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
-        self._start_file_server(deployment.volume)
+        self._start_file_server(deployment.volume, runs_jobs=True)
         nodes = begin(launch.bring_nodes, "custom nodes")
         with phase("plan"):
             required, optional = self._plan(deployment)
@@ -197,12 +197,12 @@ class Boot:
     def _tell_files(self) -> None:
         with self._board.phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
-        self._start_file_server(deployment.volume)
+        self._start_file_server(deployment.volume, runs_jobs=False)
         self._wait_for_file_server()
         self._board.set_readiness(Readiness.READY)
 
     def _supervise(self, story: Callable[[], None]) -> None:
-        hold = Hold(self._settings.hold_s, self._file_server(None))
+        hold = Hold(self._settings.hold_s, self._file_server(None, runs_jobs=False))
         try:
             self._supervisor.run(
                 story, hold=hold if hold.seconds else None, on_failure=self._on_failure
@@ -220,13 +220,13 @@ class Boot:
         if self._settings.hold_s:
             _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, error)
 
-    def _start_file_server(self, volume: Volume) -> None:
+    def _start_file_server(self, volume: Volume, *, runs_jobs: bool) -> None:
         make_volume_folder(volume)
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
         require_free(self._settings.fileserver_port, "the file server")
         if self._settings.morpheus_token is None:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
-        self._supervisor.start(self._file_server(volume))
+        self._supervisor.start(self._file_server(volume, runs_jobs=runs_jobs))
         copy_workflows(REPOSITORY / "workflows", volume.layout)
 
     def _wait_for_file_server(self) -> None:
@@ -307,14 +307,14 @@ class Boot:
                 report=self._progress,
             )
 
-    def _file_server(self, volume: Volume | None) -> ServiceSpec:
+    def _file_server(self, volume: Volume | None, *, runs_jobs: bool) -> ServiceSpec:
         settings = self._settings
         return file_server(
             port=settings.fileserver_port,
             extra_ports=settings.extra_ports,
             comfyui_port=settings.comfyui_port,
             volume=volume.root if volume else None,
-            worker=self._settings.worker if self._launch is not None else None,
+            worker=settings.worker if runs_jobs else None,
             local_dir=settings.local_dir,
             repository=REPOSITORY,
             environ=settings.environ,

@@ -42,6 +42,22 @@ _LOG: Final = logging.getLogger("morpheus.comfyui")
 _ANSWER_DEADLINE_S: Final = 900.0
 
 
+def make_launch(
+    settings: Settings, deployment: Deployment, comfyui: ComfyUI, supervisor: Supervisor
+) -> "Launch":
+    """The launch of ``comfyui``, with its place among this machine's mounts; nothing is written yet.
+
+    Warns of folders in models.yaml that look misspelt. Raises NotSetUp where an argument would keep our node out.
+    """
+    require_our_node(_more_arguments(settings, deployment))
+    names = [name for model in deployment.manifest.models for name in names_of(model)]
+    for folder, meant in likely_misspelt(names):
+        _LOG.warning("models.yaml: %s/ is no folder of ComfyUI's; did you mean %s/?", folder, meant)
+    farm = _local_folder(settings) / "models"
+    place = choose_place(comfyui.models, farm, read_mounts())
+    return Launch(settings, deployment, comfyui, supervisor, place)
+
+
 class Launch:
     """One ComfyUI of this container."""
 
@@ -51,26 +67,22 @@ class Launch:
         deployment: Deployment,
         comfyui: ComfyUI,
         supervisor: Supervisor,
+        place: Place,
     ) -> None:
+        """``place`` is where the links go. See make_launch()."""
         self._settings = settings
         self._deployment = deployment
         self._comfyui = comfyui
         self._supervisor = supervisor
-        self._local = settings.local_dir / "comfyui"
-        self._place: Place = choose_place(comfyui.models, self._local / "models", read_mounts())
+        self._place = place
+        self._local = _local_folder(settings)
         self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
-        self._more = (*deployment.manifest.comfyui_args, *settings.comfyui_args)
+        self._more = _more_arguments(settings, deployment)
         self._nodes = self._gated_nodes()
         self._started = False
         self._printed = Printed()
         self.changed = threading.Event()
         """Set when ComfyUI has started or ended since wait_until_ready() last looked at it."""
-        require_our_node(self._more)
-        names = [name for model in deployment.manifest.models for name in names_of(model)]
-        for folder, meant in likely_misspelt(names):
-            _LOG.warning(
-                "models.yaml: %s/ is no folder of ComfyUI's; did you mean %s/?", folder, meant
-            )
 
     def heard(self, line: str) -> None:
         """Takes a line that ComfyUI printed; from the thread that reads its output."""
@@ -214,3 +226,11 @@ class Launch:
 def names_of(model: ModelSpec) -> tuple[str, ...]:
     """All places of a model below models/."""
     return (model.path, *model.links)
+
+
+def _local_folder(settings: Settings) -> Path:
+    return settings.local_dir / "comfyui"
+
+
+def _more_arguments(settings: Settings, deployment: Deployment) -> tuple[str, ...]:
+    return (*deployment.manifest.comfyui_args, *settings.comfyui_args)
