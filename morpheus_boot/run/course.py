@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final
 
 from morpheus_boot.errors import ServiceFailed
-from morpheus_boot.run.events import Event, Exited, Signalled, StopRequested, StoryEnded
+from morpheus_boot.run.events import Event, Exited, Signalled, StoryEnded
 from morpheus_boot.run.mailbox import STOP_SIGNALS
 from morpheus_boot.run.output import quote_lines
 from morpheus_boot.run.process import ServiceSpec, ending_text
@@ -40,14 +40,14 @@ class Stage(Enum):
 class Course:
     """Where a run stands. Times are of the monotonic clock.
 
-    ``recovery``: who is started again after a death, None: nobody. ``since`` is when services began to be stopped,
+    ``recovery``: who is started again after a death. ``since`` is when services began to be stopped,
     ``until`` when the hold is over, or when what is still there is killed; ``told`` says that the story has ended;
     ``error`` is why the run gave up; ``signum`` the signal that ended it or its hold.
     """
 
     grace_s: float
+    recovery: Convalescence
     hold: Hold | None = None
-    recovery: Convalescence | None = None
     stage: Stage = Stage.UP
     since: float = math.inf
     until: float = math.inf
@@ -75,15 +75,13 @@ class Course:
                 return replace(self, told=True)
             case StoryEnded(BaseException() as error):
                 return self._giving_up(error, now)
-            case Exited(wanted=False) as ended:
+            case Exited() as ended:
                 return self._after_death(ended, now)
-            case StopRequested(name) if self.recovery is not None:
-                return replace(self, recovery=self.recovery.without(name))
             case _:
                 return self
 
     def _after_death(self, ended: Exited, now: float) -> "Course":
-        recovery = self.recovery and self.recovery.after_death(ended.service, now)
+        recovery = self.recovery.after_death(ended.service, now)
         if recovery is None:
             return self._giving_up(_failure(ended), now)
         return replace(self, recovery=recovery)
@@ -92,7 +90,7 @@ class Course:
         match event:
             case Signalled(signum) if signum in STOP_SIGNALS:
                 return replace(self._stopping(now), signum=signum)
-            case Exited(service, wanted=False) if self.keeps(service):
+            case Exited(service) if self.keeps(service):
                 return self._stopping(now)
             case _:
                 return self
@@ -106,11 +104,11 @@ class Course:
     @property
     def due(self) -> tuple[Due, ...]:
         """The services to be started again."""
-        return self.recovery.due if self.recovery and self.stage is Stage.UP else ()
+        return self.recovery.due if self.stage is Stage.UP else ()
 
     def started(self, service: str) -> "Course":
         """The course once a service that was due runs again."""
-        return replace(self, recovery=self.recovery and self.recovery.without(service))
+        return replace(self, recovery=self.recovery.without(service))
 
     def without_hold(self, now: float) -> "Course":
         """The course where the service of the hold can't be started."""

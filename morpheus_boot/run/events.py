@@ -22,11 +22,10 @@ class StoryEnded:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A service's first process is gone. ``code`` is negative for a signal; ``wanted``: it was told to stop."""
+    """A service's first process is gone. ``code`` is negative for a signal."""
 
     service: str
     code: int
-    wanted: bool
     lines: tuple[str, ...] = ()
 
 
@@ -38,12 +37,4 @@ class StartRequested:
     done: Future[None]
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """The story wants a service gone; ``done`` answers it."""
-
-    name: str
-    done: Future[None]
-
-
-Event = Signalled | StoryEnded | Exited | StartRequested | StopRequested
+Event = Signalled | StoryEnded | Exited | StartRequested

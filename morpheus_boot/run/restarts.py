@@ -51,5 +51,5 @@ class Convalescence:
         )
 
     def without(self, service: str) -> "Convalescence":
-        """With the service due no more: it was started, or is not wanted."""
+        """With the service due no more: it was started."""
         return replace(self, due=tuple(d for d in self.due if d.service != service))

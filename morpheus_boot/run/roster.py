@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Final
 
-from morpheus_boot.errors import WaitedTooLong
 from morpheus_boot.run.events import Exited
 from morpheus_boot.run.output import Output
 from morpheus_boot.run.process import Process, ServiceSpec, ending_text
@@ -29,7 +27,6 @@ class Roster:
         self._processes: dict[str, Process] = {}
         self._outputs: dict[str, Output] = {}
         self._specs: dict[str, ServiceSpec] = {}
-        self._waiting: list[tuple[str, Future[None]]] = []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,12 +63,9 @@ class Roster:
         """Starts a service that is gone as it was started before. Raises ServiceFailed."""
         self.start(self._specs[name])
 
-    def stop(self, name: str, kill_at: float, done: Future[None] | None = None) -> None:
-        """Asks a service to stop until ``kill_at`` of the monotonic clock; ``done`` learns when it is gone."""
-        if name in self._processes:
-            self._processes[name].request_stop(kill_at)
-        if done is not None:
-            self._waiting.append((name, done))
+    def stop(self, name: str, kill_at: float) -> None:
+        """Asks a service to stop until ``kill_at`` of the monotonic clock."""
+        self._processes[name].request_stop(kill_at)
 
     def take_exits(self, now: float) -> tuple[Exited, ...]:
         """The services whose first process has ended since the last call; what they left behind is stopped."""
@@ -80,14 +74,14 @@ class Roster:
             code = process.take_exit_code()
             if code is None:
                 continue
-            exits.append(Exited(name, code, process.stop_requested, process.output.last_lines))
+            exits.append(Exited(name, code, process.output.last_lines))
             _LOG.info("%s ended: %s", name, ending_text(code))
             self._say(process, ServiceStage.ENDED, ending_text(code))
             process.request_stop(now + self._grace_s)
         return tuple(exits)
 
     def tend(self, now: float) -> None:
-        """Kills what has had its grace, forgets what is gone, and answers who waited for that."""
+        """Kills what has had its grace, and forgets what is gone."""
         for name, process in tuple(self._processes.items()):
             if process.kill_if_due(now):
                 _LOG.warning("%s did not stop in time: killed", name)
@@ -96,11 +90,6 @@ class Roster:
             elif process.is_stuck(now):
                 del self._processes[name]
                 self._leave_behind(process)
-        for name, done in tuple(self._waiting):
-            if name not in self._processes:
-                self._waiting.remove((name, done))
-                if not done.done():
-                    done.set_result(None)
 
     def end_all(self) -> None:
         """KILL to every group, at once and without a word: where the supervisor itself has failed."""
@@ -111,10 +100,6 @@ class Roster:
         cause = f"pid {process.pid} does not end, not even by SIGKILL: it hangs in the kernel"
         _LOG.warning("%s: %s", process.spec.name, cause)
         self._say(process, ServiceStage.RUNNING, cause)
-        error = WaitedTooLong(process.spec.name, cause, "see whether the volume still answers")
-        for name, done in self._waiting:
-            if name == process.spec.name:
-                done.set_exception(error)
 
     def _say(self, process: Process, stage: ServiceStage, detail: str) -> None:
         spec = process.spec

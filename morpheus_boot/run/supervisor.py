@@ -19,7 +19,6 @@ from morpheus_boot.run.events import (
     Event,
     Signalled,
     StartRequested,
-    StopRequested,
     StoryEnded,
 )
 from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
@@ -40,24 +39,24 @@ _IDLE_S: Final = 60.0
 
 
 class Supervisor:
-    """The services of one boot. ``start``, ``stop``, ``last_lines`` are the story's, from any thread."""
+    """The services of one boot. ``start`` and ``last_lines`` are the story's, from any thread."""
 
     def __init__(
         self,
         *,
         on_line: Callable[[str, str], None],
         on_service: Callable[[ServiceState], None],
+        restarts: Restarts,
         grace_s: float = 4.0,
-        restarts: Restarts | None = None,
     ) -> None:
         """``on_line(service, line)`` is called from a thread a service, ``on_service`` from the main thread.
 
-        ``grace_s`` lies between TERM and KILL. Without ``restarts`` the first death ends the run.
+        ``grace_s`` lies between TERM and KILL.
         """
         self.stopping = threading.Event()
         """Set as soon as a stop is requested or the boot has failed; the story's long steps look at it."""
         self._grace_s = grace_s
-        self._recovery = Convalescence(restarts) if restarts else None
+        self._recovery = Convalescence(restarts)
         self._roster = Roster(on_line, on_service, grace_s)
         self._events: Mailbox[Event] = Mailbox()
 
@@ -71,15 +70,6 @@ class Supervisor:
         self.raise_if_stopping()
         done: Future[None] = Future()
         self._events.put(StartRequested(spec, done))
-        done.result()
-
-    def stop(self, name: str) -> None:
-        """Stops a service (TERM to its group, grace, KILL) and returns when all of it is gone.
-
-        Raises WaitedTooLong where even KILL does not end it.
-        """
-        done: Future[None] = Future()
-        self._events.put(StopRequested(name, done))
         done.result()
 
     def last_lines(self, name: str) -> tuple[str, ...]:
@@ -101,14 +91,14 @@ class Supervisor:
         """Runs ``story``, then supervises what it started, until a signal or an error; once, in the main thread.
 
         When this ends nothing is left running. ``on_failure`` is called when the boot gives up, before the
-        others are stopped and before the hold. Returns the signal that stopped it in order, or None when the
-        story has ended and nothing it started is left (it stopped everything itself).
+        others are stopped and before the hold. Returns the signal that stopped it in order, or None where
+        the story has ended and had started nothing.
 
         Raises:
             ServiceFailed: a service ended by itself, and more often than it may.
             BaseException: what the story raised.
         """
-        course = Course(self._grace_s, hold, self._recovery)
+        course = Course(self._grace_s, self._recovery, hold)
         with self._events.receiving((*STOP_SIGNALS, signal.SIGCHLD), Signalled):
             threading.Thread(target=self._tell, args=(story,), name="story", daemon=True).start()
             try:
@@ -135,8 +125,8 @@ class Supervisor:
             now = time.monotonic()
             for event in events:
                 course = course.after(event, now)
-                self._answer(event, course, now)
-            # After the queue: a stop request that came before an exit is the reason for it.
+                self._answer(event, course)
+            # After the queue: a signal that came before an exit is the reason for it.
             for exited in self._roster.take_exits(now):
                 course = course.after(exited, now)
             course = course.at(now)
@@ -153,7 +143,7 @@ class Supervisor:
                 reaper.reap(self._roster.pids)
             events = self._events.take(self._patience_s(course, now, reaper))
 
-    def _answer(self, event: Event, course: Course, now: float) -> None:
+    def _answer(self, event: Event, course: Course) -> None:
         match event:
             case StartRequested(_, done) if course.stage is not Stage.UP:
                 done.set_exception(Stopped())
@@ -164,8 +154,6 @@ class Supervisor:
                     done.set_exception(error)
                 else:
                     done.set_result(None)
-            case StopRequested(name, done):
-                self._roster.stop(name, now + self._grace_s, done)
 
     def _follow(self, course: Course, now: float) -> Course:
         """Makes what runs agree with the course."""

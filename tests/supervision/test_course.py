@@ -9,6 +9,7 @@ from morpheus_boot.errors import Exit, NotSetUp, ServiceFailed
 from morpheus_boot.run.course import Course, Hold, Stage
 from morpheus_boot.run.events import Event, Exited, Signalled, StoryEnded
 from morpheus_boot.run.process import ServiceSpec
+from morpheus_boot.run.restarts import Convalescence, Restarts
 
 TERM = Signalled(signal.SIGTERM)
 INT = Signalled(signal.SIGINT)
@@ -16,15 +17,14 @@ CHILD = Signalled(signal.SIGCHLD)
 TOLD = StoryEnded(None)
 FULL = NotSetUp("volume", "it is full of eels", "drain it")
 FAILED = StoryEnded(FULL)
-DIED = Exited("comfyui", 3, wanted=False, lines=("a", "b"))
-STOPPED = Exited("comfyui", -15, wanted=True)
-FILES_DIED = Exited("files", 1, wanted=False)
+DIED = Exited("comfyui", 3, lines=("a", "b"))
+FILES_DIED = Exited("files", 1)
 HOLD = Hold(900, ServiceSpec("files", ("files",), {}, Path("/"), 8000))
 
 
 def course(*history: tuple[float, Event], hold: Hold | None = None) -> Course:
-    """The course after ``history``: each event with the second at which it comes."""
-    now = Course(grace_s=4, hold=hold)
+    """The course after ``history``, each event with the second at which it comes, where one death is too many."""
+    now = Course(4, Convalescence(Restarts(most=1)), hold)
     for second, event in history:
         now = now.at(second).after(event, second)
     return now
@@ -52,8 +52,8 @@ def test_only_a_second_sigint_kills_at_once() -> None:
     assert course((100, TERM), (101, INT)).until == 104
 
 
-def test_a_child_signal_and_a_stop_that_was_asked_for_decide_nothing() -> None:
-    assert course((1, CHILD), (2, STOPPED)) == course()
+def test_a_child_signal_decides_nothing() -> None:
+    assert course((1, CHILD)) == course()
 
 
 def test_a_story_that_ends_leaves_its_services_up() -> None:
@@ -90,7 +90,7 @@ def test_a_service_that_ends_by_itself_is_named_with_its_code_and_its_last_lines
     ],
 )
 def test_every_way_to_end_has_its_words(code: int, text: str) -> None:
-    assert text in str(course((1, Exited("comfyui", code, wanted=False))).error)
+    assert text in str(course((1, Exited("comfyui", code))).error)
 
 
 def test_a_hold_keeps_its_service_for_its_time_and_then_stops_it() -> None:
@@ -117,7 +117,7 @@ def test_a_hold_ends_with_the_first_error_on_a_signal_and_when_its_service_is_go
 def test_in_a_hold_the_end_of_others_and_of_the_story_changes_nothing() -> None:
     held = course((10, FAILED), hold=HOLD)
 
-    assert course((10, FAILED), (11, STOPPED), (11, DIED), (12, TOLD), hold=HOLD) == held
+    assert course((10, FAILED), (11, DIED), (12, TOLD), hold=HOLD) == held
 
 
 def test_a_signal_before_any_failure_holds_nothing() -> None:

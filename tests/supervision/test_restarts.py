@@ -3,14 +3,11 @@
 import os
 import signal
 import sys
-from concurrent.futures import Future
 from pathlib import Path
-
-import pytest
 
 from morpheus_boot.errors import ServiceFailed
 from morpheus_boot.run.course import Course, Stage
-from morpheus_boot.run.events import Exited, Signalled, StopRequested
+from morpheus_boot.run.events import Exited, Signalled
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.restarts import Convalescence, Restarts
 from morpheus_boot.run.supervisor import Supervisor
@@ -23,7 +20,7 @@ def up() -> Course:
 
 
 def died(service: str = "comfyui") -> Exited:
-    return Exited(service, 1, wanted=False)
+    return Exited(service, 1)
 
 
 def test_each_death_doubles_the_backoff() -> None:
@@ -65,11 +62,8 @@ def test_one_services_deaths_do_not_count_for_the_other() -> None:
     assert course.due[0].at == 4.5
 
 
-@pytest.mark.parametrize("event", [Signalled(signal.SIGTERM), StopRequested("comfyui", Future())])
-def test_what_is_not_wanted_any_more_is_not_started_again(
-    event: Signalled | StopRequested,
-) -> None:
-    course = up().after(died(), 0.0).after(event, 0.1)
+def test_what_is_not_wanted_any_more_is_not_started_again() -> None:
+    course = up().after(died(), 0.0).after(Signalled(signal.SIGTERM), 0.1)
 
     assert course.due == ()
 

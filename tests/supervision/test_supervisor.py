@@ -145,19 +145,11 @@ def test_a_service_that_was_killed_ends_the_boot_and_says_by_what() -> None:
         watched.supervisor.run(story)
 
 
-def test_a_service_that_the_story_stops_is_no_failure_and_may_start_again() -> None:
+def test_a_story_that_starts_nothing_ends_the_run_with_it() -> None:
     watched = Watched()
 
-    def story() -> None:
-        for _ in range(2):
-            pid = watched.start("one")
-            watched.supervisor.stop("one")
-            assert not runs(pid)
-            watched.lines.clear()
-        watched.supervisor.stop("a stranger")
-
-    assert watched.supervisor.run(story) is None
-    assert watched.stages("one") == [ServiceStage.RUNNING, ServiceStage.ENDED] * 2
+    assert watched.supervisor.run(lambda: None) is None
+    assert not watched.supervisor.stopping.is_set()
 
 
 @pytest.mark.parametrize(

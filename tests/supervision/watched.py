@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from morpheus_boot.run.process import ServiceSpec
+from morpheus_boot.run.restarts import Restarts
 from morpheus_boot.run.supervisor import Supervisor
 from morpheus_boot.state import ServiceStage, ServiceState
 from tests.wait import wait_until
@@ -17,7 +18,10 @@ _BARE = ("-I", "-S", "-u")
 
 
 class Watched:
-    """A supervisor, and what it said; its ``on_...`` are called back by a service's name."""
+    """A supervisor for which one death is too many, and what it said.
+
+    Its ``on_...`` are called back by a service's name.
+    """
 
     def __init__(self, grace_s: float = 10.0) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -28,6 +32,7 @@ class Watched:
         self.supervisor = Supervisor(
             on_line=self.note_line,
             on_service=self.note,
+            restarts=Restarts(most=1),
             grace_s=grace_s,
         )
 
