@@ -87,18 +87,17 @@ def plan_models(deployment: Deployment) -> Plan:
         raise storage_error("volume", volume.root, error) from error
 
 
-def announce(invocation: Invocation, deployment: Deployment) -> Heart | None:
-    """Leaves this worker's heartbeat and its manifest on the volume; a read-only volume does without.
+def announce(invocation: Invocation, deployment: Deployment) -> Heart:
+    """Leaves this worker's heartbeat and its manifest on the volume; one that takes neither ends nothing.
 
     The heart beats until it is ended, which tells the others that this worker fetches nothing any more.
     """
     layout = deployment.volume.layout
-    heart: Heart | None = None
+    heart = beat_for(layout, invocation.settings.worker)
     try:
-        heart = beat_for(layout, invocation.settings.worker)
         leave_manifest(layout, _manifest_of(invocation, deployment))
     except OSError as error:
-        _LOG.warning("volume: this worker can't announce itself (%s)", error.strerror)
+        _LOG.warning("volume: this worker's manifest can't be left (%s)", error.strerror)
     return heart
 
 

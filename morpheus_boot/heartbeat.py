@@ -43,8 +43,10 @@ class Heart:
     The thread may hang with the volume; nothing waits for it.
     """
 
-    def __init__(self, path: Path, worker: str, interval_s: float) -> None:
-        """Raises OSError where even the first beat can't be written."""
+    def __init__(
+        self, path: Path, worker: str, interval_s: float, *, patient: bool = False
+    ) -> None:
+        """Raises OSError where even the first beat can't be written, unless it is ``patient``: a later one may be."""
         self._path = path
         self._worker = worker
         self._interval_s = interval_s
@@ -52,7 +54,16 @@ class Heart:
         self._done_bytes = 0
         self._size_bytes: int | None = None
         self._stopped = threading.Event()
-        self._beat()
+        try:
+            self._beat()
+        except OSError as error:
+            if not patient:
+                raise
+            _LOG.warning(
+                "volume: no sign of life can be left (%s); it is tried every %.0f s",
+                error.strerror,
+                interval_s,
+            )
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 

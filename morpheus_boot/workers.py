@@ -24,8 +24,11 @@ class SeenWorker:
 
 
 def beat_for(layout: Layout, worker: str) -> Heart:
-    """Starts this worker's heartbeat. Raises OSError where even the first beat can't be written."""
-    return Heart(_path(layout, worker), worker, BEAT_S)
+    """Starts this worker's heartbeat, which a volume that is full or read-only only delays.
+
+    Whoever shows no sign of life is taken for gone: its jobs are settled as lost by the other workers.
+    """
+    return Heart(_path(layout, worker), worker, BEAT_S, patient=True)
 
 
 def seen_workers(layout: Layout) -> tuple[SeenWorker, ...]:

@@ -33,8 +33,7 @@ def run(invocation: Invocation) -> None:
     try:
         run_to_end(lambda stopping: _fill(invocation, deployment, stopping))
     finally:
-        if heart is not None:
-            heart.end()
+        heart.end()
     _LOG.info("every model is there (%d)", len(deployment.manifest.models))
 
 
