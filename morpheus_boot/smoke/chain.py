@@ -17,7 +17,7 @@ from morpheus_boot.smoke.inner import InnerBoot, free_ports
 from morpheus_boot.smoke.models import UPSCALER, make_models, write_manifest
 from morpheus_boot.smoke.origin import Origin
 from morpheus_boot.smoke.picture import gradient, png_size
-from morpheus_boot.smoke.steps import Step, Steps
+from morpheus_boot.smoke.steps import Step, Steps, retold
 from morpheus_boot.smoke.target import Target, choose_target, remove_links
 
 _LOG: Final = logging.getLogger("morpheus.smoke")
@@ -99,8 +99,7 @@ class _Chain:
                 with self._steps.step("stop", "SIGTERM to exit code 0, nothing left"):
                     boot.stop()
             except MorpheusError as error:
-                cause = f"{error.cause}; the boot's last lines: {boot.last_lines}"
-                raise type(error)(error.subject, cause, error.mend) from error
+                raise retold(error, after=f"; the boot's last lines: {boot.last_lines}") from error
 
     def _arguments(self) -> list[str]:
         return [

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from morpheus_boot.errors import MorpheusError
+from morpheus_boot.errors import MorpheusError, SeveralErrors, all_of
 
 _LOG: Final = logging.getLogger("morpheus.smoke")
 
@@ -39,10 +39,17 @@ class Steps:
         try:
             yield
         except MorpheusError as error:
-            raise type(error)(f"smoke: {name}: {error.subject}", error.cause, error.mend) from error
+            raise retold(error, before=f"smoke: {name}: ") from error
         done = Step(name, time.monotonic() - begin, detail)
         self._done.append(done)
         _LOG.info("%s: done in %.2f s", name, done.seconds)
+
+
+def retold(error: MorpheusError, *, before: str = "", after: str = "") -> MorpheusError:
+    """The same error, each one where it is several, with more words before its subject or after its cause."""
+    if isinstance(error, SeveralErrors):
+        return all_of([retold(one, before=before, after=after) for one in error.errors])
+    return type(error)(f"{before}{error.subject}", f"{error.cause}{after}", error.mend)
 
 
 def table(steps: Sequence[Step]) -> str:
