@@ -163,7 +163,7 @@ def _say(error: MorpheusError, *, verbose: bool) -> int:
     single = error.errors if isinstance(error, SeveralErrors) else (error,)
     for one in single:
         _LOG.error("%s (exit %d)", one, one.exit_code, exc_info=one if verbose else None)
-    return single[0].exit_code
+    return error.exit_code
 
 
 def _invocation(parsed: argparse.Namespace, settings: Settings, redact: Redactor) -> Invocation:

@@ -4,7 +4,6 @@ import errno
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar
 
 
 class Exit(IntEnum):
@@ -25,7 +24,7 @@ class Exit(IntEnum):
 class MorpheusError(Exception):
     """What a user can mend: ``subject`` (the thing), ``cause`` (what is wrong), ``mend`` (what to do)."""
 
-    exit_code: ClassVar[Exit] = Exit.BUG
+    exit_code: Exit = Exit.BUG
 
     def __init__(self, subject: str, cause: str, mend: str) -> None:
         super().__init__(subject, cause, mend)
@@ -97,6 +96,7 @@ class SeveralErrors(MorpheusError):
     def __init__(self, errors: Sequence[MorpheusError]) -> None:
         super().__init__(f"{len(errors)} errors", "; ".join(map(str, errors)), "see each")
         self.errors = tuple(errors)
+        self.exit_code = errors[0].exit_code
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.errors))

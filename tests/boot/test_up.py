@@ -114,6 +114,19 @@ def test_an_origin_that_is_down_ends_with_69_naming_the_model(site: Site, origin
     assert "Traceback" not in ended.err
 
 
+def test_where_several_models_fail_the_status_page_has_the_exit_code_to_come(
+    site: Site, origin: Origin
+) -> None:
+    site.models = three_models(origin)
+    site.environ = {"MORPHEUS_HOLD_S": "60"}
+    origin.close()
+
+    with site.start("up", "--retry-for", "0.2") as up:
+        wait_until(lambda: up.ping() == 503, timeout_s=20)
+        assert up.get("/status").json()["exit_code"] == 69
+        assert up.stop() == 69
+
+
 def test_no_comfyui_ends_with_78_saying_where_it_looked(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "nothing-here"
 
