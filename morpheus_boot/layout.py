@@ -42,6 +42,10 @@ class Layout:
         """One folder a job: input/, output/, job.json."""
         return self.root / "jobs"
 
+    def job(self, job_id: str) -> Path:
+        """The folder of one job."""
+        return self.jobs / job_id
+
     @property
     def workflows(self) -> Path:
         """Copies of the repository's workflows/."""
@@ -86,6 +90,30 @@ class Layout:
     def node_cache(self) -> Path:
         """What custom nodes download by themselves."""
         return self.ours / "node_cache"
+
+    @property
+    def uploads(self) -> Path:
+        """Uploads on their way."""
+        return self.ours / "uploads"
+
+    @property
+    def trash(self) -> Path:
+        """Jobs that are being removed."""
+        return self.ours / "trash"
+
+    @property
+    def job_marks(self) -> Path:
+        """One folder a worker, with the marks of its open jobs."""
+        return self.ours / "jobs"
+
+    @property
+    def jobs_lock(self) -> Path:
+        """The lock of whoever sweeps old jobs."""
+        return self.locks / "jobs.lock"
+
+    def way(self, path: Path) -> tuple[str, ...]:
+        """The names that lead from the root down to ``path``, to be opened one in the other."""
+        return path.relative_to(self.root).parts
 
     def model(self, model_path: str) -> Path:
         """The final name of a cached model."""

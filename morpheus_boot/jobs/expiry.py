@@ -7,7 +7,6 @@ from typing import Final
 from morpheus_boot.jobs.folder import FOLDER, is_folder, names_in, open_below, open_or_make
 from morpheus_boot.jobs.removal import (
     EXPIRED,
-    TRASH,
     move_to_trash,
     removal_failed,
     remove_tree,
@@ -16,8 +15,6 @@ from morpheus_boot.jobs.store import record_in
 from morpheus_boot.layout import Layout, is_job_id
 from morpheus_boot.workers import seen_workers
 
-_LOCKS: Final = (".morpheus", "locks")
-_LOCK: Final = "jobs.lock"
 # A job's age is that of the youngest of these and of its own folder: four stats, no walk.
 _TOUCHED: Final = ("input", "output", "job.json")
 # A worker without a beat for so long has lost its jobs for certain; who asks for one is told so far sooner.
@@ -49,10 +46,10 @@ def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
 
 
 def _open_lock(layout: Layout) -> int:
-    folder = open_or_make(layout, _LOCKS)
+    folder = open_or_make(layout, layout.way(layout.jobs_lock.parent))
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(_LOCK, flags, 0o644, dir_fd=folder)
+        return os.open(layout.jobs_lock.name, flags, 0o644, dir_fd=folder)
     finally:
         os.close(folder)
 
@@ -70,11 +67,11 @@ class _Sweep:
     def run(self) -> list[str]:
         """The ids of the jobs that it removed. Raises OSError."""
         try:
-            jobs = open_below(self._layout, ("jobs",), FOLDER)
+            jobs = open_below(self._layout, self._layout.way(self._layout.jobs), FOLDER)
         except FileNotFoundError:
             return []
         try:
-            trash = open_or_make(self._layout, TRASH)
+            trash = open_or_make(self._layout, self._layout.way(self._layout.trash))
             try:
                 for name in names_in(trash):
                     if name.endswith(EXPIRED):

@@ -32,7 +32,7 @@ def settle_lost(layout: Layout, job: JobId, record: JobRecord, silence_s: float)
 
 def _loss(layout: Layout, job: JobId, worker: str, silence_s: float) -> str | None:
     """Why the job will never be done; None while its worker lives, by the volume's own clock."""
-    path = layout.jobs / job.text / "job.json"
+    path = layout.job(job.text) / "job.json"
     try:
         seen = seen_worker(layout, worker)
         touched_s = volume_time(layout) - path.stat().st_mtime
