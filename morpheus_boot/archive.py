@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import logging
 import os
-import secrets
 import shutil
 import tarfile
 import time
@@ -24,7 +23,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from morpheus_boot.publish import publish, write_whole
+from morpheus_boot.publish import publish, temporary_beside, write_whole
 
 _LOG: Final = logging.getLogger("morpheus.archive")
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -50,7 +49,7 @@ def pack(tree: Path, archive: Path) -> None:
     same tree makes the same bytes. Raises OSError; then ``archive`` is what it was before.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
-    part = archive.parent / f".{archive.name}.{secrets.token_hex(6)}.tmp"
+    part = temporary_beside(archive)
     try:
         with part.open("x+b") as file:
             _write(tree, file)
@@ -100,7 +99,7 @@ def staged(folder: Path) -> Iterator[Path]:
     Where another process has put ``folder`` there meanwhile, that one stays. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.{secrets.token_hex(6)}.tmp"
+    staging = temporary_beside(folder)
     staging.mkdir()
     try:
         yield staging

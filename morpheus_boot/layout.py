@@ -127,9 +127,14 @@ class Layout:
         """The lock of whoever fetches a model."""
         return self.locks / f"{model_key(model_path)}.lock"
 
-    def takeover_lock(self, model_path: str) -> Path:
-        """The lock of whoever goes on in place of a holder that fell silent."""
-        return self.locks / f"{model_key(model_path)}.takeover.lock"
+    @property
+    def turns(self) -> Path:
+        """The locks of whoever makes what all workers need."""
+        return self.locks / "turns"
+
+    def turn_lock(self, what: str) -> Path:
+        """The lock of whoever makes ``what``; no model's, so that gc does not look for a model of it."""
+        return self.turns / f"{model_key(what)}.lock"
 
     def old_caches(self) -> tuple[Path, ...]:
         """Where the scripts before this one kept their models, besides model_cache/ itself."""

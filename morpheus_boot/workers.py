@@ -1,7 +1,6 @@
 """The workers seen on the volume: one heartbeat file each."""
 
 import errno
-import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Final
 
 from morpheus_boot.heartbeat import Heart, read_beat
 from morpheus_boot.layout import Layout
+from morpheus_boot.publish import temporary_beside
 
 BEAT_S: Final = 15.0
 
@@ -45,7 +45,7 @@ def volume_time(layout: Layout) -> float:
 
     Where nothing can be written, by this host's. Raises OSError where the volume fails otherwise.
     """
-    path = layout.ours / f".clock.{secrets.token_hex(4)}"
+    path = temporary_beside(layout.ours / "clock")
     try:
         layout.ours.mkdir(parents=True, exist_ok=True)
         path.touch()

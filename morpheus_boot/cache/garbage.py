@@ -5,6 +5,7 @@ Workers and file servers are at work meanwhile: what has gone since it was seen 
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
@@ -22,11 +23,13 @@ from morpheus_boot.cache.manifests import (
 )
 from morpheus_boot.cache.part import journal_of
 from morpheus_boot.layout import Layout, is_job_id, model_key
+from morpheus_boot.publish import is_temporary
 from morpheus_boot.workers import volume_time
 
 _PART_KEEPS_S: Final = 7 * 86_400.0
 _ARCHIVE_KEEPS_S: Final = 30 * 86_400.0
 _TEMPORARY_KEEPS_S: Final = 86_400.0
+_KEYED: Final = re.compile(r"([0-9a-f]{32})\..+")
 _UNFINISHED: Final = frozenset({"queued", "running"})
 
 
@@ -102,8 +105,7 @@ def _models(layout: Layout, kept: frozenset[str]) -> Iterator[Garbage]:
 
 
 def _parts(layout: Layout, kept: set[str], now: float) -> Iterator[Garbage]:
-    for path, found in _files_below(layout.parts, ".part"):
-        key = path.name.partition(".")[0]
+    for path, key, found in _keyed_in(layout.parts, ".part"):
         if key not in kept:
             yield Garbage("part", path, "no manifest names its model", found.st_size, key)
         elif now - found.st_mtime > _PART_KEEPS_S:
@@ -111,17 +113,14 @@ def _parts(layout: Layout, kept: set[str], now: float) -> Iterator[Garbage]:
 
 
 def _journals(layout: Layout) -> Iterator[Garbage]:
-    for path, found in _files_below(layout.parts, ".journal"):
+    for path, key, found in _keyed_in(layout.parts, ".journal"):
         if not path.with_suffix(".part").exists():
-            key = path.name.partition(".")[0]
             yield Garbage("journal", path, "its part is gone", found.st_size, key)
 
 
 def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
-    for path, _ in _files_below(layout.locks):
-        key = path.name.partition(".")[0]
-        # A name that begins with a dot is a heartbeat that is being written.
-        if key and key not in kept:
+    for path, key, _ in _keyed_in(layout.locks):
+        if key not in kept:
             yield Garbage("lock", path, "no manifest names its model", 0, key)
 
 
@@ -144,8 +143,8 @@ def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
 
 
 def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:
-    for path, found in _files_below(layout.ours):
-        if path.name.startswith(".") and now - found.st_mtime > _TEMPORARY_KEEPS_S:
+    for path, found in _files_below(layout.ours, ".tmp", but=(layout.node_cache, layout.trash)):
+        if is_temporary(path.name) and now - found.st_mtime > _TEMPORARY_KEEPS_S:
             yield Garbage("temporary", path, "its writer died", found.st_size)
 
 
@@ -172,10 +171,23 @@ def _is_unfinished(job_json: Path) -> bool:
         return False
 
 
-def _files_below(folder: Path, ending: str = "") -> Iterator[tuple[Path, os.stat_result]]:
-    """The regular files below ``folder`` whose names end so, in order, each with its stat. Raises OSError."""
+def _keyed_in(folder: Path, ending: str = "") -> Iterator[tuple[Path, str, os.stat_result]]:
+    """The files in ``folder`` that carry a model's key and end so, each with that key. Raises OSError."""
+    for path, found in _files_below(folder, ending):
+        keyed = _KEYED.fullmatch(path.name)
+        if keyed is not None and path.parent == folder:
+            yield path, keyed[1], found
+
+
+def _files_below(
+    folder: Path, ending: str = "", *, but: Collection[Path] = ()
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """The regular files below ``folder`` whose names end so, in order, each with its stat. Raises OSError.
+
+    What lies in the folders ``but`` is left out.
+    """
     for root, folders, names in os.walk(folder, onerror=_raise_unless_gone):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if Path(root, name) not in but)
         for name in sorted(names):
             path = Path(root, name)
             found = _stat(path) if name.endswith(ending) else None

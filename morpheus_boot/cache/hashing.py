@@ -151,7 +151,8 @@ class Repairs:
             self._actions.fetch(model, claim)
 
     def _lock(self, model: ModelSpec) -> ModelLock:
-        return ModelLock(self._layout, model.path, self._options.worker, self._options.lock_times)
+        lock = self._layout.lock(model.path)
+        return ModelLock(model.path, lock, self._options.worker, self._options.lock_times)
 
 
 def _digest_in(etag: str | None) -> str | None:
