@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.errors import is_full
 from morpheus_boot.heartbeat import Heart, read_beat
 from morpheus_boot.layout import Layout
 from morpheus_boot.publish import temporary_beside
@@ -51,7 +52,7 @@ def volume_time(layout: Layout) -> float:
         path.touch()
         return path.stat().st_mtime
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOSPC):
+        if not is_full(error) and error.errno not in (errno.EROFS, errno.EACCES):
             raise
         return time.time()
     finally:

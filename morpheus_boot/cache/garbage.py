@@ -1,15 +1,12 @@
-"""What no endpoint needs any more: models, parts, locks, old jobs. Finding and removing are apart.
+"""What no endpoint needs any more: models, parts, locks, archives. Finding and removing are apart.
 
 Workers and file servers are at work meanwhile: what has gone since it was seen is passed over.
 """
 
-import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +19,7 @@ from morpheus_boot.cache.manifests import (
     read_manifests,
 )
 from morpheus_boot.cache.part import journal_of
-from morpheus_boot.layout import Layout, is_job_id, model_key
+from morpheus_boot.layout import Layout, model_key
 from morpheus_boot.publish import is_temporary
 from morpheus_boot.workers import volume_time
 
@@ -30,7 +27,6 @@ _PART_KEEPS_S: Final = 7 * 86_400.0
 _ARCHIVE_KEEPS_S: Final = 30 * 86_400.0
 _TEMPORARY_KEEPS_S: Final = 86_400.0
 _KEYED: Final = re.compile(r"([0-9a-f]{32})\..+")
-_UNFINISHED: Final = frozenset({"queued", "running"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,6 @@ def find_garbage(
     own_paths: Iterable[str],
     *,
     forgotten: Collection[str],
-    jobs_older_than_h: float | None,
 ) -> tuple[Garbage, ...]:
     """Everything that may go. ``own_paths``: the models of the manifest at hand, kept too.
 
@@ -57,7 +52,7 @@ def find_garbage(
     """
     kept = kept_paths(layout, forgotten) | frozenset(own_paths)
     now = volume_time(layout)
-    found = [
+    return (
         *_models(layout, kept),
         *_parts(layout, {model_key(path) for path in kept}, now),
         *_journals(layout),
@@ -65,18 +60,11 @@ def find_garbage(
         *_archives(layout, now),
         *_workers(layout, now),
         *_temporaries(layout, now),
-    ]
-    if jobs_older_than_h is not None:
-        found += _jobs(layout, now - jobs_older_than_h * 3600)
-    return tuple(found)
+    )
 
 
 def remove(layout: Layout, garbage: Garbage, *, forgotten: Collection[str] = ()) -> bool:
     """Removes one thing; False where a worker holds its model, or an endpoint names it, by now. Raises OSError."""
-    if garbage.kind == "job":
-        with suppress(FileNotFoundError):
-            shutil.rmtree(garbage.path)
-        return True
     if garbage.key is None:
         garbage.path.unlink(missing_ok=True)
         if garbage.kind == "archive":
@@ -146,29 +134,6 @@ def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:
     for path, found in _files_below(layout.ours, ".tmp", but=(layout.node_cache, layout.trash)):
         if is_temporary(path.name) and now - found.st_mtime > _TEMPORARY_KEEPS_S:
             yield Garbage("temporary", path, "its writer died", found.st_size)
-
-
-def _jobs(layout: Layout, before: float) -> Iterator[Garbage]:
-    for job in sorted(layout.jobs.iterdir() if layout.jobs.is_dir() else ()):
-        if not is_job_id(job.name) or job.is_symlink() or not job.is_dir():
-            continue
-        touched = _touched_at(job)
-        if touched is not None and touched < before and not _is_unfinished(job / "job.json"):
-            size_bytes = sum(found.st_size for _, found in _files_below(job))
-            yield Garbage("job", job, "untouched for so long", size_bytes)
-
-
-def _touched_at(job: Path) -> float | None:
-    """The newest mtime of a job's folder, its input, output and job.json: four stats, no walk. None: it is gone."""
-    places = (job, job / "input", job / "output", job / "job.json")
-    return max((found.st_mtime for place in places if (found := _stat(place))), default=None)
-
-
-def _is_unfinished(job_json: Path) -> bool:
-    try:
-        return json.loads(job_json.read_bytes()).get("status") in _UNFINISHED
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _keyed_in(folder: Path, ending: str = "") -> Iterator[tuple[Path, str, os.stat_result]]:

@@ -53,13 +53,13 @@ def test_what_others_remove_while_garbage_is_looked_for_is_no_error(tmp_path: Pa
 
     with at_work(beat, clean_up):
         for _ in range(50):
-            found = find_garbage(layout, ["a"], forgotten=(), jobs_older_than_h=None)
+            found = find_garbage(layout, ["a"], forgotten=())
 
             assert found == ()
 
 
 def found_in(layout: Layout) -> list[Path]:
-    return [g.path for g in find_garbage(layout, [], forgotten=(), jobs_older_than_h=None)]
+    return [g.path for g in find_garbage(layout, [], forgotten=())]
 
 
 def make_file(path: Path, *, age_s: float = 0.0) -> Path:
@@ -78,7 +78,7 @@ def test_what_was_removed_leaves_no_new_garbage(tmp_path: Path) -> None:
     with claim:
         pass
 
-    for garbage in find_garbage(layout, [], forgotten=(), jobs_older_than_h=None):
+    for garbage in find_garbage(layout, [], forgotten=()):
         assert remove(layout, garbage)
 
     assert found_in(layout) == []

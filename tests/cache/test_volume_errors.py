@@ -22,6 +22,7 @@ from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Trickling
+from tests.testbed.mounts import mounted
 from tests.testbed.origin import Origin
 from tests.testbed.shim import Shim
 from tests.wait import wait_until
@@ -184,28 +185,10 @@ def test_a_part_that_can_not_be_read_back_is_named_while_the_rest_is_fetched(
     assert "the volume reports an I/O error" in done.stderr
 
 
-@contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own; skips where none may be mounted."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of 8 MiB."""
-    with mounted(tmp_path / "disk", "8m") as folder:
+    with mounted(tmp_path / "disk", "size=8m") as folder:
         yield folder
 
 
