@@ -5,11 +5,12 @@ import sys
 from collections.abc import Collection, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
-from morpheus_boot.cache.manifests import forget, is_kept, read_manifests
+from morpheus_boot.cache.manifests import WORKER_KEEPS_S, forget, is_kept, read_manifests
 from morpheus_boot.deployment import read_deployment
 from morpheus_boot.errors import UsageError, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
+from morpheus_boot.jobs.lost import gone_workers, settle_worker
 from morpheus_boot.layout import Layout
 from morpheus_boot.volume import bytes_below, size_text
 
@@ -23,8 +24,10 @@ def run(invocation: Invocation) -> None:
         manifests = {m.endpoint: m for m in read_manifests(layout)}
         _require_known(invocation.forget, manifests)
         found = (
-            *find_garbage(layout, own_paths, forgotten=invocation.forget),
             *_old_jobs(layout, invocation),
+            # Before the workers' last beats go, which say how they ended.
+            *_marks(layout),
+            *find_garbage(layout, own_paths, forgotten=invocation.forget),
         )
         removed = _removed(layout, found, invocation) if invocation.apply else []
         if invocation.apply:
@@ -51,6 +54,11 @@ def _old_jobs(layout: Layout, invocation: Invocation) -> Iterator[Garbage]:
             yield Garbage("job", path, "untouched for so long", bytes_below(path))
 
 
+def _marks(layout: Layout) -> Iterator[Garbage]:
+    for worker in gone_workers(layout, WORKER_KEEPS_S):
+        yield Garbage("marks", layout.job_marks / worker, "no sign of its worker for 7 days", 0)
+
+
 def _removed(layout: Layout, found: tuple[Garbage, ...], invocation: Invocation) -> list[Garbage]:
     """Removes what it can of ``found``, and returns that. Raises MorpheusError, OSError."""
     expired = frozenset[str]()
@@ -60,6 +68,8 @@ def _removed(layout: Layout, found: tuple[Garbage, ...], invocation: Invocation)
     def is_gone(garbage: Garbage) -> bool:
         if garbage.kind == "job":
             return garbage.path.name in expired
+        if garbage.kind == "marks":
+            return settle_worker(layout, garbage.path.name, WORKER_KEEPS_S)
         return remove(layout, garbage, forgotten=invocation.forget)
 
     return [garbage for garbage in found if is_gone(garbage)]

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, now
 from morpheus_boot.jobs.record import Status as JobStatus
+from morpheus_boot.jobs.removal import remove_job
+from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.layout import Layout
 from morpheus_boot.workers import beat_for
 from tests.boot.program import Site
@@ -306,12 +309,8 @@ def test_gc_leaves_the_part_that_a_worker_is_filling(site: Site, origin: Origin)
         up.wait_until_ready()
 
 
-def old_job(site: Site, job: str, status: JobStatus, worker: str) -> None:
-    """A job that nobody touched for three hours."""
-    folder = site.volume / "jobs" / job
-    (folder / "output").mkdir(parents=True)
-    (folder / "output/image.png").write_bytes(b"image")
-    record = JobRecord(
+def job_record(status: JobStatus, worker: str) -> JobRecord:
+    return JobRecord(
         run="r",
         worker=worker,
         form=Form.GRAPH,
@@ -320,9 +319,20 @@ def old_job(site: Site, job: str, status: JobStatus, worker: str) -> None:
         created_at=now(),
         status=status,
     )
-    (folder / "job.json").write_text(record.model_dump_json())
-    for touched in (folder / "output", folder / "job.json", folder):
-        os.utime(touched, (time.time() - 3 * 3600,) * 2)
+
+
+def make_old(*paths: Path, hours: float) -> None:
+    for path in paths:
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+
+
+def old_job(site: Site, job: str, status: JobStatus, worker: str) -> None:
+    """A job that nobody touched for three hours."""
+    folder = site.volume / "jobs" / job
+    (folder / "output").mkdir(parents=True)
+    (folder / "output/image.png").write_bytes(b"image")
+    (folder / "job.json").write_text(job_record(status, worker).model_dump_json())
+    make_old(folder / "output", folder / "job.json", folder, hours=3)
 
 
 def test_gc_removes_old_jobs_but_never_one_that_is_at_work(site: Site) -> None:
@@ -348,3 +358,26 @@ def test_gc_removes_old_jobs_but_never_one_that_is_at_work(site: Site) -> None:
 
     living.end()
     assert {p.name for p in layout.jobs.iterdir()} == {"running-1", "queued-1", "new-1"}
+
+
+def test_gc_ends_what_a_worker_left_open_that_is_gone_for_a_week(site: Site) -> None:
+    layout = Layout(site.volume)
+    store = JobStore(layout)
+    for worker in ("gone", "living"):
+        beat_for(layout, worker).end()
+        for job in ("open", "cleaned"):
+            store.create(JobId(f"{worker}-{job}"), job_record(JobStatus.RUNNING, worker))
+        make_old(layout.jobs / f"{worker}-open" / "job.json", layout.job_marks / worker, hours=200)
+        remove_job(layout, JobId(f"{worker}-cleaned"))
+    make_old(layout.workers / "gone.json", hours=200)
+
+    assert site.run("gc", "--apply").code == 0
+
+    assert [path.name for path in layout.job_marks.iterdir()] == ["living"]
+    ended, open_ = (store.read(JobId(f"{worker}-open")) for worker in ("gone", "living"))
+    assert ended is not None
+    assert ended.status is JobStatus.FAILED
+    assert "its worker gone was stopped" in str(ended.error)
+    assert open_ is not None
+    assert open_.status is JobStatus.RUNNING
+    assert "nothing to remove" in site.run("gc").out
