@@ -30,6 +30,7 @@ LEAVES: Final = frozenset(
     {
         "archive",
         "bars",
+        "documents",
         "errors",
         "heartbeat",
         "installed",
