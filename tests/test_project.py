@@ -30,6 +30,7 @@ LEAVES: Final = frozenset(
     {
         "archive",
         "bars",
+        "digests",
         "documents",
         "errors",
         "heartbeat",
