@@ -1,6 +1,6 @@
 """A heartbeat: a small file on the volume whose counter moves while its writer lives.
 
-Who watches compares counters by its own clock alone, so that clocks of different hosts never matter.
+A watcher uses its own clock only, so hosts' clocks never matter.
 """
 
 import json
