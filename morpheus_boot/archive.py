@@ -37,6 +37,10 @@ class _Damaged(Exception):
     """The archive is not what was packed; the text says why."""
 
 
+class _Unreadable(Exception):
+    """The volume did not give the archive; the text says why. Another time it may."""
+
+
 def digest_of(archive: Path) -> Path:
     """The file beside ``archive`` that holds its SHA-256, as sha256sum writes it."""
     return archive.with_name(f"{archive.name}.sha256")
@@ -65,22 +69,26 @@ def pack(tree: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> bool:
-    """Makes ``folder`` from ``archive``, at once; False where the archive is missing or damaged.
+    """Makes ``folder`` from ``archive``, at once; False where the archive is missing, unreadable or damaged.
 
-    A damaged one is named in a warning, and removed. An archive's mtime says, to the day, when it
-    was last used. Raises OSError where ``folder`` can't be written.
+    Either of these two is named in a warning, and a damaged one is removed. An archive's mtime says, to the day,
+    when it was last used. Raises OSError where ``folder`` can't be written.
     """
     try:
         file = archive.open("rb")
+    except FileNotFoundError:
+        return False
     except OSError as error:
-        if error.errno != errno.ENOENT:
-            _LOG.warning("%s: can't be read (%s)", archive, error.strerror)
+        _LOG.warning("%s: can't be read (%s)", archive, error.strerror)
         return False
     try:
         with file, staged(folder) as staging:
             inode = os.fstat(file.fileno()).st_ino
             _check(archive, file)
             _extract(file, staging)
+    except _Unreadable as error:
+        _LOG.warning("%s: can't be read (%s)", archive, error)
+        return False
     except _Damaged as error:
         _LOG.warning("%s: damaged (%s), it is made again", archive, error)
         with suppress(OSError):
@@ -169,8 +177,10 @@ def _check(archive: Path, file: BufferedReader) -> None:
     try:
         wanted = digest_of(archive).read_text("utf-8").split(" ")[0]
         found = _sha256(file)
-    except (OSError, UnicodeError) as error:
+    except (FileNotFoundError, UnicodeError) as error:
         raise _Damaged(str(error)) from error
+    except OSError as error:
+        raise _Unreadable(error.strerror) from error
     if found != wanted:
         raise _Damaged("its SHA-256 is not the recorded one")
     file.seek(0)
