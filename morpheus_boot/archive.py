@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import logging
 import os
-import secrets
 import shutil
 import tarfile
 import time
@@ -24,7 +23,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
-from morpheus_boot.publish import publish, write_whole
+from morpheus_boot.publish import publish, temporary_beside, write_whole
 
 _LOG: Final = logging.getLogger("morpheus.archive")
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -41,6 +40,10 @@ class _Damaged(Exception):
     """The archive is not what was packed; the text says why."""
 
 
+class _Unreadable(Exception):
+    """The volume did not give the archive; the text says why. Another time it may."""
+
+
 def digest_of(archive: Path) -> Path:
     """The file beside ``archive`` that holds its SHA-256, as sha256sum writes it."""
     return archive.with_name(f"{archive.name}.sha256")
@@ -53,7 +56,7 @@ def pack(tree: Path, archive: Path) -> None:
     same tree makes the same bytes. Raises OSError; then ``archive`` is what it was before.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
-    part = archive.parent / f".{archive.name}.{secrets.token_hex(6)}.tmp"
+    part = temporary_beside(archive)
     try:
         with part.open("x+b") as file:
             _write(tree, file)
@@ -69,22 +72,26 @@ def pack(tree: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> bool:
-    """Makes ``folder`` from ``archive``, at once; False where the archive is missing or damaged.
+    """Makes ``folder`` from ``archive``, at once; False where the archive is missing, unreadable or damaged.
 
-    A damaged one is named in a warning, and removed. An archive's mtime says, to the day, when it
-    was last used. Raises OSError where ``folder`` can't be written.
+    Either of these two is named in a warning, and a damaged one is removed. An archive's mtime says, to the day,
+    when it was last used. Raises OSError where ``folder`` can't be written.
     """
     try:
         file = archive.open("rb")
+    except FileNotFoundError:
+        return False
     except OSError as error:
-        if error.errno != errno.ENOENT:
-            _LOG.warning("%s: can't be read (%s)", archive, error.strerror)
+        _LOG.warning("%s: can't be read (%s)", archive, error.strerror)
         return False
     try:
         with file, staged(folder) as staging:
             inode = os.fstat(file.fileno()).st_ino
             _check(archive, file)
             _extract(file, staging)
+    except _Unreadable as error:
+        _LOG.warning("%s: can't be read (%s)", archive, error)
+        return False
     except _Damaged as error:
         _LOG.warning("%s: damaged (%s), it is made again", archive, error)
         with suppress(OSError):
@@ -103,7 +110,7 @@ def staged(folder: Path) -> Iterator[Path]:
     Where another process has put ``folder`` there meanwhile, that one stays. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.{secrets.token_hex(6)}.tmp"
+    staging = temporary_beside(folder)
     staging.mkdir()
     try:
         yield staging
@@ -173,8 +180,10 @@ def _check(archive: Path, file: BufferedReader) -> None:
     try:
         wanted = digest_of(archive).read_text("utf-8").split(" ")[0]
         found = _sha256(file)
-    except (OSError, UnicodeError) as error:
+    except (FileNotFoundError, UnicodeError) as error:
         raise _Damaged(str(error)) from error
+    except OSError as error:
+        raise _Unreadable(error.strerror) from error
     if found != wanted:
         raise _Damaged("its SHA-256 is not the recorded one")
     file.seek(0)

@@ -145,6 +145,11 @@ _STORAGE: dict[int, tuple[type[MorpheusError], str, str]] = {
 }
 
 
+def is_full(error: OSError) -> bool:
+    """Whether there is no room for what was asked of the volume."""
+    return error.errno in (errno.EDQUOT, errno.ENOSPC)
+
+
 def storage_error(subject: str, path: Path, error: OSError) -> MorpheusError:
     """The error of ours for what the operating system said about ``path``, named as what it is.
 

@@ -1,6 +1,6 @@
 """A heartbeat: a small file on the volume whose counter moves while its writer lives.
 
-Who watches compares counters by its own clock alone, so that clocks of different hosts never matter.
+A watcher uses its own clock only, so hosts' clocks never matter.
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.documents import from_document
 from morpheus_boot.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -32,7 +33,7 @@ class Beat:
 def read_beat(path: Path) -> Beat | None:
     """The beat at ``path``; None where there is none. Raises OSError other than not found."""
     try:
-        return Beat(**json.loads(path.read_bytes()))
+        return from_document(Beat, json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

@@ -42,6 +42,10 @@ class Layout:
         """One folder a job: input/, output/, job.json."""
         return self.root / "jobs"
 
+    def job(self, job_id: str) -> Path:
+        """The folder of one job."""
+        return self.jobs / job_id
+
     @property
     def workflows(self) -> Path:
         """Copies of the repository's workflows/."""
@@ -87,6 +91,30 @@ class Layout:
         """What custom nodes download by themselves."""
         return self.ours / "node_cache"
 
+    @property
+    def uploads(self) -> Path:
+        """Uploads on their way."""
+        return self.ours / "uploads"
+
+    @property
+    def trash(self) -> Path:
+        """Jobs that are being removed."""
+        return self.ours / "trash"
+
+    @property
+    def job_marks(self) -> Path:
+        """One folder a worker, with the marks of its open jobs."""
+        return self.ours / "jobs"
+
+    @property
+    def jobs_lock(self) -> Path:
+        """The lock of whoever sweeps old jobs."""
+        return self.locks / "jobs.lock"
+
+    def way(self, path: Path) -> tuple[str, ...]:
+        """The names that lead from the root down to ``path``, to be opened one in the other."""
+        return path.relative_to(self.root).parts
+
     def model(self, model_path: str) -> Path:
         """The final name of a cached model."""
         return self.model_cache / model_path
@@ -99,9 +127,14 @@ class Layout:
         """The lock of whoever fetches a model."""
         return self.locks / f"{model_key(model_path)}.lock"
 
-    def takeover_lock(self, model_path: str) -> Path:
-        """The lock of whoever goes on in place of a holder that fell silent."""
-        return self.locks / f"{model_key(model_path)}.takeover.lock"
+    @property
+    def turns(self) -> Path:
+        """The locks of whoever makes what all workers need."""
+        return self.locks / "turns"
+
+    def turn_lock(self, what: str) -> Path:
+        """The lock of whoever makes ``what``; no model's, so that gc does not look for a model of it."""
+        return self.turns / f"{model_key(what)}.lock"
 
     def old_caches(self) -> tuple[Path, ...]:
         """Where the scripts before this one kept their models, besides model_cache/ itself."""

@@ -1,8 +1,22 @@
 """Publish by rename: a name on the volume is either whole or not there."""
 
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import Final
+
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
+
+
+def temporary_beside(final: Path) -> Path:
+    """A new name beside ``final``, for what takes that name once it is whole."""
+    return final.parent / f".{final.name}.{secrets.token_hex(6)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether temporary_beside() makes such names."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(folder: Path) -> None:
@@ -32,7 +46,7 @@ def write_whole(final: Path, content: bytes, *, mode: int = 0o644, durable: bool
     Raises OSError; then no temporary file stays, and ``final`` is as publish() says.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.parent / f".{final.name}.{secrets.token_hex(6)}.tmp"
+    part = temporary_beside(final)
     try:
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:

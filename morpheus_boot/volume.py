@@ -115,13 +115,14 @@ def _unescape(field: str) -> str:
 def measure(layout: Layout, *, with_jobs: bool) -> Usage:
     """Adds up what lies on the volume. Jobs may be many files: they are walked only when asked for."""
     return Usage(
-        cache_bytes=_bytes_below(layout.model_cache),
-        archives_bytes=_bytes_below(layout.archives),
-        jobs_bytes=_bytes_below(layout.jobs) if with_jobs else None,
+        cache_bytes=bytes_below(layout.model_cache),
+        archives_bytes=bytes_below(layout.archives),
+        jobs_bytes=bytes_below(layout.jobs) if with_jobs else None,
     )
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
+    """The bytes of all files below ``folder``; no link is followed. Raises OSError."""
     return sum(_sizes(folder))
 
 

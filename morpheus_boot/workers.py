@@ -1,15 +1,16 @@
 """The workers seen on the volume: one heartbeat file each."""
 
 import errno
-import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.errors import is_full
 from morpheus_boot.heartbeat import Heart, read_beat
 from morpheus_boot.layout import Layout
+from morpheus_boot.publish import temporary_beside
 
 BEAT_S: Final = 15.0
 
@@ -48,13 +49,13 @@ def volume_time(layout: Layout) -> float:
 
     Where nothing can be written, by this host's. Raises OSError where the volume fails otherwise.
     """
-    path = layout.ours / f".clock.{secrets.token_hex(4)}"
+    path = temporary_beside(layout.ours / "clock")
     try:
         layout.ours.mkdir(parents=True, exist_ok=True)
         path.touch()
         return path.stat().st_mtime
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOSPC):
+        if not is_full(error) and error.errno not in (errno.EROFS, errno.EACCES):
             raise
         return time.time()
     finally:

@@ -32,6 +32,8 @@ LEAVES: Final = frozenset(
         "argv",
         "background",
         "bars",
+        "digests",
+        "documents",
         "errors",
         "heartbeat",
         "installed",

@@ -1,6 +1,5 @@
 """Brings one model in: part, transfer, check, publish, record. The caller holds its claim."""
 
-import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from morpheus_boot.cache.part import Part, Version, open_part
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.stream import VersionChanged
 from morpheus_boot.cache.transfer import Transfer, resolve_patiently
-from morpheus_boot.errors import OriginUnavailable
+from morpheus_boot.errors import OriginUnavailable, is_full
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import publish
@@ -25,7 +24,6 @@ from morpheus_boot.state import utc_now
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 _MOST_BEGINNINGS: Final = 3
-_FULL: Final = frozenset({errno.EDQUOT, errno.ENOSPC})
 
 
 class TakenOver(Exception):
@@ -175,7 +173,7 @@ def _let_go(part: Part, model: ModelSpec, error: OSError) -> None:
     # A host that was cut off for three minutes comes back to EIO. A part that is closed may be gone by our own hand.
     may_be_taken = part.is_open or isinstance(error, FileNotFoundError)
     is_taken = may_be_taken and not part.path.exists()
-    if error.errno in _FULL:
+    if is_full(error):
         part.discard()
     part.close()
     if is_taken:

@@ -152,7 +152,8 @@ class Filler:
         return decide(model, self._layout, self._options.hub_roots)
 
     def _lock(self, model: ModelSpec) -> ModelLock:
-        return ModelLock(self._layout, model.path, self._options.worker, self._options.lock_times)
+        lock = self._layout.lock(model.path)
+        return ModelLock(model.path, lock, self._options.worker, self._options.lock_times)
 
     def _with_numbers(self, error: MorpheusError) -> MorpheusError:
         if not isinstance(error, VolumeFull):

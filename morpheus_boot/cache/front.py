@@ -40,10 +40,11 @@ class FrontHash:
             self._sha256, self._at = hashlib.sha256(), 0
 
     def end(self) -> None:
-        """Ends the thread, wherever it is."""
+        """Ends the thread, wherever it is, and waits until it reads no more."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
+        self._thread.join()
 
     def hexdigest(self) -> str:
         """The digest of the whole, once it is hashed to its end. Raises OSError: it can't be read back."""

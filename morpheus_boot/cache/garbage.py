@@ -1,14 +1,12 @@
-"""What no endpoint needs any more: models, parts, locks, old jobs. Finding and removing are apart.
+"""What no endpoint needs any more: models, parts, locks, archives. Finding and removing are apart.
 
 Workers and file servers are at work meanwhile: what has gone since it was seen is passed over.
 """
 
-import json
 import os
-import shutil
+import re
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,13 +19,14 @@ from morpheus_boot.cache.manifests import (
     read_manifests,
 )
 from morpheus_boot.cache.part import journal_of
-from morpheus_boot.layout import Layout, is_job_id, model_key
+from morpheus_boot.layout import Layout, model_key
+from morpheus_boot.publish import is_temporary
 from morpheus_boot.workers import volume_time
 
 _PART_KEEPS_S: Final = 7 * 86_400.0
 _ARCHIVE_KEEPS_S: Final = 30 * 86_400.0
 _TEMPORARY_KEEPS_S: Final = 86_400.0
-_UNFINISHED: Final = frozenset({"queued", "running"})
+_KEYED: Final = re.compile(r"([0-9a-f]{32})\..+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,6 @@ def find_garbage(
     own_paths: Iterable[str],
     *,
     forgotten: Collection[str],
-    jobs_older_than_h: float | None,
 ) -> tuple[Garbage, ...]:
     """Everything that may go. ``own_paths``: the models of the manifest at hand, kept too.
 
@@ -54,7 +52,7 @@ def find_garbage(
     """
     kept = kept_paths(layout, forgotten) | frozenset(own_paths)
     now = volume_time(layout)
-    found = [
+    return (
         *_models(layout, kept),
         *_parts(layout, {model_key(path) for path in kept}, now),
         *_journals(layout),
@@ -62,18 +60,11 @@ def find_garbage(
         *_archives(layout, now),
         *_workers(layout, now),
         *_temporaries(layout, now),
-    ]
-    if jobs_older_than_h is not None:
-        found += _jobs(layout, now - jobs_older_than_h * 3600)
-    return tuple(found)
+    )
 
 
 def remove(layout: Layout, garbage: Garbage, *, forgotten: Collection[str] = ()) -> bool:
     """Removes one thing; False where a worker holds its model, or an endpoint names it, by now. Raises OSError."""
-    if garbage.kind == "job":
-        with suppress(FileNotFoundError):
-            shutil.rmtree(garbage.path)
-        return True
     if garbage.key is None:
         garbage.path.unlink(missing_ok=True)
         if garbage.kind == "archive":
@@ -102,8 +93,7 @@ def _models(layout: Layout, kept: frozenset[str]) -> Iterator[Garbage]:
 
 
 def _parts(layout: Layout, kept: set[str], now: float) -> Iterator[Garbage]:
-    for path, found in _files_below(layout.parts, ".part"):
-        key = path.name.partition(".")[0]
+    for path, key, found in _keyed_in(layout.parts, ".part"):
         if key not in kept:
             yield Garbage("part", path, "no manifest names its model", found.st_size, key)
         elif now - found.st_mtime > _PART_KEEPS_S:
@@ -111,17 +101,14 @@ def _parts(layout: Layout, kept: set[str], now: float) -> Iterator[Garbage]:
 
 
 def _journals(layout: Layout) -> Iterator[Garbage]:
-    for path, found in _files_below(layout.parts, ".journal"):
+    for path, key, found in _keyed_in(layout.parts, ".journal"):
         if not path.with_suffix(".part").exists():
-            key = path.name.partition(".")[0]
             yield Garbage("journal", path, "its part is gone", found.st_size, key)
 
 
 def _locks(layout: Layout, kept: set[str]) -> Iterator[Garbage]:
-    for path, _ in _files_below(layout.locks):
-        key = path.name.partition(".")[0]
-        # A name that begins with a dot is a heartbeat that is being written.
-        if key and key not in kept:
+    for path, key, _ in _keyed_in(layout.locks):
+        if key not in kept:
             yield Garbage("lock", path, "no manifest names its model", 0, key)
 
 
@@ -144,38 +131,28 @@ def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
 
 
 def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:
-    for path, found in _files_below(layout.ours):
-        if path.name.startswith(".") and now - found.st_mtime > _TEMPORARY_KEEPS_S:
+    for path, found in _files_below(layout.ours, ".tmp", but=(layout.node_cache, layout.trash)):
+        if is_temporary(path.name) and now - found.st_mtime > _TEMPORARY_KEEPS_S:
             yield Garbage("temporary", path, "its writer died", found.st_size)
 
 
-def _jobs(layout: Layout, before: float) -> Iterator[Garbage]:
-    for job in sorted(layout.jobs.iterdir() if layout.jobs.is_dir() else ()):
-        if not is_job_id(job.name) or job.is_symlink() or not job.is_dir():
-            continue
-        touched = _touched_at(job)
-        if touched is not None and touched < before and not _is_unfinished(job / "job.json"):
-            size_bytes = sum(found.st_size for _, found in _files_below(job))
-            yield Garbage("job", job, "untouched for so long", size_bytes)
+def _keyed_in(folder: Path, ending: str = "") -> Iterator[tuple[Path, str, os.stat_result]]:
+    """The files in ``folder`` that carry a model's key and end so, each with that key. Raises OSError."""
+    for path, found in _files_below(folder, ending):
+        keyed = _KEYED.fullmatch(path.name)
+        if keyed is not None and path.parent == folder:
+            yield path, keyed[1], found
 
 
-def _touched_at(job: Path) -> float | None:
-    """The newest mtime of a job's folder, its input, output and job.json: four stats, no walk. None: it is gone."""
-    places = (job, job / "input", job / "output", job / "job.json")
-    return max((found.st_mtime for place in places if (found := _stat(place))), default=None)
+def _files_below(
+    folder: Path, ending: str = "", *, but: Collection[Path] = ()
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """The regular files below ``folder`` whose names end so, in order, each with its stat. Raises OSError.
 
-
-def _is_unfinished(job_json: Path) -> bool:
-    try:
-        return json.loads(job_json.read_bytes()).get("status") in _UNFINISHED
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _files_below(folder: Path, ending: str = "") -> Iterator[tuple[Path, os.stat_result]]:
-    """The regular files below ``folder`` whose names end so, in order, each with its stat. Raises OSError."""
+    What lies in the folders ``but`` is left out.
+    """
     for root, folders, names in os.walk(folder, onerror=_raise_unless_gone):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if Path(root, name) not in but)
         for name in sorted(names):
             path = Path(root, name)
             found = _stat(path) if name.endswith(ending) else None

@@ -1,7 +1,6 @@
 """Reads cached models again: those whose digest is not recorded yet, and all of them for ``verify``."""
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from morpheus_boot.cache.lock import ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import CachedModel
 from morpheus_boot.cache.records import Record, read_record, read_record_file, write_record
+from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
@@ -22,7 +22,6 @@ from morpheus_boot.state import ModelState
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Condition(StrEnum):
@@ -151,10 +150,10 @@ class Repairs:
             self._actions.fetch(model, claim)
 
     def _lock(self, model: ModelSpec) -> ModelLock:
-        return ModelLock(self._layout, model.path, self._options.worker, self._options.lock_times)
+        lock = self._layout.lock(model.path)
+        return ModelLock(model.path, lock, self._options.worker, self._options.lock_times)
 
 
 def _digest_in(etag: str | None) -> str | None:
     # Hugging Face's X-Linked-Etag is the file's SHA-256.
-    bare = (etag or "").strip('"')
-    return bare if _SHA256.fullmatch(bare) else None
+    return sha256_in((etag or "").strip('"'))

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.digests import sha256_in
 from morpheus_boot.manifest import HuggingFaceSource
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _BELOW: Final = Path("huggingface-cache/hub")
 _SERVERLESS_MOUNT: Final = Path("/runpod-volume")
 
@@ -64,7 +64,7 @@ def _in_repository(repo: Path, source: HuggingFaceSource) -> HubFile | None:
         blob = path.resolve().name
     except OSError:
         return None
-    return HubFile(path, commit, size_bytes, blob if _SHA256.fullmatch(blob) else None)
+    return HubFile(path, commit, size_bytes, sha256_in(blob))
 
 
 def _commit(repo: Path, revision: str) -> str | None:

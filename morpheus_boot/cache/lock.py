@@ -56,22 +56,25 @@ class Claim:
 
 
 class ModelLock:
-    """One worker's view of one model's lock; asks without waiting, and remembers since when it has waited."""
+    """One worker's view of one model's lock; asks without waiting, and remembers since when it has waited.
+
+    ``subject``: what the lock is of, as an error names it.
+    """
 
     def __init__(
         self,
-        layout: Layout,
-        model_path: str,
+        subject: str,
+        lock: Path,
         worker: str,
         times: LockTimes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = model_path
+        self._subject = subject
         self._worker = worker
         self._times = times
         self._clock = clock
-        self._main = layout.lock(model_path)
-        self._takeover = layout.takeover_lock(model_path)
+        self._main = lock
+        self._takeover = takeover_of(lock)
         step_s = _LOOKS_A_STEP * times.poll_s
         self._main_watch = Watch(heartbeat_of(self._main), clock, longest_step_s=step_s)
         self._takeover_watch = Watch(heartbeat_of(self._takeover), clock, longest_step_s=step_s)
@@ -135,10 +138,15 @@ class ModelLock:
         beats = (self._main_watch.beat, self._takeover_watch.beat)
         names = " and ".join(dict.fromkeys(b.worker for b in beats if b)) or "an unknown worker"
         return WaitedTooLong(
-            self._path,
+            self._subject,
             f"waited for {names}, which {'hold' if ' and ' in names else 'holds'} its lock: {cause}",
             "try again, or stop that worker",
         )
+
+
+def takeover_of(lock: Path) -> Path:
+    """The lock, beside ``lock``, of whoever goes on in place of a holder that fell silent."""
+    return lock.with_suffix(".takeover.lock")
 
 
 def heartbeat_of(lock: Path) -> Path:
@@ -163,11 +171,15 @@ def _try_lock(path: Path) -> FileLock | None:
 def held_if_free(layout: Layout, key: str) -> Iterator[bool]:
     """Holds a model's lock where no worker does, neither it nor in its place; yields whether it does so.
 
-    Raises OSError.
+    A lock whose file is not there is held by nobody, and none is made: it would be garbage in its turn, and a full
+    volume would refuse it. Raises OSError.
     """
+    main = layout.locks / f"{key}.lock"
     with ExitStack() as held:
-        for suffix in (".takeover.lock", ".lock"):
-            lock = _try_lock(layout.locks / f"{key}{suffix}")
+        for path in (takeover_of(main), main):
+            if not path.exists():
+                continue
+            lock = _try_lock(path)
             if lock is None:
                 yield False
                 return
@@ -180,7 +192,8 @@ def who_holds(layout: Layout, model_path: str) -> Beat | None:
 
     Only looks: where the lock's file is not there none is made. Raises OSError.
     """
-    for path in (layout.takeover_lock(model_path), layout.lock(model_path)):
+    main = layout.lock(model_path)
+    for path in (takeover_of(main), main):
         if path.exists() and _is_held(path):
             return read_beat(heartbeat_of(path)) or Beat("an unknown worker", 0)
     return None

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from morpheus_boot.documents import from_document
 from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
@@ -62,11 +63,11 @@ def read_manifests(layout: Layout) -> Iterator[EndpointManifest]:
     for path in sorted(layout.manifests.glob("*.json")):
         try:
             document = json.loads(path.read_bytes())
-            models = tuple(NamedModel(**model) for model in document.pop("models"))
-            yield EndpointManifest(**document, models=models)
+            models = tuple(from_document(NamedModel, model) for model in document["models"])
+            yield from_document(EndpointManifest, {**document, "models": models})
         except FileNotFoundError:
             continue  # forgotten meanwhile
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise StorageFailed(
                 str(path),
                 f"it is no manifest that this version can read ({error})",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.ranges import RangeSet
+from morpheus_boot.documents import from_document
 from morpheus_boot.layout import Layout, model_key
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -298,7 +299,7 @@ def read_journal(path: Path) -> Journal:
     for line in lines:
         try:
             if version is None:
-                version = Version(**json.loads(line))
+                version = from_document(Version, json.loads(line))
             elif line.endswith(b"\n"):
                 begin, end = json.loads(line)
                 ranges.append(range(begin, end))

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from morpheus_boot.documents import from_document
 from morpheus_boot.layout import Layout
 from morpheus_boot.publish import write_whole
 
@@ -37,8 +38,7 @@ def read_record(layout: Layout, model_path: str) -> Record | None:
 def read_record_file(path: Path, model_path: str | None = None) -> Record | None:
     """The record at ``path``, of ``model_path`` where given. Raises OSError other than not found."""
     try:
-        document = json.loads(path.read_bytes())
-        record = Record(**document)
+        record = from_document(Record, json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return record if model_path in (None, record.path) else None

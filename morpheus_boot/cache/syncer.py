@@ -8,7 +8,7 @@ from morpheus_boot.cache.part import Part
 class Syncer:
     """A thread that makes a part durable whenever half of ``most_unsynced_bytes`` has come in.
 
-    Who writes waits once all of it has: so much a kill can cost, and no more.
+    A writer blocks once the limit is unsynced; that is the most a kill can cost.
     """
 
     def __init__(self, part: Part, most_unsynced_bytes: int) -> None:

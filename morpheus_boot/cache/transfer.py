@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from morpheus_boot.background import begin
@@ -60,7 +61,7 @@ class Transfer:
     def run(self, resolved: Resolved, part: Part) -> str:
         """Fills ``part``, continuing where it stands; returns the SHA-256 of the whole in hex.
 
-        The part is left open, and synced, also where this raises.
+        The part is left open, and synced if the volume lets it, also where this raises.
 
         Raises:
             VersionChanged: the origin has other bytes now; resolve again and begin another part.
@@ -180,8 +181,11 @@ class _Running:
         self.syncer.restart()
 
     def end(self) -> None:
+        """Syncs what came, and returns once nothing reads or writes the part any more."""
         self.front.end()
-        self.syncer.finish()
+        # What went wrong before is the cause; where nothing did, all is synced.
+        with suppress(OSError):
+            self.syncer.finish()
 
 
 def resolve_patiently(

@@ -38,7 +38,7 @@ class Turns:
             yield
 
     def _claim(self, what: str) -> Claim | None:
-        lock = ModelLock(self._layout, f".morpheus/archives/{what}", self._worker, self._times)
+        lock = ModelLock(what, self._layout.turn_lock(what), self._worker, self._times)
         announced = False
         try:
             while (claim := lock.try_claim()) is None:

@@ -2,14 +2,17 @@
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
-from morpheus_boot.cache.manifests import forget, is_kept, read_manifests
+from morpheus_boot.cache.manifests import WORKER_KEEPS_S, forget, is_kept, read_manifests
 from morpheus_boot.deployment import read_deployment
 from morpheus_boot.errors import UsageError, storage_error
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.volume import size_text
+from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
+from morpheus_boot.jobs.lost import gone_workers, settle_worker
+from morpheus_boot.layout import Layout
+from morpheus_boot.volume import bytes_below, size_text
 
 
 def run(invocation: Invocation) -> None:
@@ -20,15 +23,13 @@ def run(invocation: Invocation) -> None:
     try:
         manifests = {m.endpoint: m for m in read_manifests(layout)}
         _require_known(invocation.forget, manifests)
-        found = find_garbage(
-            layout,
-            own_paths,
-            forgotten=invocation.forget,
-            jobs_older_than_h=invocation.jobs_older_than_h,
+        found = (
+            *_old_jobs(layout, invocation),
+            # Before the workers' last beats go, which say how they ended.
+            *_marks(layout),
+            *find_garbage(layout, own_paths, forgotten=invocation.forget),
         )
-        removed = [
-            g for g in found if invocation.apply and remove(layout, g, forgotten=invocation.forget)
-        ]
+        removed = _removed(layout, found, invocation) if invocation.apply else []
         if invocation.apply:
             for endpoint in invocation.forget:
                 forget(layout, endpoint)
@@ -44,6 +45,34 @@ def run(invocation: Invocation) -> None:
                 "endpoint" if manifest.worker is None else "worker, for 7 days after its last beat"
             )
             print(f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})")
+
+
+def _old_jobs(layout: Layout, invocation: Invocation) -> Iterator[Garbage]:
+    if invocation.jobs_older_than_h is not None:
+        for name in old_jobs(layout, invocation.jobs_older_than_h * 3600):
+            path = layout.job(name)
+            yield Garbage("job", path, "untouched for so long", bytes_below(path))
+
+
+def _marks(layout: Layout) -> Iterator[Garbage]:
+    for worker in gone_workers(layout, WORKER_KEEPS_S):
+        yield Garbage("marks", layout.job_marks / worker, "no sign of its worker for 7 days", 0)
+
+
+def _removed(layout: Layout, found: tuple[Garbage, ...], invocation: Invocation) -> list[Garbage]:
+    """Removes what it can of ``found``, and returns that. Raises MorpheusError, OSError."""
+    expired = frozenset[str]()
+    if invocation.jobs_older_than_h is not None:
+        expired = frozenset(expire_jobs(layout, invocation.jobs_older_than_h * 3600))
+
+    def is_gone(garbage: Garbage) -> bool:
+        if garbage.kind == "job":
+            return garbage.path.name in expired
+        if garbage.kind == "marks":
+            return settle_worker(layout, garbage.path.name, WORKER_KEEPS_S)
+        return remove(layout, garbage, forgotten=invocation.forget)
+
+    return [garbage for garbage in found if is_gone(garbage)]
 
 
 def _require_known(forgotten: tuple[str, ...], known: Collection[str]) -> None:

@@ -1,27 +1,35 @@
-"""The sweep of old jobs (MORPHEUS_JOB_TTL_HOURS): by one worker, and never what somebody has just touched."""
+"""The sweep of old jobs (MORPHEUS_JOB_TTL_HOURS, gc): by one worker, and never what somebody has just touched."""
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
+from morpheus_boot.errors import is_full, storage_error
 from morpheus_boot.jobs.folder import FOLDER, is_folder, names_in, open_below, open_or_make
 from morpheus_boot.jobs.removal import (
     EXPIRED,
-    TRASH,
     move_to_trash,
     removal_failed,
     remove_tree,
 )
 from morpheus_boot.jobs.store import record_in
 from morpheus_boot.layout import Layout, is_job_id
-from morpheus_boot.workers import seen_workers
+from morpheus_boot.workers import seen_workers, volume_time
 
-_LOCKS: Final = (".morpheus", "locks")
-_LOCK: Final = "jobs.lock"
 # A job's age is that of the youngest of these and of its own folder: four stats, no walk.
 _TOUCHED: Final = ("input", "output", "job.json")
 # A worker without a beat for so long has lost its jobs for certain; who asks for one is told so far sooner.
 _LOST_S: Final = 3600.0
+
+
+def old_jobs(layout: Layout, ttl_s: float) -> list[str]:
+    """The ids of the jobs that expire_jobs() would remove now. Raises StorageFailed."""
+    try:
+        return _Sweep(layout, ttl_s).old()
+    except OSError as error:
+        raise storage_error("jobs", layout.jobs, error) from error
 
 
 def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
@@ -35,62 +43,94 @@ def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
         StorageFailed: the volume fails; what was moved away is settled by the next sweep.
     """
     try:
-        lock = _open_lock(layout)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.utime(lock)
-            return _Sweep(layout, os.fstat(lock).st_mtime - ttl_s).run()
-        finally:
-            os.close(lock)
-    except BlockingIOError:
-        return []
+        with _alone(layout) as alone:
+            return _Sweep(layout, ttl_s).run() if alone else []
     except OSError as error:
         raise removal_failed(layout, "", error) from error
 
 
+@contextmanager
+def _alone(layout: Layout) -> Iterator[bool]:
+    """Holds the sweep's lock; yields False where another worker does. Raises OSError."""
+    with ExitStack() as held:
+        try:
+            lock = _open_lock(layout)
+            held.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            # Where there is no room even for the lock, room is what this is about; two at once lose nothing.
+            if not is_full(error):
+                raise
+        yield True
+
+
 def _open_lock(layout: Layout) -> int:
-    folder = open_or_make(layout, _LOCKS)
+    folder = open_or_make(layout, layout.way(layout.jobs_lock.parent))
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(_LOCK, flags, 0o644, dir_fd=folder)
+        return os.open(layout.jobs_lock.name, flags, 0o644, dir_fd=folder)
     finally:
         os.close(folder)
 
 
 class _Sweep:
-    """One sweep, of what nobody touched since ``before``."""
+    """One sweep, of what nobody touched for ``ttl_s``. Its methods raise OSError."""
 
-    def __init__(self, layout: Layout, before: float) -> None:
+    def __init__(self, layout: Layout, ttl_s: float) -> None:
         self._layout = layout
-        self._before = before
+        self._before = volume_time(layout) - ttl_s
         self._living = frozenset(
             seen.worker for seen in seen_workers(layout) if not seen.ended and seen.age_s < _LOST_S
         )
 
+    def old(self) -> list[str]:
+        """The ids of the jobs that are old."""
+        with ExitStack() as opened:
+            jobs = self._open_jobs(opened)
+            return [] if jobs is None else [n for n in _ids_in(jobs) if self._is_old(jobs, n)]
+
     def run(self) -> list[str]:
-        """The ids of the jobs that it removed. Raises OSError."""
-        try:
-            jobs = open_below(self._layout, ("jobs",), FOLDER)
-        except FileNotFoundError:
-            return []
-        try:
-            trash = open_or_make(self._layout, TRASH)
-            try:
+        """The ids of the jobs that it removed."""
+        with ExitStack() as opened:
+            jobs = self._open_jobs(opened)
+            if jobs is None:
+                return []
+            trash = self._open_trash(opened)
+            if trash is not None:
                 for name in names_in(trash):
                     if name.endswith(EXPIRED):
                         self._settle(jobs, trash, name)
-                old = [name for name in names_in(jobs) if is_job_id(name)]
-                return [
-                    name
-                    for name in old
-                    if self._is_old(jobs, name) and self._taken(jobs, trash, name)
-                ]
-            finally:
-                os.close(trash)
-        finally:
-            os.close(jobs)
+            return [
+                name
+                for name in _ids_in(jobs)
+                if self._is_old(jobs, name) and self._taken(jobs, trash, name)
+            ]
 
-    def _taken(self, jobs: int, trash: int, name: str) -> bool:
+    def _open_jobs(self, opened: ExitStack) -> int | None:
+        try:
+            jobs = open_below(self._layout, self._layout.way(self._layout.jobs), FOLDER)
+        except FileNotFoundError:
+            return None
+        opened.callback(os.close, jobs)
+        return jobs
+
+    def _open_trash(self, opened: ExitStack) -> int | None:
+        """None where there is no room even for that folder."""
+        try:
+            trash = open_or_make(self._layout, self._layout.way(self._layout.trash))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return None
+        opened.callback(os.close, trash)
+        return trash
+
+    def _taken(self, jobs: int, trash: int | None, name: str) -> bool:
+        if trash is None:
+            return remove_tree(jobs, name)
         try:
             moved = move_to_trash(jobs, trash, name, EXPIRED)
         except FileNotFoundError:
@@ -129,6 +169,10 @@ class _Sweep:
     def _is_at_work(self, job: int) -> bool:
         record = record_in(job)
         return record is not None and not record.status.is_over and record.worker in self._living
+
+
+def _ids_in(jobs: int) -> list[str]:
+    return sorted(name for name in names_in(jobs) if is_job_id(name))
 
 
 def _touched(job: int) -> float:

@@ -64,7 +64,7 @@ def open_output(layout: Layout, job: JobId, path: OutputPath, *, at_once: bool =
         StorageFailed: the volume fails.
         BlockingIOError: ``at_once``, and it would wait, or the kernel can't say.
     """
-    way = ("jobs", job.text, "output", *path.parts)
+    way = layout.way(layout.job(job.text).joinpath("output", *path.parts))
     try:
         fd = _open_at_once(layout, way) if at_once else open_below(layout, way, _FILE)
         seen = _regular(fd)
@@ -75,7 +75,7 @@ def open_output(layout: Layout, job: JobId, path: OutputPath, *, at_once: bool =
             raise NoSuchFile(
                 f"{job}/{path}", "there is no such file", "see what the job has made"
             ) from None
-        raise storage_error(str(job), layout.jobs / job.text, error) from error
+        raise storage_error(str(job), layout.job(job.text), error) from error
     return OpenFile(fd, path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
 
 
@@ -170,16 +170,16 @@ def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:
         os.close(found)
 
 
-def touch_input(layout: Layout, parts: Sequence[str]) -> None:
-    """Makes the input/ of the job in ``parts`` young: the sweep of old jobs looks no deeper.
+def touch_input(layout: Layout, job: JobId) -> None:
+    """Makes the input/ of ``job`` young: the sweep of old jobs looks no deeper.
 
     Raises OSError.
     """
-    job = open_below(layout, parts[:2], _WAY)
+    folder = open_below(layout, layout.way(layout.job(job.text)), _WAY)
     try:
-        os.utime("input", dir_fd=job, follow_symlinks=False)
+        os.utime("input", dir_fd=folder, follow_symlinks=False)
     finally:
-        os.close(job)
+        os.close(folder)
 
 
 def count_inputs(layout: Layout, job: JobId) -> int:
@@ -189,20 +189,20 @@ def count_inputs(layout: Layout, job: JobId) -> int:
 
 def has_input(layout: Layout, job: JobId, sub_dir: SubDir, name: FileName) -> bool:
     """Whether ``job``'s input/ holds something of that name. Raises StorageFailed."""
-    way = ("jobs", job.text, "input", *sub_dir.parts, name.text)
+    way = layout.way(layout.job(job.text).joinpath("input", *sub_dir.parts, name.text))
     try:
         os.close(open_below(layout, way, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in _NOT_THERE:
             return False
-        raise storage_error(str(job), layout.jobs / job.text, error) from error
+        raise storage_error(str(job), layout.job(job.text), error) from error
     return True
 
 
 def count_jobs(layout: Layout) -> int:
     """How many jobs have a folder on the volume. Raises StorageFailed."""
     try:
-        fd = open_below(layout, ("jobs",), FOLDER)
+        fd = open_below(layout, layout.way(layout.jobs), FOLDER)
     except FileNotFoundError:
         return 0
     except OSError as error:
@@ -215,12 +215,12 @@ def count_jobs(layout: Layout) -> int:
 
 def _listed(layout: Layout, job: JobId, folder: str) -> tuple[Output, ...]:
     try:
-        fd = open_below(layout, ("jobs", job.text, folder), FOLDER)
+        fd = open_below(layout, layout.way(layout.job(job.text) / folder), FOLDER)
         return tuple(_files_below(fd, ()))
     except OSError as error:
         if error.errno in _NOT_THERE:
             return ()
-        raise storage_error(str(job), layout.jobs / job.text, error) from error
+        raise storage_error(str(job), layout.job(job.text), error) from error
 
 
 def names_in(folder: int) -> list[str]:

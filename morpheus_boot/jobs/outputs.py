@@ -44,21 +44,21 @@ class Outputs:
         """Writes what a node said, whole, as text_<its id>.txt; returns the file's name."""
         name = FileName.from_client(f"text_{node}.txt").text
         part = f".{name}.{secrets.token_hex(6)}.tmp"
-        way = ("jobs", self._job.text, "output")
+        folder = self._layout.job(self._job.text) / "output"
         try:
-            folder = open_or_make(self._layout, way)
+            fd = open_or_make(self._layout, self._layout.way(folder))
             try:
-                with open(os.open(part, _NEW, 0o644, dir_fd=folder), "wb") as file:  # noqa: PTH123 - a descriptor
+                with open(os.open(part, _NEW, 0o644, dir_fd=fd), "wb") as file:  # noqa: PTH123 - a descriptor
                     file.write(text.encode(errors="replace"))
                     file.flush()
                     os.fsync(file.fileno())
-                os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(part, name, src_dir_fd=fd, dst_dir_fd=fd)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.unlink(part, dir_fd=folder)
+                    os.unlink(part, dir_fd=fd)
                 raise
             finally:
-                os.close(folder)
+                os.close(fd)
         except OSError as error:
-            raise storage_error(str(self._job), self._layout.root.joinpath(*way), error) from error
+            raise storage_error(str(self._job), folder, error) from error
         return name

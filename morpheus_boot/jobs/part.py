@@ -25,8 +25,6 @@ from morpheus_boot.jobs.folder import (
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.layout import Layout
 
-_PARTS: Final = (".morpheus", "uploads")
-_INPUT_DEPTH: Final = len(("jobs", "<job>", "input"))
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Linux's IOV_MAX.
 _MOST_VECTORS: Final = 1024
@@ -91,14 +89,14 @@ class UploadPart:
             NameTaken: the name is a folder's, one of sub_dir is a file's, or the job was cleaned up.
             VolumeFull, StorageFailed: the volume refuses; the part is still there to be discarded.
         """
-        final = self._layout.jobs / job.text / "input" / Path(*sub_dir.parts) / name.text
+        final = self._layout.job(job.text).joinpath("input", *sub_dir.parts, name.text)
         with self._turn:
             try:
                 self._open()
                 os.fsync(self._fd)
                 # MooseFS may say only at close that the quota is used up; this one keeps the lock.
                 os.close(os.dup(self._fd))
-                self._move(("jobs", job.text, "input", *sub_dir.parts), name.text)
+                self._move(job, final)
                 self._close()
             except (IsADirectoryError, NotADirectoryError) as error:
                 raise NameTaken(
@@ -134,7 +132,7 @@ class UploadPart:
             raise OSError(errno.ECANCELED, "the upload was given up")
         if self._fd >= 0:
             return
-        folder = open_or_make(self._layout, _PARTS)
+        folder = open_or_make(self._layout, self._layout.way(self._layout.uploads))
         try:
             self._name, self._fd = _new_part(folder)
         except OSError:
@@ -152,33 +150,34 @@ class UploadPart:
             if written:
                 left[0] = left[0][written:]
 
-    def _move(self, way: tuple[str, ...], name: str) -> None:
-        """Renames the part into the folder ``way``; makes that anew where the job goes in this moment."""
+    def _move(self, job: JobId, final: Path) -> None:
+        """Renames the part to ``final``; makes its folder anew where the job goes in this moment."""
+        way = self._layout.way(final.parent)
         for _ in range(_TRIES):
             try:
                 target = open_or_make(self._layout, way)
             except FileNotFoundError:
                 continue
             try:
-                if self._moved(target, way, name):
+                if self._moved(target, job, final):
                     return
             finally:
                 os.close(target)
         raise FileNotFoundError(errno.ENOENT, "the job is cleaned up again and again")
 
-    def _moved(self, target: int, way: tuple[str, ...], name: str) -> bool:
+    def _moved(self, target: int, job: JobId, final: Path) -> bool:
         try:
-            if len(way) > _INPUT_DEPTH:
-                touch_input(self._layout, way)
-            os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=target)
+            if final.parent != self._layout.job(job.text) / "input":
+                touch_input(self._layout, job)
+            os.rename(self._name, final.name, src_dir_fd=self._folder, dst_dir_fd=target)
         except FileNotFoundError:
             # Without the part there is nothing to try again: this raises.
             os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
             return False
-        if leads_to(self._layout, way, target):
+        if leads_to(self._layout, self._layout.way(final.parent), target):
             return True
         # The job was moved away under us, to be removed: take the file back before that, and go on.
-        os.rename(name, self._name, src_dir_fd=target, dst_dir_fd=self._folder)
+        os.rename(final.name, self._name, src_dir_fd=target, dst_dir_fd=self._folder)
         return False
 
     def _close(self) -> None:
@@ -191,7 +190,7 @@ class UploadPart:
                 os.close(fd)
 
     def _failed(self, error: OSError) -> MorpheusError:
-        return storage_error("upload", self._layout.root.joinpath(*_PARTS), error)
+        return storage_error("upload", self._layout.uploads, error)
 
 
 def sweep_parts(layout: Layout) -> int:
@@ -200,13 +199,15 @@ def sweep_parts(layout: Layout) -> int:
     Raises VolumeFull or StorageFailed.
     """
     try:
-        folder = open_below(layout, _PARTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = open_below(
+            layout, layout.way(layout.uploads), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )
     except FileNotFoundError:
         return 0
     try:
         return sum(_swept(folder, name) for name in names_in(folder))
     except OSError as error:
-        raise storage_error("uploads", layout.root.joinpath(*_PARTS), error) from error
+        raise storage_error("uploads", layout.uploads, error) from error
     finally:
         os.close(folder)
 

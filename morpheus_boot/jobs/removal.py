@@ -15,7 +15,6 @@ from morpheus_boot.jobs.folder import FOLDER, is_folder, names_in, open_below, o
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.layout import Layout
 
-TRASH: Final = (".morpheus", "trash")
 # What the sweep of old jobs moved there is its own to settle: it may be put back.
 EXPIRED: Final = ".expired"
 # Uploads that land while a folder is emptied make it full again; each round removes them too.
@@ -29,7 +28,7 @@ def remove_job(layout: Layout, job: JobId) -> bool:
         StorageFailed: the volume fails; what is left goes with the next call or start.
     """
     try:
-        jobs = open_below(layout, ("jobs",), FOLDER)
+        jobs = open_below(layout, layout.way(layout.jobs), FOLDER)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -45,7 +44,7 @@ def remove_job(layout: Layout, job: JobId) -> bool:
 def empty_trash(layout: Layout) -> int:
     """Removes what earlier removals left there; returns how many jobs. Raises StorageFailed."""
     try:
-        trash = open_below(layout, TRASH, FOLDER)
+        trash = open_below(layout, layout.way(layout.trash), FOLDER)
     except FileNotFoundError:
         return 0
     except OSError as error:
@@ -96,7 +95,7 @@ def remove_tree(parent: int, name: str) -> bool:
 
 def _remove(layout: Layout, jobs: int, name: str) -> bool:
     try:
-        trash = open_or_make(layout, TRASH)
+        trash = open_or_make(layout, layout.way(layout.trash))
         try:
             return remove_tree(trash, move_to_trash(jobs, trash, name))
         finally:

@@ -10,7 +10,6 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
@@ -65,7 +64,9 @@ class JobStore:
     def read(self, job: JobId) -> JobRecord | None:
         """The job's record; None where it has none, or one that can't be read."""
         try:
-            fd = open_below(self._layout, ("jobs", job.text, _FILE), _READ)
+            fd = open_below(
+                self._layout, self._layout.way(self._layout.job(job.text) / _FILE), _READ
+            )
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -93,7 +94,7 @@ class JobStore:
         Raises JobGone where the record on the volume is another run's, or over, or not there.
         """
         try:
-            folder = open_below(self._layout, ("jobs", job.text), FOLDER)
+            folder = open_below(self._layout, self._layout.way(self._layout.job(job.text)), FOLDER)
         except FileNotFoundError:
             raise JobGone(job) from None
         except OSError as error:
@@ -114,7 +115,7 @@ class JobStore:
     def forget(self, job: JobId, record: JobRecord) -> None:
         """Removes the run's marks: it is over."""
         try:
-            folder = open_below(self._layout, _marks_of(record.worker), FOLDER)
+            folder = open_below(self._layout, self._marks_of(record.worker), FOLDER)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -155,7 +156,7 @@ class JobStore:
 
     def _created(self, job: JobId, record: JobRecord) -> bool:
         for _ in range(_TRIES):
-            way = ("jobs", job.text)
+            way = self._layout.way(self._layout.job(job.text))
             folder = open_or_make(self._layout, way)
             try:
                 if not _put_new(folder, record):
@@ -170,7 +171,7 @@ class JobStore:
 
     def _mark(self, worker: str, job: JobId, run: str, kind: str) -> int:
         """Leaves a mark; returns its mtime, in ns of the volume's clock."""
-        folder = open_or_make(self._layout, _marks_of(worker))
+        folder = open_or_make(self._layout, self._marks_of(worker))
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             mark = os.open(f"{job}.{run}.{kind}", flags, 0o644, dir_fd=folder)
@@ -183,29 +184,26 @@ class JobStore:
 
     def _marks(self, worker: str, kind: str) -> tuple[Mark, ...]:
         try:
-            folder = open_below(self._layout, _marks_of(worker), FOLDER)
+            folder = open_below(self._layout, self._marks_of(worker), FOLDER)
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise storage_error("jobs", self._folder_of(worker), error) from error
+            raise storage_error("jobs", self._layout.job_marks / worker, error) from error
         try:
             names = names_in(folder)
         except OSError as error:
-            raise storage_error("jobs", self._folder_of(worker), error) from error
+            raise storage_error("jobs", self._layout.job_marks / worker, error) from error
         finally:
             os.close(folder)
         parsed = (_parsed(name, kind) for name in names)
         return tuple(mark for mark in parsed if mark is not None)
 
-    def _folder_of(self, worker: str) -> Path:
-        return self._layout.root.joinpath(*_marks_of(worker))
+    def _marks_of(self, worker: str) -> Sequence[str]:
+        # Joined here: what a record of others says must not become an absolute path.
+        return (*self._layout.way(self._layout.job_marks), worker)
 
     def _failed(self, job: JobId, error: OSError) -> MorpheusError:
-        return storage_error(str(job), self._layout.jobs / job.text, error)
-
-
-def _marks_of(worker: str) -> Sequence[str]:
-    return (".morpheus", "jobs", worker)
+        return storage_error(str(job), self._layout.job(job.text), error)
 
 
 def _parsed(name: str, kind: str) -> Mark | None:

@@ -20,7 +20,6 @@ Graph = dict[str, Any]
 
 _PLACEHOLDER: Final = re.compile(r"__param:([A-Za-z_][A-Za-z0-9_]*)__")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_FOLDER: Final = ("morpheus_lib", "workflows")
 _SUFFIX: Final = ".json"
 # Where the files of a job go is ours to say.
 OURS: Final = "output_path"
@@ -66,7 +65,7 @@ def load_template(layout: Layout, name: WorkflowName) -> Graph:
     """
     file = layout.workflows / f"{name}{_SUFFIX}"
     try:
-        fd = open_below(layout, (*_FOLDER, file.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_below(layout, layout.way(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(fd, "rb") as content:  # noqa: PTH123 - a descriptor
             graph = json.load(content)
     except FileNotFoundError:
@@ -159,7 +158,7 @@ def _replaced(value: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 def _known(layout: Layout) -> list[str]:
     try:
-        folder = open_below(layout, _FOLDER, FOLDER)
+        folder = open_below(layout, layout.way(layout.workflows), FOLDER)
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             return []

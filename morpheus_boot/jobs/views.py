@@ -46,7 +46,7 @@ def view_job(layout: Layout, job: JobId, record: JobRecord | None) -> JobView | 
     outputs = list_outputs(layout, job)
     if record is None and not outputs:
         return None
-    folder = layout.jobs / job.text / "output"
+    folder = layout.job(job.text) / "output"
     files = [_file(output, f"{folder}/{output.path}") for output in outputs]
     if record is None:
         return JobView(worker_job_id=job.text, status=Status.DONE, files=files)

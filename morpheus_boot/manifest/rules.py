@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+from morpheus_boot.digests import sha256_in
 from morpheus_boot.manifest.references import is_environment_name
 from morpheus_boot.settings import OWN_COMFYUI_ARGS
 
@@ -12,7 +13,6 @@ Rule: TypeAlias = Callable[[str], str | None]
 
 # NAME_MAX of every Linux file system that matters here.
 _MAX_NAME_BYTES: Final = 255
-_SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 _REPO: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _GIT_SCP: Final = re.compile(r"git@[A-Za-z0-9][A-Za-z0-9.-]*:[^-\s][^\s]*")
@@ -58,7 +58,7 @@ def wrong_model_path(text: str) -> str | None:
 
 def wrong_sha256(text: str) -> str | None:
     """64 hex digits, in either case."""
-    if _SHA256.fullmatch(text):
+    if sha256_in(text) is not None:
         return None
     return f"has {len(text)} characters" if len(text) != 64 else "is not all hex digits"
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.cache.lock import heartbeat_of
+from morpheus_boot.cache.lock import heartbeat_of, takeover_of
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import WaitedTooLong
 from morpheus_boot.layout import Layout
@@ -69,7 +69,7 @@ class Scene:
 
     @property
     def takeover_heartbeat(self) -> Path:
-        return heartbeat_of(self.layout.takeover_lock(PATH))
+        return heartbeat_of(takeover_of(self.layout.lock(PATH)))
 
     def wanted(self, digest: str | None = None) -> ModelSpec:
         return model(PATH, self.url, sha256=digest)

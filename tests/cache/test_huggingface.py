@@ -47,6 +47,14 @@ def test_a_small_file_in_git_is_fetched(worker: Worker, hub: HubStandIn) -> None
     assert cached.file.read_bytes() == b"key: value\n"
 
 
+def test_an_etag_as_long_as_a_sha256_is_not_taken_for_one(worker: Worker, hub: HubStandIn) -> None:
+    hub.add(SOURCE.repo, SOURCE.file, WEIGHTS, lfs=False, etag=f'"{"x" * 64}"')
+
+    (cached,) = worker.fill(WANTED)
+
+    assert cached.file.read_bytes() == read_all(WEIGHTS)
+
+
 def test_a_gated_repository_is_fetched_with_the_token_which_storage_never_sees(
     worker: Worker, hub: HubStandIn
 ) -> None:

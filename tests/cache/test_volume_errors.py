@@ -22,6 +22,7 @@ from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Trickling
+from tests.testbed.mounts import mounted
 from tests.testbed.origin import Origin
 from tests.testbed.shim import Shim
 from tests.testbed.small_disk import mounted
@@ -188,7 +189,7 @@ def test_a_part_that_can_not_be_read_back_is_named_while_the_rest_is_fetched(
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of 8 MiB."""
-    with mounted(tmp_path / "disk", "8m") as folder:
+    with mounted(tmp_path / "disk", "size=8m") as folder:
         yield folder
 
 

@@ -5,6 +5,8 @@ import hashlib
 import io
 import logging
 import os
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.archive import digest_of, pack, staged, stray_links, unpack
+from tests.testbed.shim import Shim
 
 
 @pytest.fixture
@@ -97,6 +100,27 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(
     assert f"{archive}: damaged (" in caplog.text
     pack(tree, archive)
     assert unpack(archive, tmp_path / "local" / "back")
+
+
+@pytest.mark.parametrize("file", ["a.tar.gz", ".sha256"])
+def test_an_archive_that_the_volume_does_not_give_this_time_is_kept(
+    file: str, tree: Path, tmp_path: Path, shim: Shim
+) -> None:
+    archive = tmp_path / "volume" / "a.tar.gz"
+    pack(tree, archive)
+    unpack_it = "import sys, pathlib, morpheus_boot.archive as a; print(a.unpack(*map(pathlib.Path, sys.argv[1:])))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", unpack_it, archive, tmp_path / "back"],
+        env=shim.env(root=archive.parent, match=f"read:{file}", do="errno:EIO"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "False\n"
+    assert done.stderr == f"{archive}: can't be read (Input/output error)\n"
+    assert unpack(archive, tmp_path / "back")
 
 
 def file_member(name: str) -> tarfile.TarInfo:

@@ -8,6 +8,13 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.record import Form, JobRecord, now
+from morpheus_boot.jobs.record import Status as JobStatus
+from morpheus_boot.jobs.removal import remove_job
+from morpheus_boot.jobs.store import JobStore
+from morpheus_boot.layout import Layout
+from morpheus_boot.workers import beat_for
 from tests.boot.program import Site
 from tests.testbed.content import read_all, safetensors
 from tests.testbed.faults import Gate, Status
@@ -302,18 +309,75 @@ def test_gc_leaves_the_part_that_a_worker_is_filling(site: Site, origin: Origin)
         up.wait_until_ready()
 
 
-def test_gc_removes_old_jobs_but_never_a_running_one(site: Site) -> None:
-    old = time.time() - 3 * 3600
-    for job, status in (("done-1", "done"), ("running-1", "running"), ("bare-1", None)):
-        output = site.volume / "jobs" / job / "output"
-        output.mkdir(parents=True)
-        if status:
-            (output.parent / "job.json").write_text(json.dumps({"status": status}))
-            os.utime(output.parent / "job.json", (old, old))
-        os.utime(output, (old, old))
-        os.utime(output.parent, (old, old))
-    (site.volume / "jobs" / "new-1").mkdir()
+def job_record(status: JobStatus, worker: str) -> JobRecord:
+    return JobRecord(
+        run="r",
+        worker=worker,
+        form=Form.GRAPH,
+        workflow=None,
+        graph={},
+        created_at=now(),
+        status=status,
+    )
 
-    assert site.run("gc", "--jobs-older-than", "2", "--apply").code == 0
 
-    assert {p.name for p in (site.volume / "jobs").iterdir()} == {"running-1", "new-1"}
+def make_old(*paths: Path, hours: float) -> None:
+    for path in paths:
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+
+
+def old_job(site: Site, job: str, status: JobStatus, worker: str) -> None:
+    """A job that nobody touched for three hours."""
+    folder = site.volume / "jobs" / job
+    (folder / "output").mkdir(parents=True)
+    (folder / "output/image.png").write_bytes(b"image")
+    (folder / "job.json").write_text(job_record(status, worker).model_dump_json())
+    make_old(folder / "output", folder / "job.json", folder, hours=3)
+
+
+def test_gc_removes_old_jobs_but_never_one_that_is_at_work(site: Site) -> None:
+    layout = Layout(site.volume)
+    beat_for(layout, "gone").end()
+    living = beat_for(layout, "living")
+    old_job(site, "done-1", JobStatus.DONE, "living")
+    old_job(site, "running-1", JobStatus.RUNNING, "living")
+    old_job(site, "queued-1", JobStatus.QUEUED, "living")
+    old_job(site, "lost-1", JobStatus.RUNNING, "gone")
+    (layout.jobs / "bare-1").mkdir()
+    os.utime(layout.jobs / "bare-1", (1, 1))
+    (layout.jobs / "new-1").mkdir()
+    options = ("gc", "--json", "--jobs-older-than", "2")
+
+    listed = document(site.run(*options).out)["garbage"]
+    assert [Path(g["path"]).name for g in listed] == ["bare-1", "done-1", "lost-1"]
+    assert [g["removed"] for g in document(site.run(*options, "--apply").out)["garbage"]] == [
+        True,
+        True,
+        True,
+    ]
+
+    living.end()
+    assert {p.name for p in layout.jobs.iterdir()} == {"running-1", "queued-1", "new-1"}
+
+
+def test_gc_ends_what_a_worker_left_open_that_is_gone_for_a_week(site: Site) -> None:
+    layout = Layout(site.volume)
+    store = JobStore(layout)
+    for worker in ("gone", "living"):
+        beat_for(layout, worker).end()
+        for job in ("open", "cleaned"):
+            store.create(JobId(f"{worker}-{job}"), job_record(JobStatus.RUNNING, worker))
+        make_old(layout.jobs / f"{worker}-open" / "job.json", layout.job_marks / worker, hours=200)
+        remove_job(layout, JobId(f"{worker}-cleaned"))
+    make_old(layout.workers / "gone.json", hours=200)
+
+    assert site.run("gc", "--apply").code == 0
+
+    assert [path.name for path in layout.job_marks.iterdir()] == ["living"]
+    ended, open_ = (store.read(JobId(f"{worker}-open")) for worker in ("gone", "living"))
+    assert ended is not None
+    assert ended.status is JobStatus.FAILED
+    assert "its worker gone was stopped" in str(ended.error)
+    assert open_ is not None
+    assert open_.status is JobStatus.RUNNING
+    assert "nothing to remove" in site.run("gc").out

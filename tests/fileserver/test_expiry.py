@@ -6,12 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import NameTaken, UploadPart
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
@@ -20,6 +21,7 @@ from morpheus_boot.layout import Layout
 from morpheus_boot.workers import beat_for
 from tests.fileserver.serving import FileServer
 from tests.testbed.moosefs import MooseFS
+from tests.testbed.mounts import mounted
 from tests.wait import wait_until
 
 HOUR_S = 3600.0
@@ -247,3 +249,19 @@ def test_on_moosefs_old_jobs_go_and_touched_ones_come_back(moosefs: MooseFS) -> 
     folder.rename(moved)
     assert expire_jobs(layout, HOUR_S) == []
     assert (folder / "input/new").read_bytes() == b"in time"
+
+
+def test_old_jobs_free_a_volume_that_takes_no_file_more(tmp_path: Path) -> None:
+    """Neither the sweep's lock can be made then, nor the trash."""
+    with mounted(tmp_path / "disk", "nr_inodes=20") as disk:
+        layout = Layout(disk)
+        make_old(layout, "old")
+        with suppress(OSError):
+            for number in range(20):
+                (disk / str(number)).touch()
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "more").touch()
+
+        assert old_jobs(layout, HOUR_S) == ["old"]
+        assert expire_jobs(layout, HOUR_S) == ["old"]
+        assert list(layout.jobs.iterdir()) == []

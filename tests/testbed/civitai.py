@@ -37,6 +37,7 @@ class _Version:
     content: Content
     access: Access
     path: str
+    digest: str
 
 
 class CivitaiStandIn:
@@ -55,15 +56,26 @@ class CivitaiStandIn:
         return self.origin.url
 
     def add(
-        self, version_id: int, name: str, content: Content, *, access: Access = Access.PUBLIC
+        self,
+        version_id: int,
+        name: str,
+        content: Content,
+        *,
+        access: Access = Access.PUBLIC,
+        digest: str | None = None,
     ) -> str:
-        """Adds or replaces a version; returns the path of its bytes, for ``origin.misbehave`` and ``count``."""
+        """Adds or replaces a version; returns the path of its bytes, for ``origin.misbehave`` and ``count``.
+
+        ``digest``: what the API says in the place of its SHA-256.
+        """
         resource = replace(
             resource_of(content),
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
         path = self.storage.put(f"{version_id}/{name}", resource)
-        self._versions[version_id] = _Version(name, content, access, path)
+        self._versions[version_id] = _Version(
+            name, content, access, path, digest or sha256(content).upper()
+        )
         return path
 
     def download_url(self, version_id: int) -> str:
@@ -104,7 +116,7 @@ class CivitaiStandIn:
             "metadata": {"format": "SafeTensor", "size": "pruned", "fp": "fp16"},
             "pickleScanResult": "Success",
             "virusScanResult": "Success",
-            "hashes": {"SHA256": sha256(version.content).upper()},
+            "hashes": {"SHA256": version.digest},
             "primary": True,
             "downloadUrl": url,
         }

@@ -74,8 +74,10 @@ class HubStandIn:
         revision: str = "main",
         lfs: bool = True,
         xet: bool = False,
+        etag: str | None = None,
     ) -> str:
-        """Adds or replaces a file; ``revision`` then stands for a new commit. ``lfs`` False: it lies in git.
+        """Adds or replaces a file; ``revision`` then stands for a new commit. ``lfs`` False: it lies in git,
+        with ``etag`` in the place of its own.
 
         Returns the path of its bytes, which ``origin.misbehave`` and ``origin.count`` know it by.
         """
@@ -89,7 +91,7 @@ class HubStandIn:
             made = _File(content, etag, path, digest, digest[::-1] if xet else None)
         else:
             path = f"{_CACHE}{repo}/{commit}/{file}"
-            made = _File(content, _git_etag(read_all(content)), path)
+            made = _File(content, etag or _git_etag(read_all(content)), path)
             resource = resource_of(content, etag=made.etag)
             self.origin.serve(path, replace(resource, headers={"X-Repo-Commit": commit}))
         found.revisions[revision] = commit

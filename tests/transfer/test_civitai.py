@@ -49,6 +49,16 @@ def test_a_version_is_fetched_and_checked_against_the_api_s_digest(
     assert (record.origin, record.sha256) == (f"civitai:{ID}", sha256(WEIGHTS))
 
 
+def test_what_is_as_long_as_a_sha256_is_not_taken_for_one(
+    worker_with: WorkerWith, civitai: CivitaiStandIn
+) -> None:
+    civitai.add(ID, "a.safetensors", WEIGHTS, digest="-" * 64)
+
+    (cached,) = worker_with(None).fill(WANTED)
+
+    assert cached.file.read_bytes() == RIGHT
+
+
 def test_the_token_goes_to_civitai_and_never_to_its_storage(
     worker_with: WorkerWith, civitai: CivitaiStandIn
 ) -> None:

@@ -1,5 +1,6 @@
 """Several connections for one file: each byte once, each replaced when it must be, and an end when told."""
 
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -8,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache.part import read_journal
+from morpheus_boot.cache.budget import Budget
+from morpheus_boot.cache.front import FrontHash
+from morpheus_boot.cache.http import Client
+from morpheus_boot.cache.meter import Reading
+from morpheus_boot.cache.options import Credentials
+from morpheus_boot.cache.origins import origin_of
+from morpheus_boot.cache.part import Part, Version, open_part, read_journal
 from morpheus_boot.cache.records import read_record
+from morpheus_boot.cache.transfer import Transfer
+from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.state import ModelStage
 from morpheus_boot.stopping import Stopped
@@ -185,6 +194,75 @@ def test_a_file_without_a_length_is_taken_to_its_end(worker: Worker, origin: Ori
     (cached,) = worker.fill(model(PATH, f"{origin.url}/a"))
 
     assert cached.file.read_bytes() == read_all(WEIGHTS)
+
+
+def test_a_volume_that_fails_at_the_end_does_not_hide_why_it_ended(
+    tmp_path: Path, origin: Origin
+) -> None:
+    times = replace(TIMES, sync_bytes=WEIGHTS.size_bytes)
+    client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    source = origin_of(wanted, Credentials(), client)
+    resolved = source.resolve()
+    part = open_part(Layout(tmp_path), PATH, resolved.version, inherits=True, chunk_bytes=KIB)
+    stopping = threading.Event()
+
+    def stop_and_break(reading: Reading) -> None:
+        if reading.done_bytes:
+            # Nothing that was written can be synced any more.
+            part.path.unlink(missing_ok=True)
+            stopping.set()
+
+    transfer = Transfer(
+        PATH, source, client, times, Budget(8), stopping=stopping, on_progress=stop_and_break
+    )
+    origin.misbehave("/a", Trickling(100.0 * KIB))
+
+    with pytest.raises(Stopped):
+        transfer.run(resolved, part)
+    part.close()
+
+
+class SlowToRead(Part):
+    """A part on a volume that takes its time to answer."""
+
+    asked = threading.Event()
+    answers = threading.Event()
+    answered = False
+
+    def read_into(self, at: int, buffer: memoryview) -> int:
+        self.asked.set()
+        assert self.answers.wait(10)
+        self.answered = True
+        return super().read_into(at, buffer)
+
+
+def test_nothing_reads_a_part_any_more_once_its_hash_has_ended(tmp_path: Path) -> None:
+    part = SlowToRead(tmp_path / "a.part", Version("o", KIB, None, None), None)
+    front = FrontHash(part)
+    part.write(0, memoryview(bytes(KIB)))
+    front.grown()
+    assert part.asked.wait(10)
+    seen: list[bool] = []
+
+    def end() -> None:
+        front.end()
+        seen.append(part.answered)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    wait_until(lambda: not ending.is_alive() or is_waiting(ending))
+    part.answers.set()
+    ending.join(10)
+
+    assert seen == [True]
+    part.close()
+
+
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether ``thread`` waits in a call of threading, such as another one's join()."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_filename == threading.__file__
 
 
 def in_background(worker: Worker, *wanted: ModelSpec) -> threading.Event:

@@ -17,12 +17,12 @@ from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.origins.web import size_of
 from morpheus_boot.cache.part import Version
 from morpheus_boot.cache.retry import TransientFailure
+from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import CivitaiSource
 from morpheus_boot.redact import Secret
 
 _SET_TOKEN: Final = "set CIVITAI_TOKEN to the token of an account that may download it"  # noqa: S105 - a sentence, not a token
-_SHA256_HEX_DIGITS: Final = 64
 _MOST_JSON_BYTES: Final = 8 * 1024 * 1024
 _MOST_TEXT_BYTES: Final = 4096
 
@@ -85,8 +85,8 @@ class CivitaiOrigin:
                     f"{self._name} has no files: it is archived or deleted",
                     "choose another version in models.yaml",
                 )
-            digest = str(found.get("hashes", {}).get("SHA256", "")).lower()
-            return _File(str(found["name"]), digest if len(digest) == _SHA256_HEX_DIGITS else None)
+            digest = str(found.get("hashes", {}).get("SHA256", ""))
+            return _File(str(found["name"]), sha256_in(digest))
         except (KeyError, TypeError, AttributeError) as error:
             raise self._nonsense() from error
 

@@ -1,6 +1,5 @@
 """Hugging Face: huggingface_hub resolves repo, revision and file; the bytes come through our own engine."""
 
-from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -19,11 +18,10 @@ from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.part import Version
 from morpheus_boot.cache.retry import TRY_LATER, TransientFailure
+from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from morpheus_boot.redact import Secret
-
-_SHA256_HEX_DIGITS: Final = 64
 
 
 class HuggingFaceOrigin:
@@ -78,7 +76,7 @@ class HuggingFaceOrigin:
             version=Version(
                 origin=source.identity,
                 size_bytes=found.size,
-                sha256=etag if len(etag) == _SHA256_HEX_DIGITS else None,
+                sha256=sha256_in(etag),
                 etag=f'"{etag}"' if etag else None,
             ),
             token=self._token,

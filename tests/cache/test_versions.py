@@ -1,0 +1,86 @@
+"""A fleet that is updated worker by worker: a newer version's fields are passed over, on what this version knows."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot.cache.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.manifests import kept_paths
+from morpheus_boot.cache.options import LockTimes
+from morpheus_boot.cache.part import read_journal
+from morpheus_boot.cache.planner import Action
+from morpheus_boot.documents import from_document
+from morpheus_boot.errors import StorageFailed
+from morpheus_boot.heartbeat import Beat, read_beat
+from tests.cache.worker import MIB, Worker, model
+from tests.testbed.content import safetensors
+from tests.testbed.origin import Origin
+
+PATH = "checkpoints/a.safetensors"
+NEW = {"a_later_field": {"of": "a newer version"}}
+
+
+def rewrite(path: Path, change: Mapping[str, object]) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+
+
+def test_a_model_that_a_newer_version_recorded_is_present(tmp_path: Path, origin: Origin) -> None:
+    wanted = model(PATH, origin.serve("/a", safetensors(MIB)))
+    worker = Worker(tmp_path)
+    worker.fill(wanted)
+
+    rewrite(worker.layout.record(PATH), NEW)
+
+    assert [step.action for step in worker.plan(wanted).steps] == [Action.PRESENT]
+
+
+def test_the_heartbeat_of_a_newer_version_is_heard(tmp_path: Path) -> None:
+    lock = Worker(tmp_path).layout.lock(PATH)
+    claim = ModelLock(PATH, lock, "w", replace(LockTimes(), beat_s=1000.0)).try_claim()
+    assert claim is not None
+    with claim:
+        rewrite(heartbeat_of(lock), NEW)
+
+        assert read_beat(heartbeat_of(lock)) == Beat("w", 1)
+
+
+def test_the_manifest_of_a_newer_version_keeps_its_models(tmp_path: Path) -> None:
+    layout = Worker(tmp_path).layout
+    layout.manifests.mkdir(parents=True)
+    named = {"path": PATH, "origin": "o", **NEW}
+    document = {"endpoint": "e", "worker": None, "models": [named], **NEW}
+    (layout.manifests / "e.json").write_text(json.dumps(document))
+
+    assert kept_paths(layout) == {PATH}
+
+
+@pytest.mark.parametrize("document", [[], "text", None, {}, {"endpoint": "e"}, {"models": [1]}])
+def test_what_is_no_manifest_is_an_error_all_the_same(tmp_path: Path, document: object) -> None:
+    layout = Worker(tmp_path).layout
+    layout.manifests.mkdir(parents=True)
+    (layout.manifests / "e.json").write_text(json.dumps(document))
+
+    with pytest.raises(StorageFailed, match="no manifest"):
+        kept_paths(layout)
+
+
+def test_the_journal_of_a_newer_version_is_continued(tmp_path: Path) -> None:
+    version = {"origin": "o", "size_bytes": 10, "sha256": None, "etag": '"e"', **NEW}
+    journal = tmp_path / "a.journal"
+    journal.write_text(f"{json.dumps(version)}\n[0,5]\n")
+
+    found = read_journal(journal)
+
+    assert found.version is not None
+    assert found.version.etag == '"e"'
+    assert found.done_bytes == 5
+
+
+def test_a_document_without_a_field_that_must_be_there_is_none() -> None:
+    with pytest.raises(TypeError, match="counter"):
+        from_document(Beat, {"worker": "w"})
+    with pytest.raises(TypeError, match="instead of an object"):
+        from_document(Beat, ["w", 1])
