@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from morpheus_boot.errors import UsageError
 from morpheus_boot.jobs.course import Times
 from morpheus_boot.layout import Layout, is_job_id
-from morpheus_boot.redact import Secret
+from morpheus_boot.redact import Secret, secrets_in
 
 
 class Variable(NamedTuple):
@@ -107,9 +107,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         token=Secret(token) if token else None,
         job_ttl_hours=_hours("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS")),
         comfyui_port=comfyui_port,
-        secrets=tuple(
-            Secret(value) for name, value in env.items() if value and _names_a_secret(name)
-        ),
+        secrets=(*((Secret(token),) if token else ()), *secrets_in(env)),
         log_format="json" if text("MORPHEUS_LOG") == "json" else "text",
         docs=text("MORPHEUS_DOCS") == "1",
         limits=Limits(
@@ -141,7 +139,3 @@ def _hours(name: str, value: str) -> float | None:
     if not re.fullmatch(r"\d+(\.\d+)?", value) or float(value) == 0:
         raise UsageError(name, f"'{value}' is not a number above 0", "give one, or unset it")
     return float(value)
-
-
-def _names_a_secret(name: str) -> bool:
-    return any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY"))

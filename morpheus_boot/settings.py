@@ -12,7 +12,7 @@ from typing import Final
 
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
-from morpheus_boot.redact import Secret
+from morpheus_boot.redact import Secret, secrets_in
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
@@ -140,12 +140,7 @@ class Settings:
     def secrets(self) -> tuple[Secret, ...]:
         """All that must never be seen in a log, a status page or a record."""
         named = (self.hf_token, self.civitai_token, self.morpheus_token, self.runpod.queue_url)
-        others = (
-            Secret(value)
-            for name, value in self.environ.items()
-            if value and re.search(r"(?i)token|secret|password|api_?key", name)
-        )
-        return (*(s for s in named if s is not None), *others)
+        return (*(s for s in named if s is not None), *secrets_in(self.environ))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fileserver.settings import read_settings as file_server_settings
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.settings import Overrides, read_settings
@@ -86,6 +87,21 @@ def test_no_secret_shows_in_the_settings_themselves() -> None:
 
     assert not any(value in repr(settings) for value in environ.values())
     assert {s.reveal() for s in settings.secrets} >= set(environ.values())
+
+
+def test_both_programs_hide_the_same_of_the_environment() -> None:
+    environ = {
+        "HF_TOKEN": "hf_abcdefgh",
+        "AWS_ACCESS_KEY_ID": "AKIA-1234",
+        "SMTP_PASSWD": "hunter2",
+        "MORPHEUS_TOKEN": "123456",  # told to be the token: hidden though it is a number
+        "TOKENIZERS_PARALLELISM": "false",
+        "MORPHEUS_LOCAL_DIR": "/opt/morpheus",
+    }
+    hidden = {"hf_abcdefgh", "AKIA-1234", "hunter2", "123456"}
+
+    assert {s.reveal() for s in read_settings(environ=environ).secrets} == hidden
+    assert {s.reveal() for s in file_server_settings(environ).secrets} == hidden
 
 
 def test_one_port_for_both_services_is_named() -> None:
