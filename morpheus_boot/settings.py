@@ -12,7 +12,9 @@ from typing import Final
 
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
+from morpheus_boot.limits import Limits, read_limits
 from morpheus_boot.redact import Secret, secrets_in
+from morpheus_boot.variables import parse_port, parse_positive
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
@@ -124,6 +126,7 @@ class Settings:
     civitai_token: Secret | None
     morpheus_token: Secret | None
     job_ttl_hours: float | None
+    limits: Limits
     hold_s: float
     log_format: str
     verbosity: int
@@ -178,6 +181,10 @@ def read_settings(
         value = text(name)
         return Path(value).expanduser().absolute() if value else None
 
+    def number(name: str) -> float | None:
+        value = text(name)
+        return parse_positive(name, value) if value else None
+
     def secret(name: str) -> Secret | None:
         value = text(name)
         return Secret(value) if value else None
@@ -187,10 +194,10 @@ def read_settings(
         pod_id,
         text("RUNPOD_ENDPOINT_ID"),
         secret("RUNPOD_WEBHOOK_GET_JOB"),
-        _number("RUNPOD_INIT_TIMEOUT", text("RUNPOD_INIT_TIMEOUT"), above=0),
+        number("RUNPOD_INIT_TIMEOUT"),
     )
-    comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
-    fileserver_port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
+    comfyui_port = parse_port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    fileserver_port = parse_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
     if comfyui_port == fileserver_port:
         raise UsageError(
             "FILESERVER_PORT", f"{fileserver_port} is COMFYUI_PORT too", "give them two ports"
@@ -198,7 +205,7 @@ def read_settings(
     return Settings(
         models=_absolute(overrides.models) or path("MORPHEUS_MODELS") or REPOSITORY / "models.yaml",
         volume=_absolute(overrides.volume) or path("MORPHEUS_VOLUME"),
-        volume_gb=_number("MORPHEUS_VOLUME_GB", text("MORPHEUS_VOLUME_GB"), above=0),
+        volume_gb=number("MORPHEUS_VOLUME_GB"),
         local_dir=path("MORPHEUS_LOCAL_DIR") or default_local_dir(env),
         comfyui_dir=_absolute(overrides.comfyui) or path("COMFYUI_DIR"),
         comfyui_python=path("COMFYUI_PYTHON"),
@@ -210,7 +217,8 @@ def read_settings(
         hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         civitai_token=secret("CIVITAI_TOKEN"),
         morpheus_token=secret("MORPHEUS_TOKEN"),
-        job_ttl_hours=_number("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS"), above=0),
+        job_ttl_hours=number("MORPHEUS_JOB_TTL_HOURS"),
+        limits=read_limits(env),
         hold_s=_hold_s(text("MORPHEUS_HOLD_S"), runpod),
         log_format=_log_format(overrides.log_format or text("MORPHEUS_LOG") or "text"),
         verbosity=overrides.verbosity,
@@ -245,32 +253,14 @@ def _drawn_worker_id() -> str:
     return f"{host}-{secrets.token_hex(3)}"
 
 
-def _port(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= 65535:
-        raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
-    return int(value)
-
-
 def _extra_ports(port: str | None, health: str | None, comfyui_port: int) -> tuple[int, ...]:
-    if port is not None and _port("PORT", port) == comfyui_port:
+    if port is not None and parse_port("PORT", port) == comfyui_port:
         # A load balancer would send its requests to ComfyUI, which knows neither /ping nor /jobs.
         raise NotSetUp("PORT", f"{port} is COMFYUI_PORT too", "set COMFYUI_PORT to another port")
-    given = [_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None]
+    given = [
+        parse_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None
+    ]
     return tuple(p for p in dict.fromkeys(given) if p != comfyui_port)
-
-
-def _number(name: str, value: str | None, *, above: float) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not above < number < float("inf"):
-        raise UsageError(
-            name, f"'{value}' is not a number above {above:g}", "give one, or unset it"
-        )
-    return number
 
 
 def _hold_s(value: str | None, runpod: RunPod) -> float:

@@ -57,6 +57,13 @@ def test_a_drawn_worker_id_is_a_job_id_and_differs_at_each_boot() -> None:
         ("MORPHEUS_HOLD_S", "soon"),
         ("MORPHEUS_LOG", "xml"),
         ("MORPHEUS_JOB_TTL_HOURS", "0"),
+        ("MORPHEUS_JOB_TTL_HOURS", "inf"),
+        ("MORPHEUS_MAX_UPLOAD_MB", "abc"),
+        ("MORPHEUS_MAX_JOB_FILES", "0"),
+        ("MORPHEUS_MAX_FORM_KB", "-1"),
+        ("MORPHEUS_MAX_HEADER_KB", "1.5"),
+        ("MORPHEUS_MAX_CONNECTIONS", "many"),
+        ("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", "1e3"),
         ("COMFYUI_ARGS", "'unclosed"),
         ("COMFYUI_ARGS", "--port 9"),
         ("COMFYUI_ARGS", "--output-dir=/x"),
@@ -68,6 +75,16 @@ def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> N
         read_settings(environ={name: value})
 
     assert caught.value.subject == name
+
+
+@pytest.mark.parametrize(("value", "hours"), [(".5", 0.5), ("1e3", 1000), (" 24 ", 24), ("", None)])
+def test_the_boot_passes_no_hours_that_the_file_server_refuses(
+    value: str, hours: float | None
+) -> None:
+    environ = {"MORPHEUS_JOB_TTL_HOURS": value, "MORPHEUS_LOCAL_DIR": "/opt/morpheus"}
+
+    assert read_settings(environ=environ).job_ttl_hours == hours
+    assert file_server_settings(environ).job_ttl_hours == hours
 
 
 def test_comfyuis_arguments_are_split_as_a_shell_does() -> None:
