@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
 
 from morpheus_boot.errors import UsageError
 from morpheus_boot.jobs.course import Times
@@ -12,26 +11,6 @@ from morpheus_boot.layout import Layout, is_job_id
 from morpheus_boot.limits import Limits, read_limits
 from morpheus_boot.redact import Secret, secrets_in
 from morpheus_boot.variables import parse_port, parse_positive
-
-
-class Variable(NamedTuple):
-    """One environment variable as the documentation shows it."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-# Those that only the file server reads; the others are in morpheus_boot/settings.py.
-VARIABLES: Final = (
-    Variable("MORPHEUS_MAX_UPLOAD_MB", "20000", "the largest upload, in 10^6 bytes"),
-    Variable("MORPHEUS_MAX_JOB_FILES", "10000", "how many files one job's input may hold"),
-    Variable("MORPHEUS_MAX_FORM_KB", "64", "all fields of a form but its file, in 10^3 bytes"),
-    Variable("MORPHEUS_MAX_HEADER_KB", "32", "a request's line and headers, in 10^3 bytes"),
-    Variable("MORPHEUS_MAX_CONNECTIONS", "512", "connections at once"),
-    Variable("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", "1000", "a client that sends slower is cut off"),
-    Variable("MORPHEUS_DOCS", "off", "1: serve the API's pages at /docs and /openapi.json"),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,63 +31,6 @@ OWN_COMFYUI_ARGS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
-    """One environment variable as the documentation shows it."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-VARIABLES: Final = (
-    Variable(
-        "MORPHEUS_VOLUME",
-        "the first mount point of /workspace/job_data, /runpod-volume, /workspace; off RunPod ./job_data",
-        "the network volume",
-    ),
-    Variable(
-        "MORPHEUS_VOLUME_GB",
-        "volume.size_gb in models.yaml",
-        "the volume's size as bought, in 10^9 bytes",
-    ),
-    Variable("MORPHEUS_MODELS", "models.yaml beside pod_start.sh", "the manifest"),
-    Variable(
-        "MORPHEUS_LOCAL_DIR",
-        "/opt/morpheus for root, else ~/.cache/morpheus",
-        "what lives and dies with the container: our venv, the state document",
-    ),
-    Variable(
-        "COMFYUI_DIR",
-        "the first of /workspace/ComfyUI, /comfyui, /workspace/runpod-slim/ComfyUI, /ComfyUI, /opt/ComfyUI",
-        "ComfyUI's folder",
-    ),
-    Variable(
-        "COMFYUI_PYTHON",
-        "$COMFYUI_DIR/.venv, $COMFYUI_DIR/venv, /opt/venv, else python3",
-        "ComfyUI's interpreter",
-    ),
-    Variable("COMFYUI_ARGS", "empty", "more arguments for ComfyUI, split as a shell does"),
-    Variable("COMFYUI_PORT", "8188", "ComfyUI's port"),
-    Variable("FILESERVER_PORT", "8000", "the file server's port"),
-    Variable("PORT", "unset", "one more port of the file server (load-balancing endpoints)"),
-    Variable("PORT_HEALTH", "unset", "one more port of the file server (load-balancing endpoints)"),
-    Variable("HF_TOKEN", "unset", "Hugging Face's token; goes to Hugging Face alone"),
-    Variable("HF_ENDPOINT", "https://huggingface.co", "another Hugging Face hub"),
-    Variable("CIVITAI_TOKEN", "unset", "Civitai's token; goes to Civitai alone"),
-    Variable("MORPHEUS_TOKEN", "unset: open", "the token that both ports ask for"),
-    Variable(
-        "MORPHEUS_JOB_TTL_HOURS", "off", "hours after which a job that nobody touched is removed"
-    ),
-    Variable(
-        "MORPHEUS_HOLD_S",
-        "900 on a Pod, else 0",
-        "seconds that the file server stays up with the cause after giving up",
-    ),
-    Variable("MORPHEUS_LOG", "text", "text, or json: an object a line"),
-)
-
-
-@dataclass(frozen=True, slots=True)
 class RunPod:
     """What RunPod says about this container; all None elsewhere."""
 

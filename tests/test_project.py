@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 import morpheus_boot
 from morpheus_boot.cli import COMMANDS
 from morpheus_boot.errors import Exit
-from morpheus_boot.settings import VARIABLES
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -181,7 +180,22 @@ def first_cells() -> set[str]:
     return {word for row in rows for word in re.findall(r"[A-Za-z0-9_]+", row.split("|")[1])}
 
 
-@pytest.mark.parametrize("name", [variable.name for variable in VARIABLES])
+def variables() -> list[str]:
+    """The names of the variables that either program reads."""
+    readers = ("morpheus_boot/settings.py", "morpheus_boot/limits.py", "fileserver/settings.py")
+    source = "".join((REPOSITORY / reader).read_text() for reader in readers)
+    named = r'"((?:MORPHEUS|COMFYUI|FILESERVER|HF|CIVITAI)_[A-Z_]+|PORT|PORT_HEALTH)"'
+    # The boot's word to its file server; no user sets it.
+    return sorted(set(re.findall(named, source)) - {"MORPHEUS_WORKER"})
+
+
+def test_the_variables_of_both_programs_are_seen() -> None:
+    assert {"MORPHEUS_VOLUME", "HF_TOKEN", "PORT", "MORPHEUS_MAX_FORM_KB", "MORPHEUS_DOCS"} < set(
+        variables()
+    )
+
+
+@pytest.mark.parametrize("name", variables())
 def test_every_variable_has_its_row_in_the_docs(name: str) -> None:
     assert name in first_cells()
 
