@@ -27,6 +27,7 @@ from morpheus_boot.errors import (
     StorageFailed,
     UsageError,
     WaitedTooLong,
+    local_error,
 )
 from morpheus_boot.log import set_up_log
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
@@ -68,11 +69,7 @@ def make_environment(
                 shutil.rmtree(venv, ignore_errors=True)  # an installer may have outlived its build
             return _build(folder, wanted, environ)
     except OSError as error:
-        raise StorageFailed(
-            "MORPHEUS_LOCAL_DIR",
-            f"{folder} can't be written ({error.strerror or error})",
-            "set it to a folder on local disk with room that this user may write",
-        ) from error
+        raise local_error("our environment", folder, error) from error
 
 
 def _is_whole(venv: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from morpheus_boot.comfyui.environment import without_secrets
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.nodes import Stopped
-from morpheus_boot.errors import storage_error
+from morpheus_boot.errors import local_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.log import Entry
 from morpheus_boot.run.process import ServiceSpec
@@ -48,7 +48,7 @@ def prepare_queue(
     except Stopped as stop:
         raise ShuttingDown from stop
     except OSError as error:
-        raise storage_error("RunPod's SDK", folder, error) from error
+        raise local_error("RunPod's SDK", folder, error) from error
     return _service(sdk, environ, folder)
 
 

@@ -122,6 +122,21 @@ def test_no_comfyui_ends_with_78_saying_where_it_looked(site: Site, tmp_path: Pa
     assert str(tmp_path / "nothing-here") in ended.err
 
 
+def test_a_local_disk_that_can_not_be_written_ends_with_74_and_is_not_taken_for_the_volume(
+    site: Site,
+) -> None:
+    (site.local / "comfyui").mkdir(parents=True)
+    (site.local / "comfyui" / "input").write_text("in the way")
+
+    ended = site.run("up")
+
+    assert ended.code == 74
+    error = ended.err.splitlines()[-1]
+    assert f"{site.local}/comfyui/input can't be written" in error
+    assert "set MORPHEUS_LOCAL_DIR" in error
+    assert "volume" not in error.replace(str(site.root), "")
+
+
 @pytest.mark.parametrize("which", ["fileserver_port", "comfyui_port"])
 def test_a_taken_port_ends_at_once_with_78_naming_who_has_it(site: Site, which: str) -> None:
     with socket.create_server(("127.0.0.1", getattr(site, which))):
