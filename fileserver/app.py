@@ -21,7 +21,7 @@ from fileserver.jobs import Jobs
 from fileserver.metrics import CountedRequests, Metrics, gauge, jobs_at_hand
 from fileserver.openapi import JOB_SCHEMA, UPLOAD_BODY, download_paths, errors
 from fileserver.settings import Settings
-from fileserver.threads import VolumeHangs, VolumeThreads
+from fileserver.threads import VolumeThreads
 from fileserver.tokens import TokenGate
 from fileserver.uploads import Uploads
 from fileserver.zips import Zips
@@ -202,14 +202,18 @@ def _add_metrics_route(
                 gauge("morpheus_comfyui_queue", "Prompts that ComfyUI has to run.", waiting)
             )
         if volume is not None:
-            layout = volume.layout
-            try:
-                jobs = await volume.threads.run(
-                    lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S
-                )
+            jobs = await _count_jobs(volume)
+            if jobs is not None:
                 more.append(gauge("morpheus_jobs", "Jobs that have files on the volume.", jobs))
-            except VolumeHangs:
-                more.append(
-                    gauge("morpheus_volume_hangs", "1 where the volume does not answer.", 1)
-                )
+            answers = float(jobs is not None)
+            more.append(gauge("morpheus_volume_answers", "1 where jobs/ can be read.", answers))
         return Response(metrics.page(more), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _count_jobs(volume: _Volume) -> int | None:
+    """How many jobs have files; None where the volume does not say so in time."""
+    layout = volume.layout
+    try:
+        return await volume.threads.run(lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S)
+    except MorpheusError:
+        return None

@@ -45,9 +45,7 @@ class ModelStage(StrEnum):
 class ServiceStage(StrEnum):
     """Where a service of this container stands."""
 
-    STARTING = "starting"
     RUNNING = "running"
-    READY = "ready"
     ENDED = "ended"
 
 
@@ -97,7 +95,6 @@ class VolumeState:
 
     path: str
     size_bytes: int | None
-    used_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,23 @@ def test_a_cold_boot_comes_up_with_its_models_and_sigterm_ends_it_with_0(
     assert (site.volume / "model_cache/checkpoints/a.safetensors").read_bytes() == read_all(SMALL)
 
 
+def test_what_prometheus_reads_of_a_ready_boot(site: Site, origin: Origin) -> None:
+    site.models = three_models(origin)
+    site.environ = {"MORPHEUS_VOLUME_GB": "20"}
+
+    with site.start("up") as up:
+        up.wait_until_ready()
+        shown = up.get("/metrics").text.splitlines()
+        assert up.stop() == 0
+
+    assert 'morpheus_boot_readiness{state="ready"} 1.0' in shown
+    assert 'morpheus_service_running{service="comfyui"} 1.0' in shown
+    assert 'morpheus_service_running{service="fileserver"} 1.0' in shown
+    assert "morpheus_volume_size_bytes 2e+10" in shown
+    assert "morpheus_volume_answers 1.0" in shown
+    assert "morpheus_comfyui_queue 0.0" in shown
+
+
 def test_a_warm_boot_makes_no_request(site: Site, origin: Origin) -> None:
     site.models = three_models(origin)
     assert site.run("fill").code == 0

@@ -57,6 +57,7 @@ def test_requests_are_counted_by_route_and_status_and_bytes_by_direction(
     assert counted["morpheus_uploaded_bytes_total"] == 3
     assert counted["morpheus_downloaded_bytes_total"] == 5 + len(archive)
     assert counted["morpheus_jobs"] == 1
+    assert counted["morpheus_volume_answers"] == 1
     assert "morpheus_comfyui_queue" not in counted
 
 
@@ -69,8 +70,9 @@ def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) ->
     boot.put_model(ModelState("a", ModelStage.PRESENT, 10, 10))
     boot.put_model(ModelState("b", ModelStage.FETCHING, 5, 20))
     boot.put_model(ModelState("c", ModelStage.MISSING))
-    boot.put_service(ServiceState("comfyui", ServiceStage.READY, 8188))
-    boot.set_volume(VolumeState("/workspace", 1000, 15))
+    boot.put_service(ServiceState("comfyui", ServiceStage.RUNNING, 8188))
+    boot.put_service(ServiceState("queue", ServiceStage.ENDED, None))
+    boot.set_volume(VolumeState("/workspace", 1000))
     boot.set_readiness(Readiness.READY)
     shown = metrics(server)
     assert shown['morpheus_boot_readiness{state="ready"}'] == 1
@@ -80,9 +82,20 @@ def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) ->
     assert shown['morpheus_models{stage="failed"}'] == 0
     assert shown["morpheus_models_done_bytes"] == 15
     assert shown["morpheus_models_size_bytes"] == 30
-    assert shown['morpheus_service_ready{service="comfyui"}'] == 1
+    assert shown['morpheus_service_running{service="comfyui"}'] == 1
+    assert shown['morpheus_service_running{service="queue"}'] == 0
     assert shown["morpheus_volume_size_bytes"] == 1000
-    assert shown["morpheus_volume_used_bytes"] == 15
+
+
+def test_a_volume_whose_jobs_can_not_be_read_costs_their_number_alone(
+    start: Callable[..., FileServer],
+) -> None:
+    server = start()
+    (server.volume / "jobs").symlink_to(server.root)
+    shown = metrics(server)
+    assert shown["morpheus_volume_answers"] == 0
+    assert "morpheus_jobs" not in shown
+    assert shown['morpheus_requests_total{method="GET",route="/health",status="200"}'] >= 1
 
 
 @pytest.fixture
