@@ -7,13 +7,13 @@ from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import Metric
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from fileserver.answers import NoVolume, error_answer, invalid_answer
 from fileserver.boot_state import BootStatus
-from fileserver.comfyui_queue import queue_length
 from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
 from fileserver.job_routes import add_job_routes
@@ -92,7 +92,7 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     _add_boot_routes(api, boot)
     _add_file_routes(api, volume, metrics)
     add_job_routes(api, volume.jobs if volume else None, settings.limits)
-    _add_metrics_route(api, volume, metrics, settings, runner)
+    _add_metrics_route(api, volume, metrics, runner)
     if runner is not None:
         runner.on_ended(lambda status: metrics.jobs_ended.labels(status).inc())
     app: ASGIApp = DownloadRoutes(
@@ -190,17 +190,11 @@ def _add_metrics_route(
     app: FastAPI,
     volume: _Volume | None,
     metrics: Metrics,
-    settings: Settings,
     runner: Runner | None,
 ) -> None:
     @app.get("/metrics", response_class=Response)
     async def page() -> Response:
-        more = [] if runner is None else [jobs_at_hand(run.record.status for run in runner.runs)]
-        waiting = await queue_length(settings.comfyui_port, settings.token)
-        if waiting is not None:
-            more.append(
-                gauge("morpheus_comfyui_queue", "Prompts that ComfyUI has to run.", waiting)
-            )
+        more = [] if runner is None else await _work_of(runner)
         if volume is not None:
             jobs = await _count_jobs(volume)
             if jobs is not None:
@@ -208,6 +202,15 @@ def _add_metrics_route(
             answers = float(jobs is not None)
             more.append(gauge("morpheus_volume_answers", "1 where jobs/ can be read.", answers))
         return Response(metrics.page(more), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _work_of(runner: Runner) -> list[Metric]:
+    """The jobs of this worker, and ComfyUI's queue where it says how long that is."""
+    work = [jobs_at_hand(run.record.status for run in runner.runs)]
+    waiting = await runner.queue_length()
+    if waiting is not None:
+        work.append(gauge("morpheus_comfyui_queue", "Prompts that ComfyUI has to run.", waiting))
+    return work
 
 
 async def _count_jobs(volume: _Volume) -> int | None:

@@ -1,7 +1,10 @@
+import contextlib
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -125,7 +128,33 @@ def test_comfyuis_queue_is_asked_for_with_the_token(
     start: Callable[..., FileServer], comfyui: tuple[int, list[str | None]]
 ) -> None:
     port, tokens = comfyui
-    server = start(env={"COMFYUI_PORT": str(port), "MORPHEUS_TOKEN": "t0ken"})
+    server = start(
+        env={"COMFYUI_PORT": str(port), "MORPHEUS_TOKEN": "t0ken", "MORPHEUS_WORKER": "w"}
+    )
     answer = server.get("/metrics", headers={"X-Morpheus-Token": "t0ken"})
     assert "morpheus_comfyui_queue 7.0" in answer.text
-    assert tokens == ["t0ken"]
+    assert set(tokens) == {"t0ken"}  # the runner listens to it, too
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b'{"exec_info": {}}'])
+def test_a_comfyui_that_says_nothing_of_its_queue_costs_that_number_alone(
+    start: Callable[..., FileServer], answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=say, args=(listener, answer), daemon=True).start()
+        port = str(listener.getsockname()[1])
+        shown = metrics(start(env={"COMFYUI_PORT": port, "MORPHEUS_WORKER": "w"}))
+        listener.shutdown(socket.SHUT_RDWR)
+    assert "morpheus_comfyui_queue" not in shown
+    assert shown["morpheus_volume_answers"] == 1
+
+
+def say(listener: socket.socket, body: bytes) -> None:
+    """Answers every request with ``body``, and with nothing where there is none."""
+    with contextlib.suppress(OSError), ExitStack() as kept:
+        while True:
+            client = kept.enter_context(listener.accept()[0])
+            client.recv(4096)
+            if body:
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+                client.sendall(body)
