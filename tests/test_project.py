@@ -164,6 +164,13 @@ def test_the_file_server_imports_only_the_leaves_and_jobs() -> None:
         assert set(imported_rooms(module)) <= LEAVES | {"jobs"}, module
 
 
+def test_no_module_beside_the_queues_handler_hides_one_of_the_standard_library() -> None:
+    # The handler is a script: Python 3.10 looks for every import beside it first, and has no -P.
+    beside = (REPOSITORY / "morpheus_boot" / "serverless").iterdir()
+
+    assert not {path.stem for path in beside} & sys.stdlib_module_names
+
+
 def test_nothing_heavy_is_imported_on_the_way_to_comfyui() -> None:
     command = "import sys, morpheus_boot.cli, morpheus_boot.commands.up; print(*sys.modules)"
 

@@ -20,7 +20,7 @@ from morpheus_boot.serverless.sdk import Sdk, Turn, find_sdk, provide_sdk
 from morpheus_boot.settings import REPOSITORY, Settings
 
 QUEUE: Final = "queue"
-_HANDLER: Final = REPOSITORY / "morpheus_boot" / "jobs" / "handler.py"
+_HANDLER: Final = Path(__file__).with_name("handler.py")
 
 
 def prepare_queue(
@@ -78,7 +78,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     environ = settings.environ
     runpods = [name for name in environ if name.startswith("RUNPOD_")]
     env = without_secrets(environ, runpods, REPOSITORY)
-    # Nothing must import the modules beside the handler by their bare names; Python 3.10 does not know this.
+    # Nothing must import the modules beside the handler by their bare names. Python 3.10 does not know this, so none of
+    # them may be called like one of the standard library.
     env["PYTHONSAFEPATH"] = "1"
     env["FILESERVER_PORT"] = str(settings.fileserver_port)
     if settings.morpheus_token is not None:
