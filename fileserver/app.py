@@ -7,13 +7,13 @@ from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import Metric
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from fileserver.answers import NoVolume, error_answer, invalid_answer
 from fileserver.boot_state import BootStatus
-from fileserver.comfyui_queue import queue_length
 from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
 from fileserver.job_routes import add_job_routes
@@ -22,7 +22,7 @@ from fileserver.metrics import CountedRequests, Metrics, gauge, jobs_at_hand
 from fileserver.openapi import JOB_SCHEMA, UPLOAD_BODY, download_paths, errors
 from fileserver.page import make_page
 from fileserver.settings import Settings
-from fileserver.threads import VolumeHangs, VolumeThreads
+from fileserver.threads import VolumeThreads
 from fileserver.tokens import TokenGate
 from fileserver.uploads import Uploads
 from fileserver.zips import Zips
@@ -89,7 +89,7 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     _add_boot_routes(api, boot)
     _add_file_routes(api, volume, metrics)
     add_job_routes(api, volume.jobs if volume else None, settings.limits)
-    _add_metrics_route(api, volume, metrics, settings, runner)
+    _add_metrics_route(api, volume, metrics, runner)
     if runner is not None:
         runner.on_ended(lambda status: metrics.jobs_ended.labels(status).inc())
     app: ASGIApp = DownloadRoutes(
@@ -189,26 +189,33 @@ def _add_metrics_route(
     app: FastAPI,
     volume: _Volume | None,
     metrics: Metrics,
-    settings: Settings,
     runner: Runner | None,
 ) -> None:
     @app.get("/metrics", response_class=Response)
     async def page() -> Response:
-        more = [] if runner is None else [jobs_at_hand(run.record.status for run in runner.runs)]
-        waiting = await queue_length(settings.comfyui_port, settings.token)
-        if waiting is not None:
-            more.append(
-                gauge("morpheus_comfyui_queue", "Prompts that ComfyUI has to run.", waiting)
-            )
+        more = [] if runner is None else await _work_of(runner)
         if volume is not None:
-            layout = volume.layout
-            try:
-                jobs = await volume.threads.run(
-                    lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S
-                )
+            jobs = await _count_jobs(volume)
+            if jobs is not None:
                 more.append(gauge("morpheus_jobs", "Jobs that have files on the volume.", jobs))
-            except VolumeHangs:
-                more.append(
-                    gauge("morpheus_volume_hangs", "1 where the volume does not answer.", 1)
-                )
+            answers = float(jobs is not None)
+            more.append(gauge("morpheus_volume_answers", "1 where jobs/ can be read.", answers))
         return Response(metrics.page(more), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _work_of(runner: Runner) -> list[Metric]:
+    """The jobs of this worker, and ComfyUI's queue where it says how long that is."""
+    work = [jobs_at_hand(run.record.status for run in runner.runs)]
+    waiting = await runner.queue_length()
+    if waiting is not None:
+        work.append(gauge("morpheus_comfyui_queue", "Prompts that ComfyUI has to run.", waiting))
+    return work
+
+
+async def _count_jobs(volume: _Volume) -> int | None:
+    """How many jobs have files; None where the volume does not say so in time."""
+    layout = volume.layout
+    try:
+        return await volume.threads.run(lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S)
+    except MorpheusError:
+        return None

@@ -144,18 +144,14 @@ def _boot_metrics(state: BootState) -> Iterable[Metric]:
         if phase.seconds is not None:
             phases.add_metric([phase.name], phase.seconds)
     yield phases
-    ready = GaugeMetricFamily(
-        "morpheus_service_ready", "1 where the service answers.", labels=["service"]
+    running = GaugeMetricFamily(
+        "morpheus_service_running", "1 while the service's process runs.", labels=["service"]
     )
     for service in state.services:
-        ready.add_metric([service.name], float(service.stage == ServiceStage.READY))
-    yield ready
+        running.add_metric([service.name], float(service.stage == ServiceStage.RUNNING))
+    yield running
     if state.volume is not None and state.volume.size_bytes is not None:
         yield gauge("morpheus_volume_size_bytes", "The volume as bought.", state.volume.size_bytes)
-    if state.volume is not None and state.volume.used_bytes is not None:
-        yield gauge(
-            "morpheus_volume_used_bytes", "What is known to lie on it.", state.volume.used_bytes
-        )
 
 
 def _model_metrics(state: BootState) -> Iterable[Metric]:

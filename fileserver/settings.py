@@ -1,58 +1,16 @@
 """The file server's environment, read once; the only place of it that reads ``os.environ``."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
 
 from morpheus_boot.errors import UsageError
 from morpheus_boot.jobs.course import Times
 from morpheus_boot.layout import Layout, is_job_id
-from morpheus_boot.redact import Secret
-
-
-class Variable(NamedTuple):
-    """One environment variable as the documentation shows it."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-# Those that only the file server reads; the others are in morpheus_boot/settings.py.
-VARIABLES: Final = (
-    Variable("MORPHEUS_MAX_UPLOAD_MB", "20000", "the largest upload, in 10^6 bytes"),
-    Variable("MORPHEUS_MAX_JOB_FILES", "10000", "how many files one job's input may hold"),
-    Variable("MORPHEUS_MAX_FORM_KB", "64", "all fields of a form but its file, in 10^3 bytes"),
-    Variable("MORPHEUS_MAX_HEADER_KB", "32", "a request's line and headers, in 10^3 bytes"),
-    Variable("MORPHEUS_MAX_CONNECTIONS", "512", "connections at once"),
-    Variable("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", "1000", "a client that sends slower is cut off"),
-    Variable("MORPHEUS_DOCS", "off", "1: serve the API's pages at /docs and /openapi.json"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may ask of the server; the times have no variables."""
-
-    upload_bytes: int = 20_000_000_000
-    job_files: int = 10_000
-    form_bytes: int = 64_000
-    # RunPod's own limit on a request is 30 MB at most.
-    job_bytes: int = 64_000_000
-    header_bytes: int = 32_000
-    connections: int = 512
-    upload_floor_bytes_per_s: int = 1_000
-    # The floor is measured over so long, which a lost packet or a phone in a tunnel outlives.
-    upload_window_s: float = 20.0
-    # A request's head comes in one packet or two; who takes longer holds a connection for nothing.
-    head_s: float = 10.0
-    # As nginx's send_timeout: a reader that takes nothing for so long is gone, or has paused its video.
-    stall_s: float = 60.0
-    # An early answer (401, 413) reaches a client that still sends only if we read on for a while.
-    linger_s: float = 5.0
+from morpheus_boot.limits import Limits, read_limits
+from morpheus_boot.redact import Secret, secrets_in
+from morpheus_boot.variables import parse_port, parse_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +43,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     def text(name: str) -> str:
         return env.get(name, "").strip()
 
-    def number(name: str, default: int) -> int:
-        value = text(name) or str(default)
-        if not value.isdecimal() or int(value) < 1:
-            raise UsageError(name, f"'{value}' is not a whole number above 0", "give one")
-        return int(value)
-
-    port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
-    comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
-    extra = [_port(name, text(name)) for name in ("PORT", "PORT_HEALTH") if text(name)]
+    port = parse_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
+    comfyui_port = parse_port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    extra = [parse_port(name, text(name)) for name in ("PORT", "PORT_HEALTH") if text(name)]
     volume, token = text("MORPHEUS_VOLUME"), text("MORPHEUS_TOKEN")
-    local_dir = text("MORPHEUS_LOCAL_DIR")
+    hours, local_dir = text("MORPHEUS_JOB_TTL_HOURS"), text("MORPHEUS_LOCAL_DIR")
     if not local_dir:
         raise UsageError("MORPHEUS_LOCAL_DIR", "it is not set", "the boot sets it")
     return Settings(
@@ -105,43 +57,16 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         local_dir=Path(local_dir),
         worker=_worker(text("MORPHEUS_WORKER")),
         token=Secret(token) if token else None,
-        job_ttl_hours=_hours("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS")),
+        job_ttl_hours=parse_positive("MORPHEUS_JOB_TTL_HOURS", hours) if hours else None,
         comfyui_port=comfyui_port,
-        secrets=tuple(
-            Secret(value) for name, value in env.items() if value and _names_a_secret(name)
-        ),
+        secrets=(*((Secret(token),) if token else ()), *secrets_in(env)),
         log_format="json" if text("MORPHEUS_LOG") == "json" else "text",
         docs=text("MORPHEUS_DOCS") == "1",
-        limits=Limits(
-            upload_bytes=number("MORPHEUS_MAX_UPLOAD_MB", 20_000) * 10**6,
-            job_files=number("MORPHEUS_MAX_JOB_FILES", 10_000),
-            form_bytes=number("MORPHEUS_MAX_FORM_KB", 64) * 1000,
-            header_bytes=number("MORPHEUS_MAX_HEADER_KB", 32) * 1000,
-            connections=number("MORPHEUS_MAX_CONNECTIONS", 512),
-            upload_floor_bytes_per_s=number("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", 1000),
-        ),
+        limits=read_limits(env),
     )
-
-
-def _port(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= 65535:
-        raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
-    return int(value)
 
 
 def _worker(value: str) -> str | None:
     if value and not is_job_id(value):
         raise UsageError("MORPHEUS_WORKER", f"'{value}' is no job id", "the boot sets it")
     return value or None
-
-
-def _hours(name: str, value: str) -> float | None:
-    if not value:
-        return None
-    if not re.fullmatch(r"\d+(\.\d+)?", value) or float(value) == 0:
-        raise UsageError(name, f"'{value}' is not a number above 0", "give one, or unset it")
-    return float(value)
-
-
-def _names_a_secret(name: str) -> bool:
-    return any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY"))

@@ -13,12 +13,12 @@ from fileserver.answers import TooSlow, UploadTooLarge
 from fileserver.floor import Floor
 from fileserver.form import UploadForm
 from fileserver.input_counts import InputCounts
-from fileserver.settings import Limits
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import UploadPart
 from morpheus_boot.layout import Layout
+from morpheus_boot.limits import Limits
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 

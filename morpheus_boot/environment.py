@@ -9,7 +9,6 @@ import fcntl
 import importlib.metadata
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,17 +20,19 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.archive import unpack
+from morpheus_boot.byte_code import compile_command
 from morpheus_boot.errors import (
     Exit,
     MorpheusError,
     NotSetUp,
     OriginUnavailable,
-    StorageFailed,
     WaitedTooLong,
+    local_error,
 )
 from morpheus_boot.installed import RUNTIME_LOCK, environment_archive, site_of
 from morpheus_boot.log import set_up_log
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
+from morpheus_boot.pip_words import CHECK_NETWORK, errors_in, is_new_enough, machine_error_in
 from morpheus_boot.redact import Redactor
 from morpheus_boot.settings import Overrides, Settings, read_environ, read_settings
 from morpheus_boot.volume import find_volume
@@ -77,11 +78,7 @@ def make_environment(
                 shutil.rmtree(venv, ignore_errors=True)  # an installer may have outlived its build
             return _build(folder, wanted, environ, archive)
     except OSError as error:
-        raise StorageFailed(
-            "MORPHEUS_LOCAL_DIR",
-            f"{folder} can't be written ({error.strerror or error})",
-            "set it to a folder on local disk with room that this user may write",
-        ) from error
+        raise local_error("our environment", folder, error) from error
 
 
 def _is_whole(venv: Path) -> bool:
@@ -123,7 +120,8 @@ def _build(folder: Path, wanted: bytes, environ: Mapping[str, str], archive: Pat
         _make_venv(venv)
         if archive is None or not _unpacked(archive, venv):
             _install(venv, part, environ)
-            _compile(venv)
+            # Its exit code says that some package ships a file which is no Python of this version.
+            _run(compile_command(venv / "bin" / "python", venv / "lib", edited=False))
         os.replace(part, venv / "lock.txt")
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
@@ -177,36 +175,18 @@ def _pip(venv: Path, environ: Mapping[str, str]) -> list[str]:
         version = importlib.metadata.version("pip")
     except importlib.metadata.PackageNotFoundError:
         version = "0"
-    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= _OLDEST_PIP:
+    if is_new_enough(version, _OLDEST_PIP):
         return [sys.executable, "-m", "pip", "--python", python]
     _LOG.info("this Python has no pip, or an old one: fetching one from the package index")
     return [python, str(fetch_pip(index_url(environ), venv) / "pip")]
 
 
 def _install_error(stderr: str) -> MorpheusError:
-    if "No space left on device" in stderr:
-        return StorageFailed(
-            "our environment",
-            "no space is left on the local disk",
-            "give the container more disk, or set MORPHEUS_LOCAL_DIR to another local folder",
-        )
-    lines = [" ".join(line.split()) for line in stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    # pip names the broken connection in its warnings alone, and ends with a version that it "could not find".
-    broken = [line for line in lines if "connection broken by" in line]
-    cause = broken[-1].partition("connection broken by ")[2] if broken else ""
-    return OriginUnavailable(
-        "package index",
-        f"can't be reached ({cause})" if broken else (errors or lines or ["pip said nothing"])[0],
-        "check the network and pip's configuration (pip config list), and start again",
-    )
-
-
-def _compile(venv: Path) -> None:
-    """Byte code for all starts, by content: it stays good when mtimes change, and images forbid it at import."""
-    options = ("-q", "-j", "0", "--invalidation-mode", "unchecked-hash")
-    # Its exit code says that some package ships a file which is no Python of this version.
-    _run([str(venv / "bin" / "python"), "-m", "compileall", *options, str(venv / "lib")])
+    error = machine_error_in(stderr, "our environment")
+    if error is not None:
+        return error
+    said = (*errors_in(stderr), *map(str.strip, stderr.splitlines()), "pip said nothing")
+    return OriginUnavailable("package index", next(filter(None, said)), CHECK_NETWORK)
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -151,7 +151,7 @@ def is_full(error: OSError) -> bool:
 
 
 def storage_error(subject: str, path: Path, error: OSError) -> MorpheusError:
-    """The error of ours for what the operating system said about ``path``, named as what it is.
+    """The error of ours for what the operating system said about ``path`` on the volume, named as what it is.
 
     The path that is shown is the one the system named, where it named one: a parent may be in the way.
     """
@@ -164,5 +164,18 @@ def storage_error(subject: str, path: Path, error: OSError) -> MorpheusError:
         ),
     )
     name = errno.errorcode.get(error.errno or 0, "OSError")
-    named = error.filename if isinstance(error.filename, str) and "/" in error.filename else path
-    return kind(subject, f"{cause} ({name} at {named})", mend)
+    return kind(subject, f"{cause} ({name} at {_path_of(error, path)})", mend)
+
+
+def local_error(subject: str, path: Path, error: OSError) -> StorageFailed:
+    """As storage_error(), for a ``path`` on the container's own disk: the volume has no part in it."""
+    return StorageFailed(
+        subject,
+        f"{_path_of(error, path)} can't be written ({error.strerror or error})",
+        "make room there that this user may write, or set MORPHEUS_LOCAL_DIR to another local folder",
+    )
+
+
+def _path_of(error: OSError, path: Path) -> Path:
+    named = error.filename
+    return Path(named) if isinstance(named, str) and "/" in named else path

@@ -29,7 +29,7 @@ from morpheus_boot.comfyui.places import (
     write_extra_paths,
 )
 from morpheus_boot.deployment import Deployment
-from morpheus_boot.errors import NotSetUp, storage_error
+from morpheus_boot.errors import NotSetUp, local_error, storage_error
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.services import COMFYUI
@@ -109,7 +109,7 @@ class Launch:
         try:
             yield
         except OSError as error:
-            raise storage_error("custom nodes", self._settings.local_dir, error) from error
+            raise local_error("custom nodes", self._settings.local_dir, error) from error
 
     def _gated_nodes(self) -> GatedNodes:
         settings, layout = self._settings, self._deployment.volume.layout
@@ -142,15 +142,18 @@ class Launch:
         extra_paths = self._local / "extra_model_paths.yaml"
         our_nodes = self._local / "our_nodes"
         try:
-            for folder in (layout.jobs, self._local / "input", self._local / "user"):
+            layout.jobs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error("jobs", layout.jobs, error) from error
+        try:
+            for folder in (self._local / "input", self._local / "user"):
                 folder.mkdir(parents=True, exist_ok=True)
             place_our_node(our_nodes)
             names = [name for model in manifest.models for name in names_of(model)]
             nodes = (our_nodes, *self._nodes.folders)
             write_extra_paths(extra_paths, self._place, names, nodes)
         except OSError as error:
-            path = Path(error.filename or self._local)
-            raise storage_error("ComfyUI's folders", path, error) from error
+            raise local_error("ComfyUI's folders", self._local, error) from error
         settings = self._settings
         command = comfyui_command(
             self._comfyui,

@@ -1,16 +1,23 @@
 """Secrets: a type that doesn't print itself, and the one place that takes them out of text."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 _HIDDEN: Final = "[secret]"
 
-# Query fields that carry a credential: Civitai's token, the signatures of S3, CloudFront, GCS and Azure.
-_QUERY: Final = re.compile(
-    r"(?i)([?&](?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|policy|sig|auth)=)[^&#\s'\"]+"
+# One word of a name is a secret's, or ends in one (PGPASSWORD): TOKENIZERS_PARALLELISM only begins like one.
+_SECRET_WORD: Final = re.compile(
+    r"(?i)(?:token|secret|password|passwd|passphrase|credential|signature|(?:api|access|private)[-_.]?key)"
+    r"s?\d*(?![a-z0-9])"
 )
+# In a URL's query these carry a credential too: the signatures of CloudFront and Azure.
+_QUERY_WORD: Final = re.compile(r"(?i)key\d*(?![a-z0-9])|^(?:policy|sig|auth)$")
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_QUERY: Final = re.compile(r"(?<=[?&])([\w.-]+)=[^&#\s'\"]+")
+# What a switch or a setting says, though its variable be called USE_AUTH_TOKEN or MAX_TOKENS.
+_PLAIN: Final = re.compile(r"(?i)\s*(?:true|false|yes|no|on|off|none|null|[-+]?\d+(?:\.\d+)?)?\s*")
 _USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s'\"]+@")
 _BEARER: Final = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{6,}")
 _HF_TOKEN: Final = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
@@ -58,10 +65,33 @@ class Redactor:
         """``text`` as it may be logged, shown, or written to the volume."""
         for value in self._known:
             text = text.replace(value, _HIDDEN)
-        text = _QUERY.sub(rf"\1{_HIDDEN}", text)
+        text = _QUERY.sub(_hide_credential, text)
         text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
         text = _BEARER.sub(rf"\1{_HIDDEN}", text)
         return _HF_TOKEN.sub(_HIDDEN, text)
+
+
+def _hide_credential(field: re.Match[str]) -> str:
+    return f"{field[1]}={_HIDDEN}" if _carries_credential(field[1]) else field[0]
+
+
+def _carries_credential(name: str) -> bool:
+    """Whether the field ``name`` of a URL's query does."""
+    return names_a_secret(name) or _QUERY_WORD.search(_HUMP.sub("_", name)) is not None
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether ``name``, a variable's, is a secret's by one of its words."""
+    return _SECRET_WORD.search(_HUMP.sub("_", name)) is not None
+
+
+def secrets_in(environ: Mapping[str, str]) -> tuple[Secret, ...]:
+    """What the variables hold that are named like a secret, but for mere switches and numbers."""
+    return tuple(
+        Secret(value)
+        for name, value in environ.items()
+        if names_a_secret(name) and not _PLAIN.fullmatch(value)
+    )
 
 
 def without_secrets(url: str) -> str:
@@ -77,4 +107,5 @@ def without_secrets(url: str) -> str:
 
 def is_secret_field(field: str) -> bool:
     """Whether ``name=value``, a field of a URL's query, carries a credential by its name."""
-    return _QUERY.fullmatch(f"?{field}") is not None
+    name, _, value = field.partition("=")
+    return bool(value) and _carries_credential(name)

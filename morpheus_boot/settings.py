@@ -12,7 +12,9 @@ from typing import Final
 
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
-from morpheus_boot.redact import Secret
+from morpheus_boot.limits import Limits, read_limits
+from morpheus_boot.redact import Secret, secrets_in
+from morpheus_boot.variables import parse_port, parse_positive
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
@@ -25,63 +27,6 @@ OWN_COMFYUI_ARGS: Final = (
     "--input-directory",
     "--temp-directory",
     "--user-directory",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One environment variable as the documentation shows it."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-VARIABLES: Final = (
-    Variable(
-        "MORPHEUS_VOLUME",
-        "the first mount point of /workspace/job_data, /runpod-volume, /workspace; off RunPod ./job_data",
-        "the network volume",
-    ),
-    Variable(
-        "MORPHEUS_VOLUME_GB",
-        "volume.size_gb in models.yaml",
-        "the volume's size as bought, in 10^9 bytes",
-    ),
-    Variable("MORPHEUS_MODELS", "models.yaml beside pod_start.sh", "the manifest"),
-    Variable(
-        "MORPHEUS_LOCAL_DIR",
-        "/opt/morpheus for root, else ~/.cache/morpheus",
-        "what lives and dies with the container: our venv, the state document",
-    ),
-    Variable(
-        "COMFYUI_DIR",
-        "the first of /workspace/ComfyUI, /comfyui, /workspace/runpod-slim/ComfyUI, /ComfyUI, /opt/ComfyUI",
-        "ComfyUI's folder",
-    ),
-    Variable(
-        "COMFYUI_PYTHON",
-        "$COMFYUI_DIR/.venv, $COMFYUI_DIR/venv, /opt/venv, else python3",
-        "ComfyUI's interpreter",
-    ),
-    Variable("COMFYUI_ARGS", "empty", "more arguments for ComfyUI, split as a shell does"),
-    Variable("COMFYUI_PORT", "8188", "ComfyUI's port"),
-    Variable("FILESERVER_PORT", "8000", "the file server's port"),
-    Variable("PORT", "unset", "one more port of the file server (load-balancing endpoints)"),
-    Variable("PORT_HEALTH", "unset", "one more port of the file server (load-balancing endpoints)"),
-    Variable("HF_TOKEN", "unset", "Hugging Face's token; goes to Hugging Face alone"),
-    Variable("HF_ENDPOINT", "https://huggingface.co", "another Hugging Face hub"),
-    Variable("CIVITAI_TOKEN", "unset", "Civitai's token; goes to Civitai alone"),
-    Variable("MORPHEUS_TOKEN", "unset: open", "the token that both ports ask for"),
-    Variable(
-        "MORPHEUS_JOB_TTL_HOURS", "off", "hours after which a job that nobody touched is removed"
-    ),
-    Variable(
-        "MORPHEUS_HOLD_S",
-        "900 on a Pod, else 0",
-        "seconds that the file server stays up with the cause after giving up",
-    ),
-    Variable("MORPHEUS_LOG", "text", "text, or json: an object a line"),
 )
 
 
@@ -125,6 +70,7 @@ class Settings:
     civitai_token: Secret | None
     morpheus_token: Secret | None
     job_ttl_hours: float | None
+    limits: Limits
     hold_s: float
     log_format: str
     verbosity: int
@@ -141,12 +87,7 @@ class Settings:
     def secrets(self) -> tuple[Secret, ...]:
         """All that must never be seen in a log, a status page or a record."""
         named = (self.hf_token, self.civitai_token, self.morpheus_token, self.runpod.queue_url)
-        others = (
-            Secret(value)
-            for name, value in self.environ.items()
-            if value and re.search(r"(?i)token|secret|password|api_?key", name)
-        )
-        return (*(s for s in named if s is not None), *others)
+        return (*(s for s in named if s is not None), *secrets_in(self.environ))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +125,10 @@ def read_settings(
         value = text(name)
         return Path(value).expanduser().absolute() if value else None
 
+    def number(name: str) -> float | None:
+        value = text(name)
+        return parse_positive(name, value) if value else None
+
     def secret(name: str) -> Secret | None:
         value = text(name)
         return Secret(value) if value else None
@@ -193,11 +138,11 @@ def read_settings(
         pod_id,
         text("RUNPOD_ENDPOINT_ID"),
         secret("RUNPOD_WEBHOOK_GET_JOB"),
-        _number("RUNPOD_INIT_TIMEOUT", text("RUNPOD_INIT_TIMEOUT"), above=0),
+        number("RUNPOD_INIT_TIMEOUT"),
         text("RUNPOD_GPU_COUNT") not in (None, "0"),
     )
-    comfyui_port = _port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
-    fileserver_port = _port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
+    comfyui_port = parse_port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    fileserver_port = parse_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
     if comfyui_port == fileserver_port:
         raise UsageError(
             "FILESERVER_PORT", f"{fileserver_port} is COMFYUI_PORT too", "give them two ports"
@@ -205,7 +150,7 @@ def read_settings(
     return Settings(
         models=_absolute(overrides.models) or path("MORPHEUS_MODELS") or REPOSITORY / "models.yaml",
         volume=_absolute(overrides.volume) or path("MORPHEUS_VOLUME"),
-        volume_gb=_number("MORPHEUS_VOLUME_GB", text("MORPHEUS_VOLUME_GB"), above=0),
+        volume_gb=number("MORPHEUS_VOLUME_GB"),
         local_dir=path("MORPHEUS_LOCAL_DIR") or default_local_dir(env),
         comfyui_dir=_absolute(overrides.comfyui) or path("COMFYUI_DIR"),
         comfyui_python=path("COMFYUI_PYTHON"),
@@ -217,7 +162,8 @@ def read_settings(
         hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         civitai_token=secret("CIVITAI_TOKEN"),
         morpheus_token=secret("MORPHEUS_TOKEN"),
-        job_ttl_hours=_number("MORPHEUS_JOB_TTL_HOURS", text("MORPHEUS_JOB_TTL_HOURS"), above=0),
+        job_ttl_hours=number("MORPHEUS_JOB_TTL_HOURS"),
+        limits=read_limits(env),
         hold_s=_hold_s(text("MORPHEUS_HOLD_S"), runpod),
         log_format=_log_format(overrides.log_format or text("MORPHEUS_LOG") or "text"),
         verbosity=overrides.verbosity,
@@ -252,32 +198,14 @@ def _drawn_worker_id() -> str:
     return f"{host}-{secrets.token_hex(3)}"
 
 
-def _port(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= 65535:
-        raise UsageError(name, f"'{value}' is not a port", "give a number from 1 to 65535")
-    return int(value)
-
-
 def _extra_ports(port: str | None, health: str | None, comfyui_port: int) -> tuple[int, ...]:
-    if port is not None and _port("PORT", port) == comfyui_port:
+    if port is not None and parse_port("PORT", port) == comfyui_port:
         # A load balancer would send its requests to ComfyUI, which knows neither /ping nor /jobs.
         raise NotSetUp("PORT", f"{port} is COMFYUI_PORT too", "set COMFYUI_PORT to another port")
-    given = [_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None]
+    given = [
+        parse_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None
+    ]
     return tuple(p for p in dict.fromkeys(given) if p != comfyui_port)
-
-
-def _number(name: str, value: str | None, *, above: float) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not above < number < float("inf"):
-        raise UsageError(
-            name, f"'{value}' is not a number above {above:g}", "give one, or unset it"
-        )
-    return number
 
 
 def _hold_s(value: str | None, runpod: RunPod) -> float:

@@ -47,9 +47,7 @@ class ModelStage(StrEnum):
 class ServiceStage(StrEnum):
     """Where a service of this container stands."""
 
-    STARTING = "starting"
     RUNNING = "running"
-    READY = "ready"
     ENDED = "ended"
 
 
@@ -99,7 +97,6 @@ class VolumeState:
 
     path: str
     size_bytes: int | None
-    used_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

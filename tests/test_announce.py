@@ -7,12 +7,12 @@ from morpheus_boot.heartbeat import Heart, read_beat
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.settings import read_settings
 from morpheus_boot.workers import seen_worker
-from tests.testbed.small_disk import fill_up, mounted
+from tests.testbed.mounts import fill_up, mounted
 from tests.wait import wait_until
 
 
 def test_a_heart_whose_first_beat_did_not_fit_goes_on_beating(tmp_path: Path) -> None:
-    with mounted(tmp_path / "volume", "64k") as volume:
+    with mounted(tmp_path / "volume", "size=64k") as volume:
         ballast = fill_up(volume)
         heart = Heart(volume / "w.json", "w", 0.02, patient=True)
         try:
@@ -25,7 +25,7 @@ def test_a_heart_whose_first_beat_did_not_fit_goes_on_beating(tmp_path: Path) ->
 def test_a_boot_on_a_full_volume_has_a_heart(tmp_path: Path) -> None:
     manifest = tmp_path / "models.yaml"
     manifest.write_text("version: 1\nmodels: []\n")
-    with mounted(tmp_path / "volume", "64k") as volume:
+    with mounted(tmp_path / "volume", "size=64k") as volume:
         environ = {"MORPHEUS_VOLUME": str(volume), "MORPHEUS_MODELS": str(manifest)}
         invocation = Invocation(read_settings(environ=environ))
         deployment = read_deployment(invocation)

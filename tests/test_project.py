@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 import morpheus_boot
 from morpheus_boot.cli import COMMANDS
 from morpheus_boot.errors import Exit
-from morpheus_boot.settings import VARIABLES
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -34,18 +33,22 @@ LEAVES: Final = frozenset(
         "bars",
         "digests",
         "documents",
+        "byte_code",
         "errors",
         "heartbeat",
         "installed",
         "layout",
+        "limits",
         "log",
         "package_index",
         "program",
+        "pip_words",
         "progress",
         "publish",
         "redact",
         "state",
         "stopping",
+        "variables",
         "volume",
         "workers",
     }
@@ -168,6 +171,13 @@ def test_the_file_server_imports_only_the_leaves_and_jobs() -> None:
         assert set(imported_rooms(module)) <= LEAVES | {"jobs"}, module
 
 
+def test_no_module_beside_the_queues_handler_hides_one_of_the_standard_library() -> None:
+    # The handler is a script: Python 3.10 looks for every import beside it first, and has no -P.
+    beside = (REPOSITORY / "morpheus_boot" / "serverless").iterdir()
+
+    assert not {path.stem for path in beside} & sys.stdlib_module_names
+
+
 def test_nothing_heavy_is_imported_on_the_way_to_comfyui() -> None:
     command = "import sys, morpheus_boot.cli, morpheus_boot.commands.up; print(*sys.modules)"
 
@@ -186,7 +196,22 @@ def first_cells() -> set[str]:
     return {word for row in rows for word in re.findall(r"[A-Za-z0-9_]+", row.split("|")[1])}
 
 
-@pytest.mark.parametrize("name", [variable.name for variable in VARIABLES])
+def variables() -> list[str]:
+    """The names of the variables that either program reads."""
+    readers = ("morpheus_boot/settings.py", "morpheus_boot/limits.py", "fileserver/settings.py")
+    source = "".join((REPOSITORY / reader).read_text() for reader in readers)
+    named = r'"((?:MORPHEUS|COMFYUI|FILESERVER|HF|CIVITAI)_[A-Z_]+|PORT|PORT_HEALTH)"'
+    # The boot's word to its file server; no user sets it.
+    return sorted(set(re.findall(named, source)) - {"MORPHEUS_WORKER"})
+
+
+def test_the_variables_of_both_programs_are_seen() -> None:
+    assert {"MORPHEUS_VOLUME", "HF_TOKEN", "PORT", "MORPHEUS_MAX_FORM_KB", "MORPHEUS_DOCS"} < set(
+        variables()
+    )
+
+
+@pytest.mark.parametrize("name", variables())
 def test_every_variable_has_its_row_in_the_docs(name: str) -> None:
     assert name in first_cells()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from morpheus_boot.redact import Redactor, Secret, without_secrets
+from morpheus_boot.redact import Redactor, Secret, names_a_secret, secrets_in, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,64 @@ def test_a_url_keeps_what_names_the_model_and_loses_what_opens_it() -> None:
         without_secrets(url)
         == "https://civitai.com/api/download/models/1?type=Model&format=SafeTensor"
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "HF_TOKEN",
+            "API_TOKENS",
+            "TOKEN_2",
+            "HFTOKEN",
+            "accessToken",
+            "DB_PASSWORD",
+            "PGPASSWORD",
+        ),
+        *("SMTP_PASSWD", "MY_SECRET", "openai_api_key", "APIKEY", "AWS_ACCESS_KEY_ID"),
+        *("AWSAccessKeyId", "SSH_PRIVATE_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "X-Amz-Signature"),
+    ],
+)
+def test_a_name_with_a_secrets_word_in_it_names_a_secret(name: str) -> None:
+    assert names_a_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["TOKENIZERS_PARALLELISM", "KEYBOARD", "PUBLIC_KEY", "SECRETARY", "PATH", "fp"]
+)
+def test_a_word_that_only_begins_like_a_secrets_names_none(name: str) -> None:
+    assert not names_a_secret(name)
+
+
+@pytest.mark.parametrize("value", ["false", "True", "no", "4096", "0.75", ""])
+def test_a_switch_or_a_number_is_no_secret_whatever_its_variable_is_called(value: str) -> None:
+    # As a secret it would blot out its like in every line of the log.
+    assert secrets_in({"USE_TOKEN": value, "MAX_TOKENS": value}) == ()
+
+
+def test_what_variables_named_like_secrets_hold_is_secret() -> None:
+    environ = {"AWS_ACCESS_KEY_ID": "AKIA1", "SMTP_PASSWD": "hunter2", "HOME": "/root"}
+
+    assert secrets_in(environ) == (Secret("AKIA1"), Secret("hunter2"))
+
+
+@pytest.mark.parametrize("field", ["tokenizer=fast", "keyword=cat", "authority=x", "token="])
+def test_a_url_keeps_a_field_that_carries_no_credential(field: str) -> None:
+    url = f"https://x.org/f?{field}&fp=fp16"
+
+    assert without_secrets(url) == url
+    assert Redactor()(url) == url
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("token", "authToken", "key", "api_key", "apikey", "sig", "Policy", "auth", "Key-Pair-Id"),
+        *("X-Amz-Credential", "X-Goog-Signature", "AWSAccessKeyId", "subscription-key"),
+    ],
+)
+def test_a_url_loses_every_field_that_carries_a_credential(name: str) -> None:
+    url = f"https://x.org/f?a=1&{name}=s3cret-value"
+
+    assert without_secrets(url) == "https://x.org/f?a=1"
+    assert "s3cret-value" not in Redactor()(f"<{url}>")

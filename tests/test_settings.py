@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fileserver.settings import read_settings as file_server_settings
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.settings import Overrides, read_settings
@@ -56,6 +57,13 @@ def test_a_drawn_worker_id_is_a_job_id_and_differs_at_each_boot() -> None:
         ("MORPHEUS_HOLD_S", "soon"),
         ("MORPHEUS_LOG", "xml"),
         ("MORPHEUS_JOB_TTL_HOURS", "0"),
+        ("MORPHEUS_JOB_TTL_HOURS", "inf"),
+        ("MORPHEUS_MAX_UPLOAD_MB", "abc"),
+        ("MORPHEUS_MAX_JOB_FILES", "0"),
+        ("MORPHEUS_MAX_FORM_KB", "-1"),
+        ("MORPHEUS_MAX_HEADER_KB", "1.5"),
+        ("MORPHEUS_MAX_CONNECTIONS", "many"),
+        ("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", "1e3"),
         ("COMFYUI_ARGS", "'unclosed"),
         ("COMFYUI_ARGS", "--port 9"),
         ("COMFYUI_ARGS", "--output-dir=/x"),
@@ -67,6 +75,16 @@ def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> N
         read_settings(environ={name: value})
 
     assert caught.value.subject == name
+
+
+@pytest.mark.parametrize(("value", "hours"), [(".5", 0.5), ("1e3", 1000), (" 24 ", 24), ("", None)])
+def test_the_boot_passes_no_hours_that_the_file_server_refuses(
+    value: str, hours: float | None
+) -> None:
+    environ = {"MORPHEUS_JOB_TTL_HOURS": value, "MORPHEUS_LOCAL_DIR": "/opt/morpheus"}
+
+    assert read_settings(environ=environ).job_ttl_hours == hours
+    assert file_server_settings(environ).job_ttl_hours == hours
 
 
 def test_comfyuis_arguments_are_split_as_a_shell_does() -> None:
@@ -86,6 +104,21 @@ def test_no_secret_shows_in_the_settings_themselves() -> None:
 
     assert not any(value in repr(settings) for value in environ.values())
     assert {s.reveal() for s in settings.secrets} >= set(environ.values())
+
+
+def test_both_programs_hide_the_same_of_the_environment() -> None:
+    environ = {
+        "HF_TOKEN": "hf_abcdefgh",
+        "AWS_ACCESS_KEY_ID": "AKIA-1234",
+        "SMTP_PASSWD": "hunter2",
+        "MORPHEUS_TOKEN": "123456",  # told to be the token: hidden though it is a number
+        "TOKENIZERS_PARALLELISM": "false",
+        "MORPHEUS_LOCAL_DIR": "/opt/morpheus",
+    }
+    hidden = {"hf_abcdefgh", "AKIA-1234", "hunter2", "123456"}
+
+    assert {s.reveal() for s in read_settings(environ=environ).secrets} == hidden
+    assert {s.reveal() for s in file_server_settings(environ).secrets} == hidden
 
 
 def test_one_port_for_both_services_is_named() -> None:

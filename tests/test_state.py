@@ -14,7 +14,7 @@ from morpheus_boot.state import (
     read_state,
     state_file,
 )
-from tests.testbed.small_disk import fill_up, mounted
+from tests.testbed.mounts import fill_up, mounted
 
 STATE = BootState("1.2.3", "w", "e", pid=1, started_at="2026-11-24T00:00:00Z")
 
@@ -22,7 +22,7 @@ STATE = BootState("1.2.3", "w", "e", pid=1, started_at="2026-11-24T00:00:00Z")
 def test_a_full_disk_is_told_once_and_the_next_change_that_fits_writes_all(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with mounted(tmp_path / "local", "64k") as local:
+    with mounted(tmp_path / "local", "size=64k") as local:
         board = StateBoard(state_file(local), STATE, Redactor())
         ballast = fill_up(local)
         with caplog.at_level(logging.WARNING):

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-# Tokens, RunPod's keys and queue, and whatever else is named like a secret.
-_WITHHELD: Final = re.compile(
-    r"(?i)^(MORPHEUS_.*|RUNPOD_WEBHOOK_.*|.*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY).*)$"
-)
+from morpheus_boot.redact import names_a_secret
+
+# Ours, and RunPod's queue, beside whatever is named like a secret.
+_WITHHELD: Final = re.compile(r"(?i)(?:MORPHEUS|RUNPOD_WEBHOOK)_")
 
 # Where the libraries of custom nodes keep their downloads: transformers, diffusers and open_clip (by huggingface_hub),
 # torch.hub and timm. insightface and facexlib know no such variable (docs/custom-nodes.md).
@@ -37,7 +37,7 @@ def without_secrets(
     kept = {
         name: value
         for name, value in environ.items()
-        if name in wanted or not _WITHHELD.match(name)
+        if name in wanted or not (_WITHHELD.match(name) or names_a_secret(name))
     }
     own = str(repository)
     rest = [p for p in kept.pop("PYTHONPATH", "").split(":") if p and p != own]

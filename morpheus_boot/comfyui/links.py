@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.errors import NotSetUp, storage_error
+from morpheus_boot.errors import NotSetUp, local_error
 
 _LOG: Final = logging.getLogger("morpheus.comfyui")
 
@@ -46,7 +46,7 @@ def put_links(
             "ComfyUI", f"{models} is not writable", "run as the user who owns ComfyUI's folder"
         ) from error
     except OSError as error:
-        raise storage_error("ComfyUI's models", models, error) from error
+        raise local_error("ComfyUI's models", models, error) from error
 
 
 def _put(name: Path, target: Path, *, running: bool) -> bool:

@@ -117,6 +117,14 @@ class ComfyUI:
                 return place
         return None
 
+    async def queue_length(self) -> int:
+        """How many prompts it has to run, what runs included."""
+        status, answer = await self._ask("GET", "/prompt")
+        match answer:
+            case {"exec_info": {"queue_remaining": int(length)}}:
+                return length
+        raise self._nonsense("/prompt", status)
+
     async def withdraw(self, prompt_id: str) -> None:
         """Takes the prompt out of the queue, or interrupts it where it runs."""
         await self._ask("POST", "/queue", {"delete": [prompt_id]})

@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 # One runs while the next is queued behind it: ComfyUI never waits for us, and its death takes the one that runs.
 _LANES: Final = 2
 _AGAIN_S: Final = 1.0
+_QUEUE_TIMEOUT_S: Final = 1.0
 
 
 class Threads(Protocol):
@@ -46,6 +47,7 @@ class Runner:
         self._waiting: asyncio.Queue[Run] = asyncio.Queue()
         self._ended: Callable[[Status], object] = lambda _status: None
         self._group: asyncio.TaskGroup | None = None
+        self._comfyui: ComfyUI | None = None
 
     @property
     def runs(self) -> Sequence[Run]:
@@ -74,6 +76,16 @@ class Runner:
             run.taken = True
             self._group.create_task(self._finish(run, Ending(Status.CANCELLED)))
 
+    async def queue_length(self) -> int | None:
+        """How many prompts ComfyUI has to run, not ours alone; None where it does not say so in time."""
+        if self._comfyui is None:
+            return None
+        try:
+            async with asyncio.timeout(_QUEUE_TIMEOUT_S):
+                return await self._comfyui.queue_length()
+        except (ComfyUIGone, ComfyUISilent, TimeoutError):
+            return None
+
     async def run(self, port: int, token: Secret | None) -> None:
         """Runs jobs on the ComfyUI at ``port`` until it is cancelled; first those that an earlier process left."""
         async with (
@@ -81,6 +93,7 @@ class Runner:
             asyncio.TaskGroup() as group,
         ):
             self._group = group
+            self._comfyui = comfyui
             await self._take_up()
             group.create_task(self._listen(comfyui))
             group.create_task(self._tick())

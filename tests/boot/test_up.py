@@ -13,8 +13,8 @@ import requests
 from tests.boot.program import Program, Site
 from tests.testbed.content import read_all, safetensors
 from tests.testbed.faults import Gate
+from tests.testbed.mounts import fill_up, mounted
 from tests.testbed.origin import Origin
-from tests.testbed.small_disk import fill_up, mounted
 from tests.wait import wait_until
 
 SMALL = safetensors(300_000)
@@ -50,6 +50,23 @@ def test_a_cold_boot_comes_up_with_its_models_and_sigterm_ends_it_with_0(
         assert up.stop() == 0
 
     assert (site.volume / "model_cache/checkpoints/a.safetensors").read_bytes() == read_all(SMALL)
+
+
+def test_what_prometheus_reads_of_a_ready_boot(site: Site, origin: Origin) -> None:
+    site.models = three_models(origin)
+    site.environ = {"MORPHEUS_VOLUME_GB": "20"}
+
+    with site.start("up") as up:
+        up.wait_until_ready()
+        shown = up.get("/metrics").text.splitlines()
+        assert up.stop() == 0
+
+    assert 'morpheus_boot_readiness{state="ready"} 1.0' in shown
+    assert 'morpheus_service_running{service="comfyui"} 1.0' in shown
+    assert 'morpheus_service_running{service="fileserver"} 1.0' in shown
+    assert "morpheus_volume_size_bytes 2e+10" in shown
+    assert "morpheus_volume_answers 1.0" in shown
+    assert "morpheus_comfyui_queue 0.0" in shown
 
 
 def test_a_warm_boot_makes_no_request(site: Site, origin: Origin) -> None:
@@ -134,6 +151,21 @@ def test_no_comfyui_ends_with_78_saying_where_it_looked(site: Site, tmp_path: Pa
 
     assert ended.code == 78
     assert str(tmp_path / "nothing-here") in ended.err
+
+
+def test_a_local_disk_that_can_not_be_written_ends_with_74_and_is_not_taken_for_the_volume(
+    site: Site,
+) -> None:
+    (site.local / "comfyui").mkdir(parents=True)
+    (site.local / "comfyui" / "input").write_text("in the way")
+
+    ended = site.run("up")
+
+    assert ended.code == 74
+    error = ended.err.splitlines()[-1]
+    assert f"{site.local}/comfyui/input can't be written" in error
+    assert "set MORPHEUS_LOCAL_DIR" in error
+    assert "volume" not in error.replace(str(site.root), "")
 
 
 @pytest.mark.parametrize("which", ["fileserver_port", "comfyui_port"])
@@ -296,7 +328,7 @@ def test_a_killed_file_server_comes_back_and_comfyui_never_notices(site: Site) -
 
 
 def test_a_full_disk_of_the_container_ends_nothing(site: Site) -> None:
-    with mounted(site.local, "4m"), site.start("up") as up:
+    with mounted(site.local, "size=4m"), site.start("up") as up:
         up.wait_until_ready()
         comfyui = pid_of(up, "comfyui")
         ballast = fill_up(site.local)

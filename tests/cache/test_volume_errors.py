@@ -25,7 +25,6 @@ from tests.testbed.faults import Gate, Trickling
 from tests.testbed.mounts import mounted
 from tests.testbed.origin import Origin
 from tests.testbed.shim import Shim
-from tests.testbed.small_disk import mounted
 from tests.wait import wait_until
 
 # As much as the transfer reads at once: five writes, each with its sync, and the fsync at the end.

@@ -27,7 +27,9 @@ def test_a_secret_is_withheld_unless_it_is_passed_by_name(name: str) -> None:
     assert environment(name, **{name: "x"})[name] == "x"
 
 
-@pytest.mark.parametrize("name", ["RUNPOD_POD_ID", "CUDA_VISIBLE_DEVICES", "PATH", "KEYBOARD"])
+@pytest.mark.parametrize(
+    "name", ["RUNPOD_POD_ID", "CUDA_VISIBLE_DEVICES", "PATH", "KEYBOARD", "TOKENIZERS_PARALLELISM"]
+)
 def test_what_is_no_secret_is_there(name: str) -> None:
     assert environment(**{name: "x"})[name] == "x"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.comfyui.links import Link, put_links
+from morpheus_boot.errors import StorageFailed
 
 
 @pytest.fixture
@@ -95,3 +96,13 @@ def test_a_link_led_elsewhere_while_comfyui_runs_is_said_to_need_a_restart(
     put_links(models, [link(cache)], cache, running=True)
 
     assert "until it is restarted" in caplog.text
+
+
+def test_a_link_that_can_not_be_made_is_not_the_volumes_fault(models: Path, cache: Path) -> None:
+    models.mkdir(parents=True)
+    (models / "loras").write_text("in the way")
+
+    with pytest.raises(StorageFailed, match="loras can't be written") as caught:
+        put_links(models, [link(cache)], cache)
+
+    assert "volume" not in str(caught.value)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from fileserver.__main__ import run
-from fileserver.settings import Limits, read_settings
+from fileserver.settings import read_settings
+from morpheus_boot.limits import Limits
 
 IMPATIENT: Final = Limits(
     connections=20,

@@ -57,7 +57,7 @@ def test_status_shows_phases_models_services_and_volume(shared: FileServer) -> N
     with boot.phase("plan"):
         pass
     boot.put_model(ModelState("loras/x", ModelStage.FETCHING, 5, 10))
-    boot.put_service(ServiceState("comfyui", ServiceStage.READY, 8188, 42))
+    boot.put_service(ServiceState("comfyui", ServiceStage.RUNNING, 8188, 42))
     boot.set_volume(VolumeState("/workspace", 20_000_000_000))
     shown = shared.get("/status").json()
     assert shown["version"] == "1.2.3"
@@ -74,7 +74,7 @@ def test_status_shows_phases_models_services_and_volume(shared: FileServer) -> N
         "required": True,
         "detail": "",
     }
-    assert shown["services"][0]["stage"] == "ready"
+    assert shown["services"][0]["stage"] == "running"
     assert shown["volume"]["size_bytes"] == 20_000_000_000
 
 

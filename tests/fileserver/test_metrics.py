@@ -1,7 +1,10 @@
+import contextlib
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -57,6 +60,7 @@ def test_requests_are_counted_by_route_and_status_and_bytes_by_direction(
     assert counted["morpheus_uploaded_bytes_total"] == 3
     assert counted["morpheus_downloaded_bytes_total"] == 5 + len(archive)
     assert counted["morpheus_jobs"] == 1
+    assert counted["morpheus_volume_answers"] == 1
     assert "morpheus_comfyui_queue" not in counted
 
 
@@ -69,8 +73,9 @@ def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) ->
     boot.put_model(ModelState("a", ModelStage.PRESENT, 10, 10))
     boot.put_model(ModelState("b", ModelStage.FETCHING, 5, 20))
     boot.put_model(ModelState("c", ModelStage.MISSING))
-    boot.put_service(ServiceState("comfyui", ServiceStage.READY, 8188))
-    boot.set_volume(VolumeState("/workspace", 1000, 15))
+    boot.put_service(ServiceState("comfyui", ServiceStage.RUNNING, 8188))
+    boot.put_service(ServiceState("queue", ServiceStage.ENDED, None))
+    boot.set_volume(VolumeState("/workspace", 1000))
     boot.set_readiness(Readiness.READY)
     shown = metrics(server)
     assert shown['morpheus_boot_readiness{state="ready"}'] == 1
@@ -80,9 +85,20 @@ def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) ->
     assert shown['morpheus_models{stage="failed"}'] == 0
     assert shown["morpheus_models_done_bytes"] == 15
     assert shown["morpheus_models_size_bytes"] == 30
-    assert shown['morpheus_service_ready{service="comfyui"}'] == 1
+    assert shown['morpheus_service_running{service="comfyui"}'] == 1
+    assert shown['morpheus_service_running{service="queue"}'] == 0
     assert shown["morpheus_volume_size_bytes"] == 1000
-    assert shown["morpheus_volume_used_bytes"] == 15
+
+
+def test_a_volume_whose_jobs_can_not_be_read_costs_their_number_alone(
+    start: Callable[..., FileServer],
+) -> None:
+    server = start()
+    (server.volume / "jobs").symlink_to(server.root)
+    shown = metrics(server)
+    assert shown["morpheus_volume_answers"] == 0
+    assert "morpheus_jobs" not in shown
+    assert shown['morpheus_requests_total{method="GET",route="/health",status="200"}'] >= 1
 
 
 @pytest.fixture
@@ -112,7 +128,33 @@ def test_comfyuis_queue_is_asked_for_with_the_token(
     start: Callable[..., FileServer], comfyui: tuple[int, list[str | None]]
 ) -> None:
     port, tokens = comfyui
-    server = start(env={"COMFYUI_PORT": str(port), "MORPHEUS_TOKEN": "t0ken"})
+    server = start(
+        env={"COMFYUI_PORT": str(port), "MORPHEUS_TOKEN": "t0ken", "MORPHEUS_WORKER": "w"}
+    )
     answer = server.get("/metrics", headers={"X-Morpheus-Token": "t0ken"})
     assert "morpheus_comfyui_queue 7.0" in answer.text
-    assert tokens == ["t0ken"]
+    assert set(tokens) == {"t0ken"}  # the runner listens to it, too
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b'{"exec_info": {}}'])
+def test_a_comfyui_that_says_nothing_of_its_queue_costs_that_number_alone(
+    start: Callable[..., FileServer], answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=say, args=(listener, answer), daemon=True).start()
+        port = str(listener.getsockname()[1])
+        shown = metrics(start(env={"COMFYUI_PORT": port, "MORPHEUS_WORKER": "w"}))
+        listener.shutdown(socket.SHUT_RDWR)
+    assert "morpheus_comfyui_queue" not in shown
+    assert shown["morpheus_volume_answers"] == 1
+
+
+def say(listener: socket.socket, body: bytes) -> None:
+    """Answers every request with ``body``, and with nothing where there is none."""
+    with contextlib.suppress(OSError), ExitStack() as kept:
+        while True:
+            client = kept.enter_context(listener.accept()[0])
+            client.recv(4096)
+            if body:
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+                client.sendall(body)

@@ -52,7 +52,7 @@ def test_the_page_follows_a_boot_from_its_first_byte_to_ready(
     wait_for(browser, SHOWN, lambda text: "25 % of 8.0 MB, 30 s left" in text)
 
     boot.put_model(ModelState(MODEL, ModelStage.PRESENT, 8_000_000, 8_000_000))
-    boot.put_service(ServiceState("comfyui", ServiceStage.READY, 8188, 42))
+    boot.put_service(ServiceState("comfyui", ServiceStage.RUNNING, 8188, 42))
     boot.set_readiness(Readiness.READY)
 
     wait_for(browser, SHOWN, lambda text: "present" in text and "% of" not in text)

@@ -11,7 +11,7 @@ from tests.jobs.workers import Worker
 from tests.testbed.job_queue import JobQueue
 from tests.wait import wait_until
 
-HANDLER: Final = Path(__file__).parents[2] / "morpheus_boot" / "jobs" / "handler.py"
+HANDLER: Final = Path(__file__).parents[2] / "morpheus_boot" / "serverless" / "handler.py"
 
 
 class Handler:

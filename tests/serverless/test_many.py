@@ -11,7 +11,7 @@ from tests.jobs.graphs import (
     saved,
     worker_comfyui_test_input,
 )
-from tests.jobs.workers import REPOSITORY, Worker
+from tests.jobs.workers import Worker
 from tests.serverless.handlers import Handler
 from tests.serverless.inputs import stand_in_only
 from tests.testbed.job_queue import JobQueue
@@ -33,7 +33,6 @@ def test_two_hundred_jobs_of_each_form(
     environ = {
         **queue.environ("pod-many"),
         "FILESERVER_PORT": str(worker.files.port),
-        "PYTHONPATH": str(REPOSITORY),
         "RUNPOD_LOG_LEVEL": "ERROR",
     }
 

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.archive import pack
+from morpheus_boot.comfyui.find import ComfyUI
+from morpheus_boot.errors import StorageFailed
 from morpheus_boot.layout import Layout
+from morpheus_boot.serverless import prepare_queue
 from morpheus_boot.serverless.sdk import Sdk, find_sdk, provide_sdk
+from morpheus_boot.settings import read_settings
 from tests.package_index import (
     SAMPLE_WHEEL,
     PackageIndex,
@@ -125,6 +130,30 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
 def index() -> Iterator[PackageIndex]:
     with package_index(lambda one: one.add("morpheus-sample", SAMPLE_WHEEL, sample_wheel())) as one:
         yield one
+
+
+def test_a_local_disk_that_can_not_be_written_is_not_taken_for_the_volume(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    environ = {"MORPHEUS_LOCAL_DIR": str(tmp_path / "local"), "PATH": str(tmp_path)}
+    layout = Layout(tmp_path / "volume")
+
+    def turn(what: str) -> nullcontext[None]:
+        pack(tmp_path / "local", layout.archives / f"{what}.tar.gz")  # another worker's
+        (tmp_path / "local" / "queue").write_text("in the way")
+        return nullcontext()
+
+    with pytest.raises(StorageFailed) as caught:
+        prepare_queue(
+            read_settings(environ=environ),
+            layout,
+            ComfyUI(tmp_path, PYTHON),
+            turn=turn,
+            stopping=threading.Event(),
+        )
+
+    assert f"{tmp_path}/local/queue can't be written" in caught.value.cause
+    assert "MORPHEUS_LOCAL_DIR" in caught.value.mend
+    assert "volume" not in caught.value.mend
 
 
 def value(sdk: Sdk) -> str:

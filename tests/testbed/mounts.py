@@ -2,10 +2,12 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+_PAGE = b"\0" * 4096
 
 
 @contextmanager
@@ -24,3 +26,12 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill_up(folder: Path) -> Path:
+    """Takes all the room that is left, in one file, which is returned."""
+    ballast = folder / "ballast"
+    with ballast.open("xb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(_PAGE)
+    return ballast

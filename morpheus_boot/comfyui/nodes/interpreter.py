@@ -1,12 +1,13 @@
 """What ComfyUI's Python is and holds, asked of itself."""
 
 import json
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from packaging.utils import canonicalize_name
 
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.program import run_program
@@ -78,7 +79,9 @@ def look_at(
     )
     try:
         said = json.loads(ended.out.splitlines()[-1])
-        held = {normalized(name): version for name, version in said["held"].items()}
+        held: dict[str, str] = {
+            canonicalize_name(name): version for name, version in said["held"].items()
+        }
         return Interpreter(python, tuple(said["identity"]), held, said["markers"])
     except (ValueError, IndexError, KeyError, TypeError) as error:
         raise NotSetUp(
@@ -86,8 +89,3 @@ def look_at(
             f"{python} does not say what it holds ({ended.words})",
             "set it to ComfyUI's own interpreter, Python 3.9 or later",
         ) from error
-
-
-def normalized(name: str) -> str:
-    """A distribution's name as names are compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()

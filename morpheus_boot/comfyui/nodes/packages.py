@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.byte_code import compile_command
 from morpheus_boot.comfyui.nodes.interpreter import Interpreter
 from morpheus_boot.comfyui.nodes.pip import ASKED, Absent, Package, Pip, Unbuildable, Unsolvable
 from morpheus_boot.comfyui.nodes.requirements import Asked, Needs, constraints_of, needs_of
@@ -176,20 +177,9 @@ class Builder:
         self._lasting &= all(loss.lasting for loss in lost)
 
     def _compile(self, target: Path) -> None:
-        """Byte code for every start, by content: it stays good when an archive sets other mtimes."""
-        options = (
-            "-q",
-            "-q",
-            "-j",
-            "0",
-            "--invalidation-mode",
-            "unchecked-hash",
-            "-s",
-            str(target),
-        )
         # Its exit code says that some package ships a file which is no Python of this version.
         run_program(
-            (str(self._python.python), "-m", "compileall", *options, str(target)),
+            compile_command(self._python.python, target, edited=False),
             environ=self._environ,
             folder=self._scratch,
             timeout_s=_COMPILE_TIMEOUT_S,

@@ -6,7 +6,6 @@ image that no index has, too) and reports in JSON (pip.pypa.io, "Installation Re
 
 import json
 import logging
-import re
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +14,16 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from morpheus_boot.comfyui.nodes.interpreter import Interpreter, normalized
-from morpheus_boot.errors import MorpheusError, OriginUnavailable, StorageFailed
+from packaging.utils import canonicalize_name
+
+from morpheus_boot.comfyui.nodes.interpreter import Interpreter
+from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.package_index import fetch_pip, index_url
+from morpheus_boot.pip_words import errors_in, is_new_enough, machine_error_in
 from morpheus_boot.program import Ended, run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
+_SUBJECT: Final = "custom nodes' packages"
 # The first whose report has its final format.
 _OLDEST: Final = (23, 0)
 _RESOLVE_TIMEOUT_S: Final = 900.0
@@ -85,8 +88,7 @@ class Pip:
         self._environ = {k: v for k, v in environ.items() if k not in _UNWANTED} | _SETTINGS
         self._scratch = scratch
         self._stopping = stopping
-        held = re.findall(r"\d+", python.held.get("pip", "0"))
-        if tuple(map(int, held[:2])) >= _OLDEST:
+        if is_new_enough(python.held.get("pip", "0"), _OLDEST):
             self._argv: tuple[str, ...] = (str(python.python), "-m", "pip")
         else:
             _LOG.info("ComfyUI's Python has no pip, or an old one: fetching one from the index")
@@ -132,13 +134,15 @@ class Pip:
         if wheels := [package for package in packages if package.built]:
             ended = self._install(wheels, options, target)
             if ended.code != 0:
-                raise _index_error(ended) or OriginUnavailable(
+                raise machine_error_in(ended.err, _SUBJECT) or OriginUnavailable(
                     "package index", f"pip can't install from it ({_why(ended)})", "start again"
                 )
         for package in (package for package in packages if not package.built):
             ended = self._install([package], options, target)
             if ended.code != 0:
-                raise _index_error(ended) or Unbuildable(package.name, _why(ended))
+                raise machine_error_in(ended.err, _SUBJECT) or Unbuildable(
+                    package.name, _why(ended)
+                )
 
     def _install(self, batch: Sequence[Package], sources: Sequence[str], target: Path) -> Ended:
         with tempfile.TemporaryDirectory(dir=self._scratch) as name:
@@ -173,31 +177,12 @@ def _failure(ended: Ended) -> Exception:
     why = _why(ended)
     if _CONFLICT in ended.out:
         return Unsolvable(why)
-    error = _index_error(ended)
+    error = machine_error_in(ended.err, _SUBJECT)
     if error is not None:
         return error
     if "(from versions: none)" in ended.err:
         return Absent(f"{why}, or the package index can't be read")
     return Unsolvable(why)
-
-
-def _index_error(ended: Ended) -> MorpheusError | None:
-    if "No space left on device" in ended.err:
-        return StorageFailed(
-            "custom nodes' packages",
-            "no space is left on the local disk",
-            "give the container more disk, or set MORPHEUS_LOCAL_DIR to another local folder",
-        )
-    # pip names a broken connection in its warnings alone, and ends with a version that it "could not find".
-    broken = [line for line in ended.err.splitlines() if "connection broken by" in line]
-    if broken:
-        cause = " ".join(broken[-1].partition("connection broken by ")[2].split())
-        return OriginUnavailable(
-            "package index",
-            f"can't be reached ({cause})",
-            "check the network and pip's configuration (pip config list), and start again",
-        )
-    return None
 
 
 def _why(ended: Ended) -> str:
@@ -206,11 +191,9 @@ def _why(ended: Ended) -> str:
     if found:
         sides = account.strip().partition("\n\n")[0].splitlines()
         return "; ".join(map(_side, dict.fromkeys(map(str.strip, sides))))
-    lines = [" ".join(line.split()) for line in ended.err.splitlines()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    errors = errors_in(ended.err)
     if errors == ["Exception:"]:
         return ended.words  # pip itself failed, and a traceback follows
-    # The last one sums up what stands before it.
     return errors[-1] if errors else ended.words
 
 
@@ -232,7 +215,7 @@ def _package(entry: Mapping[str, object]) -> Package:
             pin = f"{name}=={version}"
             if entry.get("is_direct"):
                 pin = f"{name} @ {_pinned(url, info)}"
-            return Package(normalized(name), pin, built=urlsplit(url).path.endswith(".whl"))
+            return Package(canonicalize_name(name), pin, built=urlsplit(url).path.endswith(".whl"))
     raise Unsolvable(f"pip's report can't be read ({entry!r:.200})")
 
 

@@ -26,7 +26,7 @@ from morpheus_boot.comfyui.nodes.packages import (
 from morpheus_boot.comfyui.nodes.python_path import write_python_path
 from morpheus_boot.comfyui.nodes.requirements import Asked, read_asked
 from morpheus_boot.comfyui.nodes.trees import Tree, Trees
-from morpheus_boot.errors import MorpheusError, StorageFailed, all_of
+from morpheus_boot.errors import MorpheusError, all_of, local_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import NodeSpec
 from morpheus_boot.settings import REPOSITORY
@@ -159,11 +159,7 @@ class Preparation:
         try:
             yield
         except OSError as error:
-            raise StorageFailed(
-                "MORPHEUS_LOCAL_DIR",
-                f"{self._home} can't be written ({error.strerror or error})",
-                "set it to a folder on local disk with room that this user may write",
-            ) from error
+            raise local_error("custom nodes", self._home, error) from error
 
     def _bring(
         self, nodes: Sequence[NodeSpec]

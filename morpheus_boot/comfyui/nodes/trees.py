@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.archive import Turn, pack, staged, stray_links, unpack
+from morpheus_boot.byte_code import compile_command
 from morpheus_boot.comfyui.nodes.fetch import Repository, is_commit
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import NodeSpec
@@ -138,10 +139,8 @@ class Trees:
             _LOG.warning("%s: it can't be kept on the volume (%s)", node.name, error.strerror)
 
     def _compile(self, folder: Path) -> None:
-        """Byte code, checked against its source at import: an operator may edit a node in place."""
-        options = ("-q", "-q", "--invalidation-mode", "checked-hash", "-s", str(folder))
         run_program(
-            (str(self._python), "-m", "compileall", *options, str(folder)),
+            compile_command(self._python, folder, edited=True),
             environ=self._environ,
             folder=folder,
             timeout_s=_COMPILE_TIMEOUT_S,

@@ -11,7 +11,7 @@ from typing import Final
 from morpheus_boot.archive import Turn
 from morpheus_boot.comfyui.environment import without_secrets
 from morpheus_boot.comfyui.find import ComfyUI
-from morpheus_boot.errors import storage_error
+from morpheus_boot.errors import local_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.log import Entry
 from morpheus_boot.run.process import ServiceSpec
@@ -19,7 +19,7 @@ from morpheus_boot.serverless.sdk import Sdk, find_sdk, provide_sdk
 from morpheus_boot.settings import REPOSITORY, Settings
 
 QUEUE: Final = "queue"
-_HANDLER: Final = REPOSITORY / "morpheus_boot" / "jobs" / "handler.py"
+_HANDLER: Final = Path(__file__).with_name("handler.py")
 
 
 def prepare_queue(
@@ -45,7 +45,7 @@ def prepare_queue(
         sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=stopping)
         sdk = sdk or provide_sdk(layout=layout, local=folder, environ=settings.environ, turn=turn)
     except OSError as error:
-        raise storage_error("RunPod's SDK", folder, error) from error
+        raise local_error("RunPod's SDK", folder, error) from error
     return _service(sdk, environ, folder)
 
 
@@ -75,7 +75,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     environ = settings.environ
     runpods = [name for name in environ if name.startswith("RUNPOD_")]
     env = without_secrets(environ, runpods, REPOSITORY)
-    # Nothing must import the modules beside the handler by their bare names; Python 3.10 does not know this.
+    # Nothing must import the modules beside the handler by their bare names. Python 3.10 does not know this, so none of
+    # them may be called like one of the standard library.
     env["PYTHONSAFEPATH"] = "1"
     env["FILESERVER_PORT"] = str(settings.fileserver_port)
     if settings.morpheus_token is not None:
