@@ -6,6 +6,7 @@ from typing import Final
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from fileserver.form import BadField, BadForm, FormTooLarge
 from fileserver.jobs import NoComfyUI, StillRunning
@@ -20,6 +21,10 @@ from morpheus_boot.jobs.templates import WrongParameter
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 _FAILING: Final = 500
+_NO_ROUTE: Final = {
+    404: "there is no such route; see docs/fileserver.md",
+    405: "this route takes another method; see the header Allow",
+}
 
 
 class NoVolume(MorpheusError):
@@ -90,6 +95,14 @@ async def error_answer(_request: Request, error: Exception) -> JSONResponse:
     if status_of(error) >= _FAILING:
         _LOG.warning("%s", error)
     return JSONResponse({"detail": str(error)}, status_of(error))
+
+
+async def no_route_answer(request: Request, error: Exception) -> JSONResponse:
+    """The answer where the application has no such route, or none with this method, in the same form."""
+    if not isinstance(error, HTTPException):
+        raise error
+    told = f"{request.method} {request.url.path}: {_NO_ROUTE.get(error.status_code, error.detail)}"
+    return JSONResponse({"detail": told}, error.status_code, error.headers)
 
 
 async def invalid_answer(_request: Request, error: Exception) -> JSONResponse:

@@ -9,10 +9,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from fileserver.answers import NoVolume, error_answer, invalid_answer
+from fileserver.answers import NoVolume, error_answer, invalid_answer, no_route_answer
 from fileserver.boot_state import BootStatus
 from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
@@ -85,6 +86,7 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     )
     api.add_exception_handler(MorpheusError, error_answer)
     api.add_exception_handler(RequestValidationError, invalid_answer)
+    api.add_exception_handler(HTTPException, no_route_answer)
     api.add_exception_handler(ClientDisconnect, _gone)
     _add_boot_routes(api, boot)
     _add_file_routes(api, volume, metrics)

@@ -87,7 +87,7 @@ class Jobs:
         live = self._live(job)
         view = await self._threads.run(lambda: view_job(layout, job, live or self._read(job)))
         if view is None:
-            raise NoSuchFile(str(job), "there is no such job", "see its id, or post it")
+            raise NoSuchFile(str(job), "there is no such job", "check its id, or post it")
         return view
 
     async def cancel(self, job: JobId) -> JobRecord:

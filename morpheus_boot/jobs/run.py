@@ -46,6 +46,13 @@ class Run:
         self.record = self.record.model_copy(update=changes)
         self.unsaved = True
 
+    def end(self, status: Status, **changes: object) -> None:
+        """It is over; a job that is done has done all of its nodes, of which ComfyUI does not name the last."""
+        if status is Status.DONE:
+            nodes = len(self.record.graph)
+            changes["progress"] = Progress(nodes_done=nodes, nodes=nodes)
+        self.change(status=status, ended_at=now(), **changes)
+
     def begin(self) -> None:
         """ComfyUI has begun with it."""
         if self._begun_at is None:

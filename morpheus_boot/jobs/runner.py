@@ -12,7 +12,7 @@ from morpheus_boot.jobs.course import Course, Times
 from morpheus_boot.jobs.ending import Ending
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.outputs import Outputs
-from morpheus_boot.jobs.record import JobRecord, Status, now
+from morpheus_boot.jobs.record import JobRecord, Status
 from morpheus_boot.jobs.run import Json, Run
 from morpheus_boot.jobs.store import JobGone, JobStore
 from morpheus_boot.layout import Layout
@@ -149,11 +149,10 @@ class Runner:
 
     async def _finish(self, run: Run, ending: Ending, made: tuple[str, ...] = ()) -> None:
         """Tells how the run ended; where the volume refuses, this worker alone answers so, and tries on."""
-        run.change(
-            status=ending.status,
+        run.end(
+            ending.status,
             error=ending.error,
             node_errors=ending.node_errors or run.record.node_errors,
-            ended_at=now(),
             made=made,
         )
         _log.info(

@@ -93,11 +93,13 @@ def test_a_state_document_that_says_nothing_is_as_none(
 def test_unknown_routes_are_404_with_a_detail(shared: FileServer, path: str) -> None:
     answer = shared.get(path)
     assert answer.status_code == 404
-    assert answer.json()["detail"]
+    assert path.rpartition("/")[2] in answer.json()["detail"]
 
 
 def test_a_wrong_method_is_405(shared: FileServer) -> None:
-    assert shared.get("/upload").status_code == 405
+    answer = shared.get("/upload")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert "Allow" in answer.json()["detail"]
     assert shared.post("/download/a/b").status_code == 404
 
 

@@ -45,6 +45,7 @@ def test_a_workflow_by_name_is_answered_with_the_paths_of_its_files(
     assert file["size_bytes"] == Path(path).stat().st_size
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", file["modified_at"])
     assert ended["worker"] == worker.name
+    assert ended["progress"]["nodes_done"] == ended["progress"]["nodes"]
     assert (
         worker.files.get(f"/download/{job}/rescale_00001_.png").content == Path(path).read_bytes()
     )
