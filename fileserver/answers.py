@@ -11,11 +11,13 @@ from starlette.exceptions import HTTPException
 from fileserver.form import BadField, BadForm, FormTooLarge
 from fileserver.jobs import NoComfyUI, StillRunning
 from fileserver.threads import VolumeHangs
+from fileserver.tus_headers import BadHeader, WrongType
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
 from morpheus_boot.jobs.folder import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
 from morpheus_boot.jobs.part import NameTaken
 from morpheus_boot.jobs.request import NoJob, WrongField
+from morpheus_boot.jobs.resumable import NoSuchUpload, UploadExpired, UploadLocked
 from morpheus_boot.jobs.store import JobTaken
 from morpheus_boot.jobs.templates import WrongParameter
 
@@ -60,22 +62,41 @@ class TooSlow(MorpheusError):
     exit_code = Exit.USAGE
 
 
+class WrongOffset(MorpheusError):
+    """Another number of bytes of the upload is here."""
+
+    exit_code = Exit.USAGE
+
+
+class WrongVersion(MorpheusError):
+    """The client does not speak the version of tus that we do."""
+
+    exit_code = Exit.USAGE
+
+
 STATUS: Final[dict[type[MorpheusError], int]] = {
     BadForm: 400,
+    BadHeader: 400,
     NoJob: 400,
     NoSuchFile: 404,
+    NoSuchUpload: 404,
     TooSlow: 408,
     JobTaken: 409,
     NameTaken: 409,
     StillRunning: 409,
     TooManyFiles: 409,
+    WrongOffset: 409,
+    UploadExpired: 410,
+    WrongVersion: 412,
     BodyTooLarge: 413,
     FormTooLarge: 413,
     UploadTooLarge: 413,
+    WrongType: 415,
     BadField: 422,
     InvalidName: 422,
     WrongField: 422,
     WrongParameter: 422,
+    UploadLocked: 423,
     NoComfyUI: 503,
     NoVolume: 503,
     VolumeHangs: 503,

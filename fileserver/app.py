@@ -17,6 +17,8 @@ from fileserver.answers import NoVolume, error_answer, invalid_answer, no_route_
 from fileserver.boot_state import BootStatus
 from fileserver.download_routes import DownloadRoutes
 from fileserver.downloads import Downloads
+from fileserver.input_counts import InputCounts
+from fileserver.intake import Intake
 from fileserver.job_routes import add_job_routes
 from fileserver.jobs import Jobs
 from fileserver.metrics import CountedRequests, Metrics, gauge, jobs_at_hand
@@ -25,7 +27,9 @@ from fileserver.page import make_page
 from fileserver.settings import Settings
 from fileserver.threads import VolumeThreads
 from fileserver.tokens import TokenGate
-from fileserver.uploads import Uploads
+from fileserver.tus import TusProtocol, add_tus_routes
+from fileserver.tus_uploads import TusUploads
+from fileserver.uploads import UploadAnswer, Uploads, upload_answer
 from fileserver.zips import Zips
 from morpheus_boot import __version__
 from morpheus_boot.errors import MorpheusError
@@ -42,15 +46,6 @@ _WAITING: Final = 512
 _METRICS_DEADLINE_S: Final = 2.0
 
 
-class UploadAnswer(BaseModel):
-    """Where an upload now lies."""
-
-    message: str
-    pod_path: str
-    comfy_path: str
-    worker_job_id: str
-
-
 class CleanupAnswer(BaseModel):
     """What a cleanup did."""
 
@@ -64,6 +59,8 @@ class _Volume:
 
     layout: Layout
     uploads: Uploads
+    tus: TusUploads
+    counts: InputCounts
     downloads: Downloads
     zips: Zips
     threads: VolumeThreads
@@ -90,6 +87,7 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     api.add_exception_handler(ClientDisconnect, _gone)
     _add_boot_routes(api, boot)
     _add_file_routes(api, volume, metrics)
+    add_tus_routes(api, volume.tus if volume else None, metrics, settings.limits.upload_bytes)
     add_job_routes(api, volume.jobs if volume else None, settings.limits)
     _add_metrics_route(api, volume, metrics, runner)
     if runner is not None:
@@ -99,7 +97,7 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     )
     if settings.token is not None:
         app = TokenGate(app, settings.token)
-    return CountedRequests(app, metrics)
+    return CountedRequests(TusProtocol(app), metrics)
 
 
 class _Api(FastAPI):
@@ -114,9 +112,14 @@ def _volume(settings: Settings, runner: Runner | None) -> _Volume | None:
         return None
     reading = VolumeThreads("read", _READERS, _WAITING)
     writing = VolumeThreads("write", _WRITERS, _WAITING)
+    # All uploads together hold so much in memory.
+    intake = Intake(settings.limits)
+    counts = InputCounts(settings.volume, settings.limits.job_files)
     return _Volume(
         settings.volume,
-        Uploads(settings.volume, writing, settings.limits),
+        Uploads(settings.volume, writing, settings.limits, intake, counts),
+        TusUploads(settings.volume, writing, settings.limits, intake, counts),
+        counts,
         Downloads(settings.volume, reading),
         Zips(settings.volume, reading),
         writing,
@@ -165,12 +168,7 @@ def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> 
             raise NoVolume
         uploaded = await volume.uploads.receive(request)
         metrics.uploaded.inc(uploaded.size_bytes)
-        return UploadAnswer(
-            message=f"{uploaded.name}: {uploaded.size_bytes} bytes stored",
-            pod_path=str(uploaded.path),
-            comfy_path=uploaded.comfy_path,
-            worker_job_id=str(uploaded.job),
-        )
+        return upload_answer(volume.layout, uploaded)
 
     @app.post("/cleanup/{job}", responses=errors(409, 422, 500, 503))
     async def cleanup(
@@ -181,7 +179,7 @@ def _add_file_routes(app: FastAPI, volume: _Volume | None, metrics: Metrics) -> 
         layout, job_id = volume.layout, JobId(job)
         await volume.jobs.end(job_id)
         removed = await volume.threads.run(lambda: remove_job(layout, job_id))
-        volume.uploads.forget(job_id)
+        volume.counts.forget(job_id)
         return CleanupAnswer(
             message="removed" if removed else "there was no such job", worker_job_id=job
         )

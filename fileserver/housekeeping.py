@@ -9,6 +9,7 @@ from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.expiry import expire_jobs
 from morpheus_boot.jobs.part import sweep_parts
 from morpheus_boot.jobs.removal import empty_trash
+from morpheus_boot.jobs.resumable import UploadStore
 from morpheus_boot.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
@@ -20,7 +21,9 @@ _DEADLINE_S: Final = 1800.0
 _NAMED: Final = 10
 
 
-async def keep_house(layout: Layout, threads: VolumeThreads, ttl_hours: float | None) -> None:
+async def keep_house(
+    layout: Layout, threads: VolumeThreads, ttl_hours: float | None, upload_keeps_s: float
+) -> None:
     """Runs until it is cancelled; a volume that fails is in the log, and tried again."""
     while True:
         try:
@@ -30,6 +33,11 @@ async def keep_house(layout: Layout, threads: VolumeThreads, ttl_hours: float | 
             await threads.run(lambda: empty_trash(layout), deadline_s=_DEADLINE_S)
             if ttl_hours is not None:
                 await _expire(layout, threads, ttl_hours)
+            uploads = await threads.run(
+                UploadStore(layout, upload_keeps_s).sweep, deadline_s=_DEADLINE_S
+            )
+            if uploads:
+                _LOG.info("removed %d resumable uploads that have expired", uploads)
         except MorpheusError as error:
             _LOG.warning("housekeeping: %s", error)
         await asyncio.sleep(_INTERVAL_S)

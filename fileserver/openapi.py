@@ -41,13 +41,16 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The answers ``{"detail": ...}`` that a route may give."""
     told = {
         400: "The request is malformed",
-        404: "There is no such file or job",
+        404: "There is no such file, job or upload",
         408: "The client sends too slowly",
-        409: "The name is taken, or the job is full or going",
-        412: "The file is another one",
+        409: "The name is taken, or the job is full or going; or another number of bytes is here",
+        410: "The upload has expired",
+        412: "The file is another one, or the version of tus",
         413: "Larger than the limit",
+        415: "The body is of another type",
         416: "The range lies outside the file",
         422: "A name or a field is wrong",
+        423: "Another request writes the upload",
         500: "The volume fails",
         503: "There is no volume, or it hangs",
         507: "The volume is full",
@@ -66,6 +69,43 @@ UPLOAD_BODY: Final = {
             }
         },
     }
+}
+
+
+def _header(name: str, told: str, **schema: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return {
+        "name": name,
+        "in": "header",
+        "required": True,
+        "description": told,
+        "schema": {"type": "string", **schema},
+    }
+
+
+_TUS_VERSION: Final = _header("Tus-Resumable", "The protocol's version.", enum=["1.0.0"])
+_BYTE_COUNT: Final = "^[0-9]{1,18}$"
+UPLOAD_SCHEMA: Final = {"pattern": "^[0-9a-f]{32}$"}
+TUS_REQUEST: Final = {"parameters": [_TUS_VERSION]}
+TUS_CREATION: Final = {
+    "parameters": [
+        _TUS_VERSION,
+        _header("Upload-Length", "The file's size in bytes.", pattern=_BYTE_COUNT),
+        _header(
+            "Upload-Metadata",
+            "Pairs of a key and its value in Base64, with commas between them: filename, and where they are "
+            "wanted worker_job_id and sub_dir, as in the form of /upload.",
+        ),
+    ]
+}
+TUS_PATCH: Final = {
+    "parameters": [
+        _TUS_VERSION,
+        _header("Upload-Offset", "How many bytes are here.", pattern=_BYTE_COUNT),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/offset+octet-stream": {"schema": _BYTES}},
+    },
 }
 
 

@@ -73,7 +73,9 @@ async def _serve(
     beside: list[asyncio.Task[None]] = []
     if settings.volume is not None:
         threads = VolumeThreads("house", 1, 1)
-        house = keep_house(settings.volume, threads, settings.job_ttl_hours)
+        house = keep_house(
+            settings.volume, threads, settings.job_ttl_hours, settings.limits.upload_keeps_s
+        )
         beside.append(asyncio.create_task(house))
     if runner is not None:
         beside.append(asyncio.create_task(runner.run(settings.comfyui_port, settings.token)))

@@ -97,6 +97,11 @@ class Layout:
         return self.ours / "uploads"
 
     @property
+    def resumable(self) -> Path:
+        """Uploads whose bytes come in several requests, by tus."""
+        return self.ours / "tus"
+
+    @property
     def trash(self) -> Path:
         """Jobs that are being removed."""
         return self.ours / "trash"

@@ -23,6 +23,8 @@ class Limits:
     upload_floor_bytes_per_s: int = 1_000
     # The floor is measured over so long, which a lost packet or a phone in a tunnel outlives.
     upload_window_s: float = 20.0
+    # So long after its last byte a resumable upload expires, complete or not.
+    upload_keeps_s: float = 86_400.0
     # A request's head comes in one packet or two; who takes longer holds a connection for nothing.
     head_s: float = 10.0
     # As nginx's send_timeout: a reader that takes nothing for so long is gone, or has paused its video.

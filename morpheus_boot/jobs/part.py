@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,21 @@ class NameTaken(MorpheusError):
     exit_code = Exit.STORAGE
 
 
+@dataclass(frozen=True, slots=True)
+class OpenPart:
+    """A part in the open ``folder``, locked and open for writing behind its first ``size_bytes``."""
+
+    folder: int
+    name: str
+    fd: int
+    size_bytes: int
+
+    def close(self) -> None:
+        """Lets go of it and of its folder."""
+        os.close(self.folder)
+        os.close(self.fd)
+
+
 class UploadPart:
     """A part file, made by its first write. Its methods block, and may be called from any thread.
 
@@ -45,15 +61,22 @@ class UploadPart:
     holds back the next one, so that no other can close the file under it.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, opened: OpenPart | None = None) -> None:
+        """``opened``: a part that is there already, and is this one's to close from now on."""
         self._layout = layout
+        self._place = layout.uploads
         self._turn = threading.Lock()
         self._settling = threading.Lock()
-        self._folder = -1
-        self._fd = -1
-        self._name = ""
+        self._folder = -1 if opened is None else opened.folder
+        self._fd = -1 if opened is None else opened.fd
+        self._name = "" if opened is None else opened.name
         self._over = False
-        self.size_bytes = 0
+        self.size_bytes = 0 if opened is None else opened.size_bytes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file to be given up."""
+        return self._fd >= 0
 
     def write(self, chunks: Sequence[memoryview]) -> None:
         """Appends ``chunks``. Raises VolumeFull or StorageFailed."""
@@ -77,8 +100,8 @@ class UploadPart:
             except OSError as error:
                 raise self._failed(error) from error
 
-    def publish(self, job: JobId, sub_dir: SubDir, name: FileName) -> Path:
-        """Gives the part its name in the job's input/, with bytes that are durable; returns the file's path.
+    def publish(self, job: JobId, sub_dir: SubDir, name: FileName) -> None:
+        """Gives the part its name in the job's input/, with bytes that are durable.
 
         Its new name is durable at once on a network volume, whose server keeps it; a power cut of a local disk may
         lose that for seconds, and never shows half a file. A file of that name is replaced. Beside a cleanup or the
@@ -87,15 +110,13 @@ class UploadPart:
 
         Raises:
             NameTaken: the name is a folder's, one of sub_dir is a file's, or the job was cleaned up.
-            VolumeFull, StorageFailed: the volume refuses; the part is still there to be discarded.
+            VolumeFull, StorageFailed: the volume refuses; the part is still there to be given up.
         """
         final = self._layout.job(job.text).joinpath("input", *sub_dir.parts, name.text)
         with self._turn:
             try:
                 self._open()
-                os.fsync(self._fd)
-                # MooseFS may say only at close that the quota is used up; this one keeps the lock.
-                os.close(os.dup(self._fd))
+                make_durable(self._fd)
                 self._move(job, final)
                 self._close()
             except (IsADirectoryError, NotADirectoryError) as error:
@@ -110,9 +131,8 @@ class UploadPart:
                 ) from error
             except OSError as error:
                 raise storage_error(name.text, final, error) from error
-        return final
 
-    def discard(self) -> None:
+    def give_up(self) -> None:
         """Removes the part, however far it came; does nothing after ``publish``. Raises StorageFailed."""
         with self._turn:
             self._over = True
@@ -134,7 +154,7 @@ class UploadPart:
             return
         folder = open_or_make(self._layout, self._layout.way(self._layout.uploads))
         try:
-            self._name, self._fd = _new_part(folder)
+            self._name, self._fd = new_part(folder)
         except OSError:
             os.close(folder)
             raise
@@ -190,7 +210,7 @@ class UploadPart:
                 os.close(fd)
 
     def _failed(self, error: OSError) -> MorpheusError:
-        return storage_error("upload", self._layout.uploads, error)
+        return storage_error("upload", self._place, error)
 
 
 def sweep_parts(layout: Layout) -> int:
@@ -212,18 +232,27 @@ def sweep_parts(layout: Layout) -> int:
         os.close(folder)
 
 
-def _new_part(folder: int) -> tuple[str, int]:
+def new_part(folder: int) -> tuple[str, int]:
+    """Makes a part in the open ``folder``; its name, and it open for writing and locked. Raises OSError."""
     for _ in range(_TRIES):
         name = f"{secrets.token_hex(16)}.part"
         fd = os.open(name, _NEW, 0o644, dir_fd=folder)
         # A sweep that saw it before the lock takes it for abandoned; then a new one is made.
-        if _locked(fd) and os.fstat(fd).st_nlink:
+        if locked(fd) and os.fstat(fd).st_nlink:
             return name, fd
         os.close(fd)
     raise OSError(errno.EBUSY, "parts are swept away as they are made")
 
 
-def _locked(fd: int) -> bool:
+def make_durable(fd: int) -> None:
+    """Returns when all that was written is on the disk, and accepted. Raises OSError."""
+    os.fsync(fd)
+    # MooseFS may say only at close that the quota is used up; this one keeps the lock.
+    os.close(os.dup(fd))
+
+
+def locked(fd: int) -> bool:
+    """Whether the lock on a part is now the caller's. Raises OSError."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -237,7 +266,7 @@ def _swept(folder: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if not name.endswith(".part") or not _locked(fd):
+        if not name.endswith(".part") or not locked(fd):
             return False
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:

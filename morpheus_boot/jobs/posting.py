@@ -61,4 +61,4 @@ def _store(layout: Layout, job: JobId, image: InputImage) -> None:
         part.write([memoryview(image.content)])
         part.publish(job, SubDir(), image.name)
     finally:
-        part.discard()
+        part.give_up()

@@ -223,5 +223,5 @@ def test_a_part_that_was_swept_by_mistake_fails_and_publishes_nothing(tmp_path: 
     uploads.unlink()
     with pytest.raises(NameTaken):
         part.publish(JobId("j"), SubDir(), FileName("a"))
-    part.discard()
+    part.give_up()
     assert list((tmp_path / "jobs/j/input").iterdir()) == []
