@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tests.fileserver.serving import FileServer
+from tests.fileserver.tus import create, metadata
 
 EXAMPLES: Final = 25
 GRAPH: Final = {"1": {"class_type": "SaveImage", "inputs": {}}}
@@ -46,6 +47,11 @@ BODIES: Final[dict[str, SearchStrategy[dict[str, Any]]]] = {
         | (FIELDS | JSON).map(lambda body: {"data": json.dumps(body)})
         | st.binary(max_size=50).map(lambda body: {"data": body})
     ),
+    "application/offset+octet-stream": st.builds(
+        lambda content, kind: {"data": content, "headers": kind},
+        st.binary(max_size=3),
+        st.sampled_from([{"Content-Type": "application/offset+octet-stream"}, {}]),
+    ),
     "multipart/form-data": (
         st.just({"files": {"file": ("a.png", b"picture")}})
         | st.builds(
@@ -56,6 +62,13 @@ BODIES: Final[dict[str, SearchStrategy[dict[str, Any]]]] = {
         )
         | st.binary(max_size=50).map(lambda body: {"data": body})
     ),
+}
+# Those that an operation declares itself.
+DECLARED: Final = {
+    "Tus-Resumable": st.sampled_from(["1.0.0", "1.0.0", "0.2.2"]),
+    "Upload-Length": st.sampled_from(["0", "9", "-1", "9" * 18, "x"]),
+    "Upload-Metadata": st.sampled_from([metadata(filename="a.png"), "filename", "x y", "a,,b"]),
+    "Upload-Offset": st.sampled_from(["0", "0", "1", "x"]),
 }
 HEADERS: Final = st.dictionaries(
     st.sampled_from(["Range", "If-None-Match", "If-Range", "If-Modified-Since"]),
@@ -72,9 +85,8 @@ class Operation:
     path: str
     declared: dict[str, Any]
 
-    @property
-    def requests(self) -> SearchStrategy[tuple[str, dict[str, Any]]]:
-        """A target, and what requests is given with it."""
+    def requests(self, there: dict[str, str]) -> SearchStrategy[tuple[str, dict[str, Any]]]:
+        """A target, and what requests is given with it; some of them of what is ``there``."""
         names = {p["name"]: p for p in self.declared.get("parameters", ())}
         places = {
             # A slash begins a new part of the path, which only the last parameter may have.
@@ -83,13 +95,19 @@ class Operation:
             if parameter["in"] == "path"
         }
         queries = {name: NAMES for name, p in names.items() if p["in"] == "query"}
+        told = {name: DECLARED[name] for name, p in names.items() if p["in"] == "header"}
         [media_type] = self.declared.get("requestBody", {}).get("content", {None: None})
         return st.tuples(
-            (st.just(THERE) | st.fixed_dictionaries(places)).map(self._target),
+            (st.just(there) | st.fixed_dictionaries(places)).map(self._target),
             st.builds(
-                lambda query, headers, body: {"params": query, "headers": headers, **body},
+                lambda query, headers, told, body: {
+                    "params": query,
+                    **body,
+                    "headers": {**headers, **told, **body.get("headers", {})},
+                },
                 st.fixed_dictionaries({}, optional=queries),
                 HEADERS,
+                st.fixed_dictionaries(told) | st.fixed_dictionaries({}, optional=told),
                 BODIES[media_type] if media_type else st.just({}),
             ),
         )
@@ -139,19 +157,24 @@ def test_whatever_is_sent_is_answered_as_it_is_declared(start: Callable[..., Fil
     for operation in operations(document):
         server.output(THERE["job"], THERE["path"], b"picture")
         server.post("/jobs", json={"workflow": GRAPH, "worker_job_id": THERE["job"]})
-        seen = answers_to(server, operation, document["components"]["schemas"])
-        assert seen & {200, 202, 204}, f"{operation.method} {operation.path} never does its work"
+        there = {**THERE, "upload": create(server, 9).rpartition("/")[2]}
+        seen = answers_to(server, operation, there, document["components"]["schemas"])
+        assert seen & {200, 201, 202, 204}, (
+            f"{operation.method} {operation.path} never does its work"
+        )
         assert 500 not in seen
     assert "ERROR" not in server.log
 
 
-def answers_to(server: FileServer, operation: Operation, named: dict[str, Any]) -> set[int]:
+def answers_to(
+    server: FileServer, operation: Operation, there: dict[str, str], named: dict[str, Any]
+) -> set[int]:
     """Sends requests of all kinds, checks what comes, and returns the statuses."""
     seen = set()
 
     # As the document goes, so do the requests: a run that fails here fails everywhere.
     @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
-    @given(operation.requests)
+    @given(operation.requests(there))
     def send(request: tuple[str, dict[str, Any]]) -> None:
         target, given = request
         answer = server.session.request(operation.method, server.url + target, timeout=30, **given)
