@@ -1,11 +1,11 @@
 """The file server's speed beside nginx, FastAPI as it comes, and Flask with gunicorn.
 
-    python -m tests.bench_fileserver [--rounds 5] [--seconds 3] [--folder DIR]
+    python -m tests.bench_fileserver [--rounds 5] [--seconds 3] [--folder DIR] [--tus]
 
 Prints a page of Markdown. All of them serve one folder from one disk to clients on the same machine;
 each round measures each of them once, one right after the other, so that what else the machine does falls
 on all alike. What counts is the median of the rounds' ratios. Needs nginx, wrk and curl, and flask and gunicorn
-in this Python.
+in this Python. ``--tus`` compares our two ways of uploading alone.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.fileserver.serving import FileServer, free_port
+from tests.fileserver.tus import CONTENT, create, offset_of
 from tests.testbed import moosefs
 from tests.wait import wait_until
 
@@ -35,6 +36,7 @@ GB: Final = 10**9
 CONNECTIONS: Final = 32
 UPLOAD_CONNECTIONS: Final = 16
 HEALTH_PROBES: Final = 500
+PIECE_BYTES: Final = 64 * 10**6
 
 NGINX: Final = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; user root;
@@ -94,7 +96,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
     parser.add_argument("--folder", type=Path, help="where the volume is made; a temporary one")
+    parser.add_argument("--tus", action="store_true", help="/upload beside /uploads, nothing else")
     given = parser.parse_args()
+    if given.tus:
+        print(tus_beside_upload(given.folder, given.rounds))
+        return
     missing = [name for name in ("nginx", "wrk", "curl") if shutil.which(name) is None]
     if missing:
         sys.exit(f"{', '.join(missing)}: not installed; apt-get install nginx-light wrk curl")
@@ -113,6 +119,60 @@ def main() -> None:
     print(f"\np99 of `/health` beside 32 downloads and 8 uploads: {health_ms:.1f} ms.")
     print(f"\nMemory of the process at its peak, through all of this: {peak / 1e6:.0f} MB.")
     print(f"\n{cold_on_moosefs()}")
+
+
+def tus_beside_upload(parent: Path | None, rounds: int) -> str:
+    """1 GB by /upload and by /uploads in turns: seconds, and the process's memory at its peak."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as name:
+        folder = Path(name)
+        with FileServer(folder) as ours:
+            prepare(ours)
+            whole = ours.volume / "jobs/bench/output/1g"
+            pieces = in_pieces(whole, folder)
+            server, row = Server("ours", ours.port), Row("1 GB upload", "s")
+            ways: list[tuple[str, Callable[[], float]]] = [
+                ("/upload", lambda: upload_s(server, whole)),
+                ("/uploads, PATCHes of 64 MB", lambda: tus_s(ours, pieces)),
+            ]
+            for number in range(rounds):
+                for way, measured in ways if number % 2 else ways[::-1]:
+                    row.values.setdefault(way, []).append(measured())
+                    clear(ours.volume)
+                    print(f"{number + 1}/{rounds} {way}", file=sys.stderr)
+            peak = ours.peak_rss_bytes
+    (usual, _), (resumable, _) = ways
+    return (
+        f"1 GB upload: {usual} {row.median(usual):.2f} s, {resumable} {row.median(resumable):.2f} s, "
+        f"ratio {row.ratio(resumable, usual):.2f}; memory at its peak {peak / 1e6:.0f} MB"
+    )
+
+
+def in_pieces(whole: Path, folder: Path) -> list[Path]:
+    """The files that each PATCH sends."""
+    content, pieces = whole.read_bytes(), []
+    for at in range(0, len(content), PIECE_BYTES):
+        piece = folder / f"piece-{at}"
+        piece.write_bytes(content[at : at + PIECE_BYTES])
+        pieces.append(piece)
+    return pieces
+
+
+def tus_s(ours: FileServer, pieces: list[Path]) -> float:
+    """The seconds that all requests took, one curl for all of them as for one upload."""
+    begun = time.monotonic()
+    url = ours.url + create(ours, sum(piece.stat().st_size for piece in pieces))
+    command, at = ["curl", "--silent", "--show-error", "--fail-early"], 0
+    for piece in pieces:
+        told = ("Tus-Resumable: 1.0.0", f"Content-Type: {CONTENT}", f"Upload-Offset: {at}")
+        headers = [word for header in told for word in ("-H", header)]
+        command += ["--next"] if at else []
+        command += ["--fail", "-X", "PATCH", "-T", str(piece), *headers, "-o", "/dev/null", url]
+        at += piece.stat().st_size
+    subprocess.run(command, check=True)
+    taken_s = time.monotonic() - begun
+    if offset_of(ours, url.removeprefix(ours.url)) != at:
+        sys.exit("the upload is not complete")
+    return taken_s
 
 
 def started(folder: Path, volume: Path, stack: ExitStack) -> Iterator[Server]:

@@ -13,6 +13,7 @@ import random
 import sys
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ Run = Callable[[Request], object]
 POLL_S = 1.0
 DEADLINE_S = 900.0
 TIMEOUT_S = 60.0
+# RunPod's proxy cuts a request at about 100 MB: larger files go in pieces.
+LARGEST_REQUEST_BYTES = 90_000_000
+PIECE_BYTES = 64_000_000
+# A piece that failed so often in a row is not tried again.
+TRIES = 10
+TUS = {"Tus-Resumable": "1.0.0"}
+# The offset was another one, the cut connection still holds the upload, or the proxy gave up.
+PASSING = (409, 423, 500, 502, 503, 504, 524)
 
 TEXT_TO_IMAGE = {
     "workflow_name": "creation",
@@ -42,6 +51,14 @@ class JobFailed(Exception):
     """The job has ended without a result; the text says why."""
 
 
+class Refused(JobFailed):
+    """The server has refused a request, with ``status``."""
+
+    def __init__(self, method: str, path: str, answer: requests.Response) -> None:
+        super().__init__(f"{method} {path}: {answer.status_code} {answer.text}")
+        self.status = answer.status_code
+
+
 class FileServer:
     """A file server: files go in and out, and on a Pod it also runs jobs."""
 
@@ -53,6 +70,8 @@ class FileServer:
 
     def upload(self, job: str, file: Path) -> str:
         """Uploads a file to a job; what a workflow takes for it."""
+        if file.stat().st_size > LARGEST_REQUEST_BYTES:
+            return self._upload_in_pieces(job, file)
         with file.open("rb") as content:
             answer = self._ask(
                 "POST",
@@ -61,6 +80,37 @@ class FileServer:
                 files={"file": (file.name, content)},
             )
         return str(answer.json()["comfy_path"])
+
+    def _upload_in_pieces(self, job: str, file: Path) -> str:
+        """By tus (https://tus.io): after a cut it goes on where the server's bytes end."""
+        size = file.stat().st_size
+        told = {"filename": file.name, "worker_job_id": job}
+        metadata = ",".join(f"{k} {b64encode(v.encode()).decode()}" for k, v in told.items())
+        headers = {**TUS, "Upload-Length": str(size), "Upload-Metadata": metadata}
+        upload = "/" + self._ask("POST", "/uploads", headers=headers).headers["Location"]
+        failed = at = 0
+        with file.open("rb") as content:
+            while at < size:
+                try:
+                    if failed:
+                        head = self._ask("HEAD", upload, headers=TUS)
+                        at = int(head.headers["Upload-Offset"])
+                    content.seek(at)
+                    at = self._send_piece(upload, at, content.read(PIECE_BYTES))
+                    failed = 0
+                except (requests.RequestException, Refused) as error:
+                    failed += 1
+                    lasting = isinstance(error, Refused) and error.status not in PASSING
+                    if lasting or failed == TRIES:
+                        raise
+                    time.sleep(POLL_S * failed)
+        return str(self._ask("GET", upload).json()["comfy_path"])
+
+    def _send_piece(self, upload: str, at: int, piece: bytes) -> int:
+        """The new offset; an empty piece at the end is a question whether all is there."""
+        kind = {"Upload-Offset": str(at), "Content-Type": "application/offset+octet-stream"}
+        answer = self._ask("PATCH", upload, headers={**TUS, **kind}, data=piece)
+        return int(answer.headers["Upload-Offset"])
 
     def run(self, request: Request) -> None:
         """Runs a job on this Pod to its end. Raises JobFailed."""
@@ -96,7 +146,7 @@ class FileServer:
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
         answer = self._session.request(method, self._url + path, timeout=TIMEOUT_S, **more)
         if not answer.ok:
-            raise JobFailed(f"{method} {path}: {answer.status_code} {answer.text}")
+            raise Refused(method, path, answer)
         return answer
 
 
