@@ -165,6 +165,7 @@ class Actions:
             recorded_at=utc_now(),
             by=self.worker,
             hub_file=str(self._below_root(hub_file)) if hub_file else None,
+            expected_sha256=version.sha256 if version and sha256 is None else None,
         )
         try:
             write_record(self.layout, record)

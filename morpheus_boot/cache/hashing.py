@@ -133,11 +133,14 @@ class Repairs:
             if record.sha256 is not None and record.mtime_ns == stat.st_mtime_ns:
                 return
             digest = sha256_of(cached.file, self._stopping)
-            expected = model.sha256 or record.sha256 or _digest_in(record.etag)
+            expected = (
+                model.sha256 or record.sha256 or record.expected_sha256 or _digest_in(record.etag)
+            )
             if expected in (None, digest):
-                write_record(
-                    self._layout, replace(record, sha256=digest, mtime_ns=stat.st_mtime_ns)
+                hashed = replace(
+                    record, sha256=digest, expected_sha256=None, mtime_ns=stat.st_mtime_ns
                 )
+                write_record(self._layout, hashed)
                 _LOG.info("%s: hashed, sha256 %s", model.path, digest)
                 return
             _LOG.warning(

@@ -13,6 +13,8 @@ from morpheus_boot.publish import write_whole
 class Record:
     """One cached model. ``sha256`` is None while an adopted file waits for its hash.
 
+    ``expected_sha256`` is what the origin said of such a file, until the hash has been compared with it.
+
     ``hub_file`` is set where the model lies in RunPod's own Hugging Face cache instead of model_cache/:
     its path relative to the volume's root, or absolute. ``damaged``: a second reading found other bytes, so that
     nobody may adopt the file for whole while its replacement has not come.
@@ -28,6 +30,7 @@ class Record:
     by: str
     hub_file: str | None = None
     damaged: bool = False
+    expected_sha256: str | None = None
 
 
 def read_record(layout: Layout, model_path: str) -> Record | None:

@@ -1,16 +1,20 @@
 """Files that the cache did not bring in itself: the old scripts', an operator's, RunPod's own."""
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache import hash_pending
+from morpheus_boot.cache import CachedModel, hash_pending
+from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import OriginUnavailable
-from morpheus_boot.manifest import HuggingFaceSource
+from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource
 from morpheus_boot.stopping import Stopped
 from tests.cache.worker import MIB, Worker, hub_model, model
+from tests.testbed.civitai import CivitaiStandIn
 from tests.testbed.content import (
     Content,
     literal,
@@ -39,6 +43,17 @@ def worker(tmp_path: Path) -> Worker:
     return Worker(tmp_path)
 
 
+def hash_later(worker: Worker, cached: Iterable[CachedModel]) -> None:
+    """What a boot does with them once ComfyUI is up."""
+    hash_pending(
+        cached,
+        worker.volume,
+        worker.options,
+        stopping=worker.stopping,
+        report=worker.states.append,
+    )
+
+
 def test_a_whole_file_without_a_record_costs_one_request_and_no_bytes(
     worker: Worker, origin: Origin
 ) -> None:
@@ -62,17 +77,32 @@ def test_hashing_ends_in_the_middle_of_a_file_when_it_is_told_to_stop(
     worker.stopping.set()
 
     with pytest.raises(Stopped):
-        hash_pending(
-            cached,
-            worker.volume,
-            worker.options,
-            stopping=worker.stopping,
-            report=worker.states.append,
-        )
+        hash_later(worker, cached)
 
     record = read_record(worker.layout, PATH)
     assert record is not None
     assert record.sha256 is None
+
+
+def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
+    worker: Worker, origin: Origin
+) -> None:
+    civitai = CivitaiStandIn(origin)
+    civitai.add(131960, "a.safetensors", WEIGHTS)
+    credentials = Credentials(civitai_endpoint=civitai.url)
+    worker.options = replace(worker.options, credentials=credentials)
+    wanted = replace(model(PATH, "https://unused.invalid/"), source=CivitaiSource(131960))
+    damaged = bytearray(read_all(WEIGHTS))
+    damaged[MIB] ^= 1
+    worker.layout.model(PATH).parent.mkdir(parents=True)
+    worker.layout.model(PATH).write_bytes(damaged)
+
+    hash_later(worker, worker.fill(wanted))
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+    record = read_record(worker.layout, PATH)
+    assert record is not None
+    assert record.sha256 == sha256(WEIGHTS)
 
 
 @pytest.mark.parametrize(("path", "content"), BY_TYPE)
