@@ -1,84 +1,31 @@
-"""Reads cached models again: those whose digest is not recorded yet, and all of them for ``verify``."""
+"""Records the digests that are still missing, and fetches anew what a second reading found damaged."""
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from morpheus_boot.cache.actions import Actions, make_actions
 from morpheus_boot.cache.adopt import sha256_of
-from morpheus_boot.cache.lock import ModelLock
+from morpheus_boot.cache.fetch import TakenOver
+from morpheus_boot.cache.lock import Claim, ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import CachedModel
-from morpheus_boot.cache.records import Record, read_record, read_record_file, write_record
+from morpheus_boot.cache.records import Record, read_record, write_record
+from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Verdict, judge, look
 from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import MorpheusError, storage_error
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelState
+from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.stopping import Stopped
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 
 
-class Condition(StrEnum):
-    """What a second reading found."""
-
-    WHOLE = "whole"
-    DAMAGED = "damaged"
-    MISSING = "missing"
-    UNRECORDED = "unrecorded"
-    REPAIRED = "repaired"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One cached model, read again."""
-
-    path: str
-    condition: Condition
-    detail: str
-
-
-def read_again(layout: Layout, stopping: threading.Event) -> Iterator[Verdict]:
-    """Compares the SHA-256 of every recorded model with its record. Raises OSError; Stopped."""
-    for path in sorted(layout.records.glob("*.json")):
-        record = read_record_file(path)
-        if record is not None and record.hub_file is None:
-            yield _verdict(layout, layout.model(record.path), record, stopping)
-
-
-def _verdict(layout: Layout, file: Path, record: Record, stopping: threading.Event) -> Verdict:
-    if not file.is_file():
-        return Verdict(record.path, Condition.MISSING, "its file is gone")
-    stat = file.stat()
-    size_bytes = stat.st_size
-    if size_bytes != record.size_bytes:
-        detail = f"{size_bytes} bytes instead of {record.size_bytes}"
-        return Verdict(record.path, Condition.DAMAGED, detail)
-    if record.damaged:
-        return Verdict(record.path, Condition.DAMAGED, "its bytes were found damaged before")
-    if record.sha256 is None:
-        return Verdict(record.path, Condition.UNRECORDED, "its SHA-256 is not recorded yet")
-    digest = sha256_of(file, stopping)
-    if digest != record.sha256:
-        return Verdict(
-            record.path, Condition.DAMAGED, f"its SHA-256 is {digest} instead of {record.sha256}"
-        )
-    if stat.st_mtime_ns != record.mtime_ns:
-        # It was moved with its volume; what was just read need not be read again at the next boot.
-        try:
-            write_record(layout, replace(record, mtime_ns=stat.st_mtime_ns))
-        except OSError as error:
-            _LOG.warning("%s: its record keeps the old mtime (%s)", record.path, error.strerror)
-    return Verdict(record.path, Condition.WHOLE, digest)
-
-
 class Repairs:
-    """Fetches damaged models anew, each under its lock."""
+    """What a second reading of a model leads to, each under its lock."""
 
     def __init__(
         self,
@@ -91,22 +38,57 @@ class Repairs:
         self._layout = volume.layout
         self._options = options
         self._stopping = stopping
+        self._report = report
         self._actions: Actions = make_actions(volume, options, stopping=stopping, report=report)
 
-    def repair(self, model: ModelSpec) -> bool:
-        """Fetches the model anew; False where another worker holds it. Raises MorpheusError, Stopped."""
+    def repair(self, model: ModelSpec, verdict: Verdict) -> Verdict:
+        """Fetches the model anew, once no other worker holds it; returns what is so then.
+
+        What has changed since the verdict is read again first: another worker may have repaired it.
+        Raises MorpheusError, WaitedTooLong where another held it too long; Stopped.
+        """
+        lock = self._lock(model.path)
         try:
-            claim = self._lock(model).try_claim()
-            if claim is None:
-                return False
-            with claim:
-                record = read_record(self._layout, model.path)
-                if record is not None:
-                    write_record(self._layout, replace(record, damaged=True))
-                self._actions.fetch(model, claim)
+            while True:
+                try:
+                    with self._wait_for_claim(model, lock) as claim:
+                        return self._repair(model, verdict, claim)
+                except TakenOver:
+                    _LOG.warning("%s: another worker took it over meanwhile", model.path)
         except OSError as error:
             raise storage_error(model.path, self._layout.model(model.path), error) from error
-        return True
+
+    def _repair(self, model: ModelSpec, verdict: Verdict, claim: Claim) -> Verdict:
+        record = read_record(self._layout, model.path)
+        if record is not None:
+            if look(self._layout, model.path) != verdict.sight:
+                again = judge(self._layout, record, self._stopping)
+                if again.condition not in TO_REPAIR:
+                    return again
+            write_record(self._layout, replace(record, damaged=True))
+        self._actions.fetch(model, claim)
+        return replace(verdict, condition=Condition.REPAIRED)
+
+    def confirm(self, verdict: Verdict) -> None:
+        """Records that a model is whole, where its record does not say so yet, so that no boot reads it again.
+
+        Left out where a worker is at it, or where the volume can't be written.
+        """
+        record, mtime_ns = verdict.sight.record, verdict.sight.mtime_ns
+        if record is None or mtime_ns is None or record.hub_file is not None:
+            return
+        confirmed = _hashed(record, verdict.detail, mtime_ns)
+        if confirmed == record:
+            return
+        try:
+            claim = self._lock(verdict.path).try_claim()
+            if claim is None:
+                return
+            with claim:
+                if look(self._layout, verdict.path) == verdict.sight:
+                    write_record(self._layout, confirmed)
+        except OSError as error:
+            _LOG.warning("%s: its record stays as it was (%s)", verdict.path, error.strerror)
 
     def hash_pending(self, models: Iterable[CachedModel]) -> None:
         """Records the digest of each adopted or moved model; one that proves damaged is fetched anew.
@@ -117,12 +99,14 @@ class Repairs:
         for cached in models:
             try:
                 self._hash(cached)
+            except TakenOver:
+                _LOG.warning("%s: another worker took it over meanwhile", cached.model.path)
             except (MorpheusError, OSError) as error:
                 _LOG.warning("%s: not hashed, %s", cached.model.path, error)
 
     def _hash(self, cached: CachedModel) -> None:
         model = cached.model
-        claim = self._lock(model).try_claim()
+        claim = self._lock(model.path).try_claim()
         if claim is None:
             return
         with claim:
@@ -137,10 +121,7 @@ class Repairs:
                 model.sha256 or record.sha256 or record.expected_sha256 or _digest_in(record.etag)
             )
             if expected in (None, digest):
-                hashed = replace(
-                    record, sha256=digest, expected_sha256=None, mtime_ns=stat.st_mtime_ns
-                )
-                write_record(self._layout, hashed)
+                write_record(self._layout, _hashed(record, digest, stat.st_mtime_ns))
                 _LOG.info("%s: hashed, sha256 %s", model.path, digest)
                 return
             _LOG.warning(
@@ -152,9 +133,30 @@ class Repairs:
             write_record(self._layout, replace(record, damaged=True))
             self._actions.fetch(model, claim)
 
-    def _lock(self, model: ModelSpec) -> ModelLock:
-        lock = self._layout.lock(model.path)
-        return ModelLock(model.path, lock, self._options.worker, self._options.lock_times)
+    def _wait_for_claim(self, model: ModelSpec, lock: ModelLock) -> Claim:
+        while (claim := lock.try_claim()) is None:
+            holder = lock.holder
+            self._report(
+                ModelState(
+                    model.path,
+                    ModelStage.WAITING,
+                    holder.done_bytes if holder else 0,
+                    holder.size_bytes if holder else None,
+                    required=model.required,
+                    detail=f"{holder.worker if holder else 'another worker'} is at it",
+                )
+            )
+            if self._stopping.wait(self._options.lock_times.poll_s):
+                raise Stopped
+        return claim
+
+    def _lock(self, model_path: str) -> ModelLock:
+        lock = self._layout.lock(model_path)
+        return ModelLock(model_path, lock, self._options.worker, self._options.lock_times)
+
+
+def _hashed(record: Record, digest: str, mtime_ns: int) -> Record:
+    return replace(record, sha256=digest, expected_sha256=None, mtime_ns=mtime_ns)
 
 
 def _digest_in(etag: str | None) -> str | None:

@@ -47,6 +47,12 @@ def read_record_file(path: Path, model_path: str | None = None) -> Record | None
     return record if model_path in (None, record.path) else None
 
 
+def all_records(layout: Layout) -> tuple[Record, ...]:
+    """The records of the volume, by path. Raises OSError other than not found."""
+    found = (read_record_file(path) for path in layout.records.glob("*.json"))
+    return tuple(sorted((r for r in found if r is not None), key=lambda record: record.path))
+
+
 def write_record(layout: Layout, record: Record) -> None:
     """Publishes a record, durably. Raises OSError."""
     document = json.dumps(asdict(record), ensure_ascii=False, indent=1)

@@ -4,57 +4,95 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 
-from morpheus_boot.cache.hashing import Condition, Repairs, Verdict, read_again
+from morpheus_boot.cache.hashing import Repairs
+from morpheus_boot.cache.records import Record, all_records
+from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Sight, Verdict, judge
 from morpheus_boot.deployment import Deployment, fill_options, read_deployment
-from morpheus_boot.errors import StorageFailed, all_of, storage_error
+from morpheus_boot.errors import MorpheusError, StorageFailed, all_of, storage_error
 from morpheus_boot.invocation import Invocation
+from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.progress import Progress
 from morpheus_boot.run.interrupt import run_to_end
 
-_BAD = (Condition.DAMAGED, Condition.MISSING)
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of one model, and the error that stays of it."""
+
+    verdict: Verdict
+    error: MorpheusError | None = None
 
 
 def run(invocation: Invocation) -> None:
-    """Prints what it found. Raises StorageFailed, naming each, where something is damaged and stays so."""
+    """Prints what it found of every model. Then raises MorpheusError, naming each that stays damaged."""
     deployment = read_deployment(invocation)
     try:
-        verdicts = run_to_end(lambda stopping: tuple(_verify(invocation, deployment, stopping)))
+        found = run_to_end(lambda stopping: tuple(_verify(invocation, deployment, stopping)))
     except OSError as error:
         raise storage_error("volume", deployment.volume.root, error) from error
     if invocation.json:
-        json.dump({"models": [asdict(v) for v in verdicts]}, sys.stdout, indent=1)
-        print()
-    elif not verdicts:
+        _print_json(found)
+    elif not found:
         print("no model is recorded on this volume yet: there is nothing to verify")
-    bad = [v for v in verdicts if v.condition in _BAD]
-    if bad:
-        mend = (
-            "run verify --repair"
-            if not invocation.repair
-            else "name it in models.yaml, or remove it"
-        )
-        raise all_of([StorageFailed(v.path, v.detail, mend) for v in bad])
+    errors = [f.error for f in found if f.error is not None]
+    if errors:
+        raise all_of(errors)
 
 
 def _verify(
     invocation: Invocation, deployment: Deployment, stopping: threading.Event
-) -> Iterator[Verdict]:
+) -> Iterator[Found]:
     volume = deployment.volume
     repairs = Repairs(
-        volume,
-        fill_options(invocation, volume),
-        stopping=stopping,
-        report=Progress(),
+        volume, fill_options(invocation, volume), stopping=stopping, report=Progress()
     )
     named = {model.path: model for model in deployment.manifest.models}
-    for verdict in read_again(volume.layout, stopping):
-        found = verdict
-        model = named.get(verdict.path)
-        wanted = invocation.repair and verdict.condition in _BAD
-        if wanted and model is not None and repairs.repair(model):
-            found = Verdict(verdict.path, Condition.REPAIRED, verdict.detail)
+    records = (r for r in all_records(volume.layout) if r.hub_file is None)
+    for record in records:
+        found = _read(deployment, record, stopping)
+        if found.verdict.condition is Condition.WHOLE:
+            repairs.confirm(found.verdict)
+        elif found.verdict.condition in TO_REPAIR and invocation.repair:
+            found = _repaired(repairs, found.verdict, named.get(record.path))
         if not invocation.json:
-            print(f"{found.condition:<10} {found.path}  {found.detail}", flush=True)
+            verdict = found.verdict
+            print(f"{verdict.condition:<10} {verdict.path}  {verdict.detail}", flush=True)
         yield found
+
+
+def _read(deployment: Deployment, record: Record, stopping: threading.Event) -> Found:
+    layout = deployment.volume.layout
+    try:
+        verdict = judge(layout, record, stopping)
+    except OSError as failure:
+        error = storage_error(record.path, layout.model(record.path), failure)
+        return Found(Verdict(record.path, Condition.UNREADABLE, error.cause, Sight(record)), error)
+    return Found(verdict, _damage(verdict, "run verify --repair"))
+
+
+def _repaired(repairs: Repairs, verdict: Verdict, model: ModelSpec | None) -> Found:
+    if model is None:
+        return Found(verdict, _damage(verdict, "name it in models.yaml, or remove it"))
+    try:
+        return Found(repairs.repair(model, verdict))
+    except MorpheusError as error:
+        # The others may be mended all the same.
+        detail = f"{verdict.detail}; not repaired: {error.cause}"
+        return Found(replace(verdict, detail=detail), error)
+
+
+def _damage(verdict: Verdict, mend: str) -> StorageFailed | None:
+    if verdict.condition not in TO_REPAIR:
+        return None
+    return StorageFailed(verdict.path, verdict.detail, mend)
+
+
+def _print_json(found: tuple[Found, ...]) -> None:
+    models = [
+        {"path": v.path, "condition": v.condition, "detail": v.detail}
+        for v in (f.verdict for f in found)
+    ]
+    json.dump({"models": models}, sys.stdout, ensure_ascii=False, indent=1)
+    print()

@@ -220,6 +220,61 @@ def test_a_repair_that_fails_leaves_nothing_that_passes_for_whole(
     assert (site.volume / "model_cache" / MODEL).read_bytes() == read_all(WEIGHTS)
 
 
+@pytest.fixture
+def two_damaged(tmp_path: Path, origin: Origin) -> Site:
+    """Two damaged models, the first of which can't be fetched any more."""
+    entries = "".join(
+        f"  - {{path: loras/{name}.safetensors, url: '{origin.serve(f'/{name}', WEIGHTS)}'}}\n"
+        for name in ("a", "b")
+    )
+    site = Site(tmp_path, f"version: 1\nmodels:\n{entries}")
+    assert site.run("fill").code == 0
+    for name in ("a", "b"):
+        os.truncate(site.volume / f"model_cache/loras/{name}.safetensors", 1_000_000)
+    origin.misbehave("/a", Status(404))
+    return site
+
+
+def test_verify_goes_on_after_a_model_that_it_cant_repair(two_damaged: Site) -> None:
+    ended = two_damaged.run("verify", "--repair")
+
+    assert ended.code == 69
+    assert [line.split()[:2] for line in ended.out.splitlines()] == [
+        ["damaged", "loras/a.safetensors"],
+        ["repaired", "loras/b.safetensors"],
+    ]
+    assert "not repaired: " in ended.out
+    assert ended.err.count("ERROR") == 1
+
+
+def test_verify_prints_what_it_found_where_it_cant_repair(two_damaged: Site) -> None:
+    ended = two_damaged.run("verify", "--repair", "--json")
+
+    assert ended.code == 69
+    assert [m["condition"] for m in document(ended.out)["models"]] == ["damaged", "repaired"]
+
+
+def test_verify_reads_the_others_where_one_cant_be_read(two_damaged: Site) -> None:
+    unreadable = two_damaged.volume / "model_cache/loras/a.safetensors"
+    unreadable.unlink()
+    unreadable.symlink_to(unreadable)
+
+    ended = two_damaged.run("verify")
+
+    assert ended.code == 74
+    assert [line.split()[0] for line in ended.out.splitlines()] == ["unreadable", "damaged"]
+    assert "ELOOP" in ended.err
+
+
+def test_verify_says_what_to_do_with_what_models_yaml_does_not_name(two_damaged: Site) -> None:
+    two_damaged.models = "version: 1\nmodels: []\n"
+
+    ended = two_damaged.run("verify", "--repair")
+
+    assert ended.code == 74
+    assert ended.err.count("name it in models.yaml, or remove it") == 2
+
+
 def test_gc_removes_nothing_beside_a_manifest_that_it_cant_read(site: Site) -> None:
     assert site.run("fill").code == 0
     orphan = site.volume / "model_cache" / "loras" / "old.safetensors"
