@@ -96,7 +96,8 @@ def decide(model: ModelSpec, layout: Layout, hub_roots: tuple[Path, ...] = ()) -
         if hub_step is not None:
             return hub_step
     if found is None:
-        return _missing(model, layout, final, hub_roots)
+        is_damaged = record is not None and record.hub_file is not None and record.damaged
+        return _missing(model, layout, final, () if is_damaged else hub_roots)
     if stat.S_ISDIR(found.st_mode):
         return Step(model, Action.BLOCKED, "a directory has its name", final)
     if not stat.S_ISREG(found.st_mode):
@@ -161,7 +162,8 @@ def _recorded_hub_file(model: ModelSpec, layout: Layout, record: Record) -> Step
         return None  # RunPod emptied its cache, or a link in it dangles
     same = found.st_size == record.size_bytes and record.origin == model.source.identity
     agrees = not (model.sha256 and record.sha256 and model.sha256 != record.sha256)
-    return Step(model, Action.PRESENT, "", path, record) if same and agrees else None
+    is_whole = same and agrees and not record.damaged
+    return Step(model, Action.PRESENT, "", path, record) if is_whole else None
 
 
 def _lstat(path: Path) -> os.stat_result | None:

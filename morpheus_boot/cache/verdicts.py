@@ -4,6 +4,7 @@ import stat
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.adopt import sha256_of
@@ -56,7 +57,7 @@ def judge(layout: Layout, record: Record, stopping: threading.Event) -> Verdict:
     condition, detail = _complaint(record, sight) or (Condition.WHOLE, "")
     expected = record.sha256 or record.expected_sha256
     if condition is Condition.WHOLE:
-        detail = sha256_of(layout.model(record.path), stopping)
+        detail = sha256_of(file_of(layout, record), stopping)
         if detail != expected:
             condition = Condition.DAMAGED
             detail = f"its SHA-256 is {detail} instead of {expected}"
@@ -66,7 +67,8 @@ def judge(layout: Layout, record: Record, stopping: threading.Event) -> Verdict:
 def _complaint(record: Record, sight: Sight) -> tuple[Condition, str] | None:
     """What is to be said without reading the file."""
     if sight.size_bytes is None:
-        return Condition.MISSING, "its file is gone"
+        gone = "its file is gone" if record.hub_file is None else "RunPod's cache has it no more"
+        return Condition.MISSING, gone
     if sight.size_bytes != record.size_bytes:
         return Condition.DAMAGED, f"{sight.size_bytes} bytes instead of {record.size_bytes}"
     if record.damaged:
@@ -76,9 +78,14 @@ def _complaint(record: Record, sight: Sight) -> tuple[Condition, str] | None:
     return None
 
 
+def file_of(layout: Layout, record: Record) -> Path:
+    """Where the file of a record lies: below model_cache/, or in RunPod's own cache."""
+    return layout.model(record.path) if record.hub_file is None else layout.root / record.hub_file
+
+
 def _look(layout: Layout, record: Record) -> Sight:
     try:
-        found = layout.model(record.path).stat()
+        found = file_of(layout, record).stat()
     except (FileNotFoundError, NotADirectoryError):
         return Sight(record)
     if not stat.S_ISREG(found.st_mode):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from morpheus_boot.cache.hashing import Repairs
 from morpheus_boot.cache.records import Record, all_records
-from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Sight, Verdict, judge
+from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Sight, Verdict, file_of, judge
 from morpheus_boot.deployment import Deployment, fill_options, read_deployment
 from morpheus_boot.errors import MorpheusError, StorageFailed, all_of, storage_error
 from morpheus_boot.invocation import Invocation
@@ -49,8 +49,7 @@ def _verify(
         volume, fill_options(invocation, volume), stopping=stopping, report=Progress()
     )
     named = {model.path: model for model in deployment.manifest.models}
-    records = (r for r in all_records(volume.layout) if r.hub_file is None)
-    for record in records:
+    for record in all_records(volume.layout):
         found = _read(deployment, record, stopping)
         if found.verdict.condition is Condition.WHOLE:
             repairs.confirm(found.verdict)
@@ -67,7 +66,7 @@ def _read(deployment: Deployment, record: Record, stopping: threading.Event) -> 
     try:
         verdict = judge(layout, record, stopping)
     except OSError as failure:
-        error = storage_error(record.path, layout.model(record.path), failure)
+        error = storage_error(record.path, file_of(layout, record), failure)
         return Found(Verdict(record.path, Condition.UNREADABLE, error.cause, Sight(record)), error)
     return Found(verdict, _damage(verdict, "run verify --repair"))
 

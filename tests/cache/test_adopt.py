@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache import CachedModel, hash_pending
+from morpheus_boot.cache.hashing import Repairs
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.records import read_record
+from morpheus_boot.cache.records import read_record, write_record
+from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Verdict, judge
 from morpheus_boot.errors import OriginUnavailable
-from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource
+from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
 from morpheus_boot.stopping import Stopped
 from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.civitai import CivitaiStandIn
@@ -326,3 +328,44 @@ def test_a_model_that_runpod_removed_from_its_cache_is_fetched(
     hub_worker.fill(wanted)
 
     assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
+
+
+def repair(worker: Worker, wanted: ModelSpec) -> Verdict:
+    """Reads the model again, and repairs it on what it found."""
+    record = read_record(worker.layout, wanted.path)
+    assert record is not None
+    verdict = judge(worker.layout, record, worker.stopping)
+    repairs = Repairs(
+        worker.volume, worker.options, stopping=worker.stopping, report=worker.states.append
+    )
+    return repairs.repair(wanted, verdict) if verdict.condition in TO_REPAIR else verdict
+
+
+def test_a_linked_model_is_read_again_like_any_other(hub_worker: Worker, hub: HubStandIn) -> None:
+    link = snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo))
+    wanted = hub_model(HUB_PATH, SOURCE)
+    hub_worker.fill(wanted)
+    assert repair(hub_worker, wanted).condition is Condition.WHOLE
+    damaged = bytearray(read_all(WEIGHTS))
+    damaged[MIB] ^= 1
+    link.resolve().write_bytes(damaged)
+
+    assert repair(hub_worker, wanted).condition is Condition.REPAIRED
+
+    assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
+    assert link.read_bytes() == damaged
+
+
+def test_a_linked_model_that_was_found_damaged_is_linked_no_more(
+    hub_worker: Worker, hub: HubStandIn
+) -> None:
+    snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo))
+    wanted = hub_model(HUB_PATH, SOURCE)
+    hub_worker.fill(wanted)
+    record = read_record(hub_worker.layout, HUB_PATH)
+    assert record is not None
+    write_record(hub_worker.layout, replace(record, damaged=True))
+
+    (cached,) = hub_worker.fill(wanted)
+
+    assert cached.file == hub_worker.layout.model(HUB_PATH)

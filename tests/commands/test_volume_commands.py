@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, now
 from morpheus_boot.jobs.record import Status as JobStatus
@@ -16,7 +17,7 @@ from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.layout import Layout
 from morpheus_boot.workers import beat_for
 from tests.boot.program import Site
-from tests.testbed.content import read_all, safetensors
+from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Status
 from tests.testbed.origin import Origin
 
@@ -264,6 +265,27 @@ def test_verify_reads_the_others_where_one_cant_be_read(two_damaged: Site) -> No
     assert ended.code == 74
     assert [line.split()[0] for line in ended.out.splitlines()] == ["unreadable", "damaged"]
     assert "ELOOP" in ended.err
+
+
+def test_verify_reads_what_lies_in_runpods_own_cache(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    file = write_to(WEIGHTS, site.volume / "huggingface-cache/hub/blob")
+    record = Record(
+        path=MODEL,
+        origin="hf",
+        etag=None,
+        sha256=sha256(WEIGHTS),
+        size_bytes=WEIGHTS.size_bytes,
+        mtime_ns=1,
+        recorded_at="",
+        by="w",
+        hub_file=str(file.relative_to(site.volume)),
+    )
+    write_record(Layout(site.volume), record)
+
+    ended = site.run("verify")
+
+    assert ended.out == f"whole      {MODEL}  {sha256(WEIGHTS)}\n"
 
 
 def test_verify_says_what_to_do_with_what_models_yaml_does_not_name(two_damaged: Site) -> None:
