@@ -51,6 +51,31 @@ class Progress:
                 _LOG.warning("%s: %s, %s", model.path, model.stage.value, model.detail)
 
 
+class Reading:
+    """How far the reading of many files is, in a line now and then."""
+
+    def __init__(self, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total_bytes = total_bytes
+        self._clock = clock
+        self._said_at = clock()
+        self._begun_bytes = 0
+        self._read_bytes = 0
+
+    def begin(self, size_bytes: int) -> None:
+        """The next file is read, of ``size_bytes``; the one before is done, whether all of it was read or not."""
+        self._read_bytes = self._begun_bytes
+        self._begun_bytes += size_bytes
+
+    def __call__(self, count: int) -> None:
+        """Takes the number of bytes that were read since the last call."""
+        self._read_bytes += count
+        now = self._clock()
+        if now - self._said_at >= _LINE_EVERY_S:
+            self._said_at = now
+            done, total = size_text(self._read_bytes), size_text(self._total_bytes)
+            _LOG.info("read %s of %s", done, total)
+
+
 def _pace(model: ModelState) -> str:
     left = "" if model.left_s is None else f", {model.left_s:.0f} s left"
     retries = f", {model.retries} retries" if model.retries else ""

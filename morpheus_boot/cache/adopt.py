@@ -65,8 +65,13 @@ def _require_proof(file: Path, model: ModelSpec, error: MorpheusError) -> None:
         ) from error
 
 
-def sha256_of(file: Path, stopping: threading.Event) -> str:
-    """The SHA-256 of a file in hex. Raises OSError; Stopped, where ``stopping`` is set before its end."""
+def sha256_of(
+    file: Path, stopping: threading.Event, on_read: Callable[[int], None] = lambda _count: None
+) -> str:
+    """The SHA-256 of a file in hex; ``on_read`` is told of each piece how many bytes it has.
+
+    Raises OSError; Stopped, where ``stopping`` is set before its end.
+    """
     with file.open("rb", buffering=0) as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         digest = hashlib.sha256()
@@ -75,4 +80,5 @@ def sha256_of(file: Path, stopping: threading.Event) -> str:
             if stopping.is_set():
                 raise Stopped
             digest.update(buffer[:count])
+            on_read(count)
     return digest.hexdigest()

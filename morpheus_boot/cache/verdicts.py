@@ -2,6 +2,7 @@
 
 import stat
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -51,13 +52,21 @@ def look(layout: Layout, model_path: str) -> Sight:
     return Sight(None) if record is None else _look(layout, record)
 
 
-def judge(layout: Layout, record: Record, stopping: threading.Event) -> Verdict:
-    """Reads the model of ``record``. Raises OSError; Stopped."""
+def judge(
+    layout: Layout,
+    record: Record,
+    stopping: threading.Event,
+    on_read: Callable[[int], None] = lambda _count: None,
+) -> Verdict:
+    """Reads the model of ``record``; ``on_read`` is told of each piece how many bytes it has.
+
+    Raises OSError; Stopped.
+    """
     sight = _look(layout, record)
     condition, detail = _complaint(record, sight) or (Condition.WHOLE, "")
     expected = record.sha256 or record.expected_sha256
     if condition is Condition.WHOLE:
-        detail = sha256_of(file_of(layout, record), stopping)
+        detail = sha256_of(file_of(layout, record), stopping, on_read)
         if detail != expected:
             condition = Condition.DAMAGED
             detail = f"its SHA-256 is {detail} instead of {expected}"

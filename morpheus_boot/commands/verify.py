@@ -13,7 +13,7 @@ from morpheus_boot.deployment import Deployment, fill_options, read_deployment
 from morpheus_boot.errors import MorpheusError, StorageFailed, all_of, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.progress import Progress
+from morpheus_boot.progress import Progress, Reading
 from morpheus_boot.run.interrupt import run_to_end
 
 
@@ -49,8 +49,11 @@ def _verify(
         volume, fill_options(invocation, volume), stopping=stopping, report=Progress()
     )
     named = {model.path: model for model in deployment.manifest.models}
-    for record in all_records(volume.layout):
-        found = _read(deployment, record, stopping)
+    records = all_records(volume.layout)
+    reading = Reading(sum(record.size_bytes for record in records))
+    for record in records:
+        reading.begin(record.size_bytes)
+        found = _read(deployment, record, stopping, reading)
         if found.verdict.condition is Condition.WHOLE:
             repairs.confirm(found.verdict)
         elif found.verdict.condition in TO_REPAIR and invocation.repair:
@@ -61,10 +64,12 @@ def _verify(
         yield found
 
 
-def _read(deployment: Deployment, record: Record, stopping: threading.Event) -> Found:
+def _read(
+    deployment: Deployment, record: Record, stopping: threading.Event, reading: Reading
+) -> Found:
     layout = deployment.volume.layout
     try:
-        verdict = judge(layout, record, stopping)
+        verdict = judge(layout, record, stopping, reading)
     except OSError as failure:
         error = storage_error(record.path, file_of(layout, record), failure)
         return Found(Verdict(record.path, Condition.UNREADABLE, error.cause, Sight(record)), error)

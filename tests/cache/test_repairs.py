@@ -1,5 +1,7 @@
 """Models that are read again: what is found, and that a repair meets what is so when its turn comes."""
 
+import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from morpheus_boot.cache.records import read_record, write_record
 from morpheus_boot.cache.verdicts import Condition, Verdict, judge
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.progress import Reading
 from morpheus_boot.state import ModelStage
 from morpheus_boot.stopping import Stopped
 from tests.cache.worker import MIB, Worker, model
@@ -84,6 +87,23 @@ def scene(tmp_path: Path, origin: Origin) -> Scene:
     scene.worker().fill(scene.wanted)
     damage(scene.file)
     return scene
+
+
+def test_a_long_reading_says_now_and_then_how_far_it_is(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "morpheus")
+    layout = scene.worker().layout
+    record = read_record(layout, PATH)
+    assert record is not None
+    seconds = itertools.count(step=11)
+    reading = Reading(3 * record.size_bytes, lambda: float(next(seconds)))
+
+    for _ in range(2):
+        reading.begin(record.size_bytes)
+        judge(layout, record, threading.Event(), reading)
+
+    assert caplog.messages == ["read 2.1 MB of 6.3 MB", "read 4.2 MB of 6.3 MB"]
 
 
 def test_a_model_that_another_worker_has_repaired_meanwhile_is_not_fetched_again(
