@@ -125,7 +125,7 @@ class Repairs:
                 _LOG.info("%s: hashed, sha256 %s", model.path, digest)
                 return
             _LOG.warning(
-                "%s: damaged (its SHA-256 is %s instead of %s), fetched anew; restart ComfyUI then",
+                "%s: damaged (its SHA-256 is %s instead of %s), fetched anew; restart any ComfyUI that has loaded it",
                 model.path,
                 digest,
                 expected,

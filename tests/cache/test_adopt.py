@@ -87,7 +87,7 @@ def test_hashing_ends_in_the_middle_of_a_file_when_it_is_told_to_stop(
 
 
 def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
-    worker: Worker, origin: Origin
+    worker: Worker, origin: Origin, caplog: pytest.LogCaptureFixture
 ) -> None:
     civitai = CivitaiStandIn(origin)
     civitai.add(131960, "a.safetensors", WEIGHTS)
@@ -105,6 +105,7 @@ def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
     record = read_record(worker.layout, PATH)
     assert record is not None
     assert record.sha256 == sha256(WEIGHTS)
+    assert "restart any ComfyUI that has loaded it" in caplog.text
 
 
 @pytest.mark.parametrize(("path", "content"), BY_TYPE)
