@@ -7,6 +7,7 @@ from typing import Final
 
 from morpheus_boot.cache.actions import make_actions
 from morpheus_boot.cache.fetch import agreed_version
+from morpheus_boot.cache.part import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.nodes.fetch import Repository
 from morpheus_boot.deployment import Deployment, fill_options, read_deployment
@@ -38,7 +39,7 @@ def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
     for model in manifest.models:
         resolved = actions.resolutions.of(model)
         version = agreed_version(model, resolved.version)
-        sha256 = version.sha256 or _recorded_sha256(volume.layout, model)
+        sha256 = version.sha256 or _recorded_sha256(volume.layout, model, version)
         if sha256 is None:
             _LOG.warning(
                 "%s: its origin names no digest; fill the cache first, then pin takes it from there",
@@ -56,6 +57,11 @@ def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
     return pinned_text(manifest.path.read_text("utf-8"), pins, commits)
 
 
-def _recorded_sha256(layout: Layout, model: ModelSpec) -> str | None:
+def _recorded_sha256(layout: Layout, model: ModelSpec, version: Version) -> str | None:
+    """The digest of what the cache holds, where that is the version that the origin has now."""
     record = read_record(layout, model.path)
-    return record.sha256 if record and record.origin == model.source.identity else None
+    if record is None or record.damaged or record.origin != model.source.identity:
+        return None
+    same_size = record.size_bytes == version.size_bytes
+    # Of an adopted file no ETag may be known.
+    return record.sha256 if same_size and record.etag in (None, version.etag) else None

@@ -1,10 +1,13 @@
 """``pin`` prints the same manifest with everything fixed in it."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from morpheus_boot.cache.records import read_record, write_record
+from morpheus_boot.layout import Layout
 from tests.boot.program import Site
 from tests.testbed.content import safetensors, sha256
 from tests.testbed.faults import Status
@@ -86,6 +89,33 @@ def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(
     assert site.run("fill").code == 0
 
     assert sha256(WEIGHTS) in site.run("pin").out
+
+
+def test_the_digest_of_what_the_origin_has_no_more_is_not_pinned(
+    tmp_path: Path, origin: Origin
+) -> None:
+    url = origin.serve("/m.safetensors", WEIGHTS)
+    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+    assert site.run("fill").code == 0
+    for other in (safetensors(100_000, seed=2), safetensors(100_512)):
+        origin.serve("/m.safetensors", other)
+
+        ended = site.run("pin")
+
+        assert "sha256" not in ended.out
+        assert f"size: {other.size_bytes}" in ended.out
+        assert "fill the cache first" in ended.err
+
+
+def test_the_digest_of_a_damaged_model_is_not_pinned(tmp_path: Path, origin: Origin) -> None:
+    url = origin.serve("/m.safetensors", WEIGHTS)
+    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+    assert site.run("fill").code == 0
+    record = read_record(Layout(site.volume), "loras/m.safetensors")
+    assert record is not None
+    write_record(Layout(site.volume), replace(record, damaged=True))
+
+    assert "sha256" not in site.run("pin").out
 
 
 def test_the_first_failure_ends_it_and_nothing_is_printed(tmp_path: Path, origin: Origin) -> None:
