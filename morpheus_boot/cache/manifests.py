@@ -1,8 +1,10 @@
 """What each endpoint's models.yaml names, left on the volume: gc keeps it, and contradictions are found."""
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 from morpheus_boot.documents import from_document
@@ -12,6 +14,7 @@ from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import write_whole
 from morpheus_boot.workers import seen_worker
 
+_LOG: Final = logging.getLogger("morpheus.cache")
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
 _WORKER_CONFLICTS_S: Final = 86_400.0
 WORKER_KEEPS_S: Final = 7 * 86_400.0
@@ -60,29 +63,52 @@ def read_manifests(layout: Layout) -> Iterator[EndpointManifest]:
         StorageFailed: one can't be read as such; whoever went on without it would remove its models.
         OSError: the volume fails.
     """
-    for path in sorted(layout.manifests.glob("*.json")):
+    for path in _paths(layout):
+        manifest = _read(path)
+        if manifest is not None:
+            yield manifest
+
+
+def _paths(layout: Layout) -> list[Path]:
+    return sorted(layout.manifests.glob("*.json"))
+
+
+def _read(path: Path) -> EndpointManifest | None:
+    """The manifest at ``path``; None where it was forgotten meanwhile. Raises as read_manifests() does."""
+    try:
+        document = json.loads(path.read_bytes())
+        models = tuple(from_document(NamedModel, model) for model in document["models"])
+        return from_document(EndpointManifest, {**document, "models": models})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageFailed(
+            str(path),
+            f"it is no manifest that this version can read ({error})",
+            "update this program, or remove the file if its endpoint is gone",
+        ) from error
+
+
+def _readable(layout: Layout) -> Iterator[EndpointManifest]:
+    for path in _paths(layout):
         try:
-            document = json.loads(path.read_bytes())
-            models = tuple(from_document(NamedModel, model) for model in document["models"])
-            yield from_document(EndpointManifest, {**document, "models": models})
-        except FileNotFoundError:
-            continue  # forgotten meanwhile
-        except (ValueError, TypeError, KeyError) as error:
-            raise StorageFailed(
-                str(path),
-                f"it is no manifest that this version can read ({error})",
-                "update this program, or remove the file if its endpoint is gone",
-            ) from error
+            manifest = _read(path)
+        except StorageFailed as error:
+            _LOG.warning("%s; its models are not compared with ours", error)
+            continue
+        if manifest is not None:
+            yield manifest
 
 
 def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
     """Raises ManifestError, naming both endpoints, where another names one of our paths with another origin.
 
-    Asked only before something is fetched: two that disagree would fetch over each other for ever.
+    Asked only before something is fetched: two that disagree would fetch over each other for ever. One that can't be
+    read is passed over with a warning, since its endpoint must not stop all the others. Raises OSError too.
     """
     origins = {m.path: m for m in ours.models}
     mistakes = []
-    for other in read_manifests(layout):
+    for other in _readable(layout):
         if other.endpoint == ours.endpoint or not _conflicts(layout, other):
             continue
         for model in other.models:
