@@ -39,23 +39,36 @@ def seen_workers(layout: Layout) -> tuple[SeenWorker, ...]:
     return tuple(seen for name in names if (seen := _seen(layout, name, now)) is not None)
 
 
-def seen_worker(layout: Layout, worker: str) -> SeenWorker | None:
-    """One worker; None where it has left no heartbeat. Raises OSError."""
-    return _seen(layout, worker, volume_time(layout)) if _path(layout, worker).exists() else None
+def seen_worker(layout: Layout, worker: str, now: float | None = None) -> SeenWorker | None:
+    """One worker; None where it has left no heartbeat. Raises OSError.
+
+    ``now``: the time by the volume's clock, where that was asked already: it costs five calls on the volume.
+    """
+    if now is None:
+        now = volume_time(layout) if _path(layout, worker).exists() else 0.0
+    return _seen(layout, worker, now)
+
+
+def worker_age_s(layout: Layout, worker: str, now: float) -> float | None:
+    """Seconds since a worker's last beat; ``now`` is by the volume's clock. None: it left none. Raises OSError."""
+    try:
+        return max(0.0, now - _path(layout, worker).stat().st_mtime)
+    except FileNotFoundError:
+        return None
 
 
 def volume_time(layout: Layout) -> float:
     """The time by the volume's own clock: the mtime of a file just touched there.
 
-    Where nothing can be written, by this host's. Raises OSError where the volume fails otherwise.
+    Where nothing can be written, or nothing of ours is there yet, by this host's. Raises OSError where the volume
+    fails otherwise.
     """
     path = temporary_beside(layout.ours / "clock")
     try:
-        layout.ours.mkdir(parents=True, exist_ok=True)
         path.touch()
         return path.stat().st_mtime
     except OSError as error:
-        if not is_full(error) and error.errno not in (errno.EROFS, errno.EACCES):
+        if not is_full(error) and error.errno not in (errno.EROFS, errno.EACCES, errno.ENOENT):
             raise
         return time.time()
     finally:
@@ -68,10 +81,8 @@ def _path(layout: Layout, worker: str) -> Path:
 
 
 def _seen(layout: Layout, worker: str, now: float) -> SeenWorker | None:
-    path = _path(layout, worker)
-    try:
-        age_s = max(0.0, now - path.stat().st_mtime)
-        beat = read_beat(path)
-    except FileNotFoundError:
+    age_s = worker_age_s(layout, worker, now)
+    if age_s is None:
         return None
+    beat = read_beat(_path(layout, worker))
     return SeenWorker(worker, age_s, ended=beat is not None and beat.ended)

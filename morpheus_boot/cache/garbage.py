@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
 from morpheus_boot.cache.lock import held_if_free
-from morpheus_boot.cache.manifests import (
-    WORKER_KEEPS_S,
-    is_kept,
-    kept_paths,
-    read_manifests,
-)
 from morpheus_boot.cache.part import journal_of
 from morpheus_boot.layout import Layout, model_key
 from morpheus_boot.publish import is_temporary
-from morpheus_boot.workers import volume_time
 
 _PART_KEEPS_S: Final = 7 * 86_400.0
 _ARCHIVE_KEEPS_S: Final = 30 * 86_400.0
@@ -40,38 +34,38 @@ class Garbage:
     key: str | None = None
 
 
-def find_garbage(
-    layout: Layout,
-    own_paths: Iterable[str],
-    *,
-    forgotten: Collection[str],
-) -> tuple[Garbage, ...]:
+def find_garbage(layout: Layout, own_paths: Iterable[str], keeping: Keeping) -> tuple[Garbage, ...]:
     """Everything that may go. ``own_paths``: the models of the manifest at hand, kept too.
 
-    Endpoints that are ``forgotten`` keep nothing any more. Raises OSError.
+    Raises StorageFailed, OSError.
     """
-    kept = kept_paths(layout, forgotten) | frozenset(own_paths)
-    now = volume_time(layout)
+    kept = keeping.paths() | frozenset(own_paths)
+    now = keeping.now
     return (
         *_models(layout, kept),
         *_parts(layout, {model_key(path) for path in kept}, now),
         *_journals(layout),
         *_locks(layout, {model_key(path) for path in kept}),
         *_archives(layout, now),
-        *_workers(layout, now),
+        *_workers(layout, keeping),
         *_temporaries(layout, now),
     )
 
 
-def remove(layout: Layout, garbage: Garbage, *, forgotten: Collection[str] = ()) -> bool:
-    """Removes one thing; False where a worker holds its model, or an endpoint names it, by now. Raises OSError."""
+def remove(layout: Layout, garbage: Garbage, keeping: Keeping) -> bool:
+    """Removes one thing; False where a worker holds its model, or an endpoint or a worker needs it, by now.
+
+    Raises StorageFailed, OSError.
+    """
     if garbage.key is None:
+        if _is_needed(layout, garbage, keeping):
+            return False
         garbage.path.unlink(missing_ok=True)
         if garbage.kind == "archive":
             garbage.path.with_name(f"{garbage.path.name}.sha256").unlink(missing_ok=True)
         return True
     with held_if_free(layout, garbage.key) as free:
-        if not free or (garbage.kind == "model" and _is_named(layout, garbage, forgotten)):
+        if not free or _is_needed(layout, garbage, keeping):
             return False
         garbage.path.unlink(missing_ok=True)
         if garbage.kind == "part":
@@ -81,8 +75,16 @@ def remove(layout: Layout, garbage: Garbage, *, forgotten: Collection[str] = ())
     return True
 
 
-def _is_named(layout: Layout, garbage: Garbage, forgotten: Collection[str]) -> bool:
-    return garbage.path.relative_to(layout.model_cache).as_posix() in kept_paths(layout, forgotten)
+def _is_needed(layout: Layout, garbage: Garbage, keeping: Keeping) -> bool:
+    match garbage.kind:
+        case "model":
+            return garbage.path.relative_to(layout.model_cache).as_posix() in keeping.paths()
+        case "worker":
+            return keeping.is_back(garbage.path.stem)
+        case "manifest":
+            return any(m.endpoint == garbage.path.stem for m in keeping.manifests())
+        case _:
+            return False
 
 
 def _models(layout: Layout, kept: frozenset[str]) -> Iterator[Garbage]:
@@ -119,15 +121,15 @@ def _archives(layout: Layout, now: float) -> Iterator[Garbage]:
             yield Garbage("archive", path, "no boot has used it for 30 days", found.st_size)
 
 
-def _workers(layout: Layout, now: float) -> Iterator[Garbage]:
+def _workers(layout: Layout, keeping: Keeping) -> Iterator[Garbage]:
     """Heartbeats of workers that are long gone, and the manifests that belonged to them alone."""
     for path, found in _files_below(layout.workers, ".json"):
-        if now - found.st_mtime > WORKER_KEEPS_S:
+        if keeping.now - found.st_mtime > WORKER_KEEPS_S:
             yield Garbage("worker", path, "no beat for 7 days", found.st_size)
-    for manifest in read_manifests(layout):
-        if manifest.worker is not None and not is_kept(layout, manifest):
-            path = layout.manifests / f"{manifest.endpoint}.json"
-            yield Garbage("manifest", path, "its worker is gone", path.stat().st_size)
+    for path in keeping.of_gone_workers():
+        found_now = _stat(path)
+        if found_now is not None:
+            yield Garbage("manifest", path, "its worker is gone", found_now.st_size)
 
 
 def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:

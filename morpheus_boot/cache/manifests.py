@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -12,12 +12,11 @@ from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import write_whole
-from morpheus_boot.workers import seen_worker
+from morpheus_boot.workers import seen_worker, volume_time
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
 _WORKER_CONFLICTS_S: Final = 86_400.0
-WORKER_KEEPS_S: Final = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +55,18 @@ def leave_manifest(layout: Layout, manifest: EndpointManifest) -> None:
     write_whole(path, document)
 
 
-def read_manifests(layout: Layout) -> Iterator[EndpointManifest]:
-    """All manifests on the volume.
-
-    Raises:
-        StorageFailed: one can't be read as such; whoever went on without it would remove its models.
-        OSError: the volume fails.
-    """
-    for path in _paths(layout):
-        manifest = _read(path)
-        if manifest is not None:
-            yield manifest
-
-
-def _paths(layout: Layout) -> list[Path]:
+def manifest_files(layout: Layout) -> list[Path]:
+    """The files of all manifests on the volume, in order. Raises OSError."""
     return sorted(layout.manifests.glob("*.json"))
 
 
-def _read(path: Path) -> EndpointManifest | None:
-    """The manifest at ``path``; None where it was forgotten meanwhile. Raises as read_manifests() does."""
+def read_manifest_file(path: Path) -> EndpointManifest | None:
+    """The manifest at ``path``; None where it was forgotten meanwhile.
+
+    Raises:
+        StorageFailed: it can't be read as such; whoever went on without it would remove its models.
+        OSError: the volume fails.
+    """
     try:
         document = json.loads(path.read_bytes())
         models = tuple(from_document(NamedModel, model) for model in document["models"])
@@ -90,9 +82,9 @@ def _read(path: Path) -> EndpointManifest | None:
 
 
 def _readable(layout: Layout) -> Iterator[EndpointManifest]:
-    for path in _paths(layout):
+    for path in manifest_files(layout):
         try:
-            manifest = _read(path)
+            manifest = read_manifest_file(path)
         except StorageFailed as error:
             _LOG.warning("%s; its models are not compared with ours", error)
             continue
@@ -106,40 +98,37 @@ def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
     Asked only before something is fetched: two that disagree would fetch over each other for ever. One that can't be
     read is passed over with a warning, since its endpoint must not stop all the others. Raises OSError too.
     """
-    origins = {m.path: m for m in ours.models}
+    mistakes = {
+        o: _contradictions(ours, o) for o in _readable(layout) if o.endpoint != ours.endpoint
+    }
+    found = {other: errors for other, errors in mistakes.items() if errors}
+    if not found:
+        return
+    now = volume_time(layout)
+    errors = [
+        e for other, errors in found.items() if _conflicts(layout, other, now) for e in errors
+    ]
+    if errors:
+        raise all_of(errors)
+
+
+def _contradictions(ours: EndpointManifest, other: EndpointManifest) -> list[ManifestError]:
+    own_models = {m.path: m for m in ours.models}
     mistakes = []
-    for other in _readable(layout):
-        if other.endpoint == ours.endpoint or not _conflicts(layout, other):
+    for model in other.models:
+        own = own_models.get(model.path)
+        if own is None or own.origin == model.origin or (own.sha256 and own.sha256 == model.sha256):
             continue
-        for model in other.models:
-            own = origins.get(model.path)
-            if (
-                own is None
-                or own.origin == model.origin
-                or (own.sha256 and own.sha256 == model.sha256)
-            ):
-                continue
-            mistakes.append(
-                ManifestError(
-                    model.path,
-                    f"endpoint {ours.endpoint} takes it from {own.origin}, "
-                    f"endpoint {other.endpoint} from {model.origin}",
-                    "give one of them another path, or both one origin "
-                    f"(an endpoint that is gone: gc --forget {other.endpoint} --apply)",
-                )
+        mistakes.append(
+            ManifestError(
+                model.path,
+                f"endpoint {ours.endpoint} takes it from {own.origin}, "
+                f"endpoint {other.endpoint} from {model.origin}",
+                "give one of them another path, or both one origin "
+                f"(an endpoint that is gone: gc --forget {other.endpoint} --apply)",
             )
-    if mistakes:
-        raise all_of(mistakes)
-
-
-def kept_paths(layout: Layout, forgotten: Collection[str] = ()) -> frozenset[str]:
-    """The models that gc must keep; endpoints that are ``forgotten`` don't count. Raises OSError."""
-    return frozenset(
-        model.path
-        for manifest in read_manifests(layout)
-        if manifest.endpoint not in forgotten and is_kept(layout, manifest)
-        for model in manifest.models
-    )
+        )
+    return mistakes
 
 
 def forget(layout: Layout, endpoint: str) -> None:
@@ -147,17 +136,9 @@ def forget(layout: Layout, endpoint: str) -> None:
     (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
 
 
-def _conflicts(layout: Layout, manifest: EndpointManifest) -> bool:
+def _conflicts(layout: Layout, manifest: EndpointManifest, now: float) -> bool:
     if manifest.worker is None:
         return True
-    seen = seen_worker(layout, manifest.worker)
+    seen = seen_worker(layout, manifest.worker, now)
     # A worker that ended in good order fetches nothing any more.
     return seen is not None and not seen.ended and seen.age_s < _WORKER_CONFLICTS_S
-
-
-def is_kept(layout: Layout, manifest: EndpointManifest) -> bool:
-    """Whether gc keeps what a manifest names: an endpoint's, or a worker's seen within 7 days. Raises OSError."""
-    if manifest.worker is None:
-        return True
-    seen = seen_worker(layout, manifest.worker)
-    return seen is not None and seen.age_s < WORKER_KEEPS_S

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Collection, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
-from morpheus_boot.cache.manifests import WORKER_KEEPS_S, forget, is_kept, read_manifests
+from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
+from morpheus_boot.cache.manifests import forget
 from morpheus_boot.deployment import read_deployment
 from morpheus_boot.errors import UsageError, storage_error
 from morpheus_boot.invocation import Invocation
@@ -21,15 +22,16 @@ def run(invocation: Invocation) -> None:
     layout = deployment.volume.layout
     own_paths = [model.path for model in deployment.manifest.models]
     try:
-        manifests = {m.endpoint: m for m in read_manifests(layout)}
-        _require_known(invocation.forget, manifests)
+        keeping = Keeping(layout, invocation.forget)
+        _require_known(invocation.forget, [m.endpoint for m in keeping.all()])
         found = (
             *_old_jobs(layout, invocation),
             # Before the workers' last beats go, which say how they ended.
             *_marks(layout),
-            *find_garbage(layout, own_paths, forgotten=invocation.forget),
+            *find_garbage(layout, own_paths, keeping),
         )
-        removed = _removed(layout, found, invocation) if invocation.apply else []
+        kept = keeping.manifests()
+        removed = _removed(layout, found, invocation, keeping) if invocation.apply else []
         if invocation.apply:
             for endpoint in invocation.forget:
                 forget(layout, endpoint)
@@ -39,12 +41,9 @@ def run(invocation: Invocation) -> None:
         _print_json(found, removed)
         return
     _print_text(found, removed, invocation)
-    for manifest in manifests.values():
-        if manifest.endpoint not in invocation.forget and is_kept(layout, manifest):
-            whose = (
-                "endpoint" if manifest.worker is None else "worker, for 7 days after its last beat"
-            )
-            print(f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})")
+    for manifest in kept:
+        whose = "endpoint" if manifest.worker is None else "worker, for 7 days after its last beat"
+        print(f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})")
 
 
 def _old_jobs(layout: Layout, invocation: Invocation) -> Iterator[Garbage]:
@@ -59,7 +58,9 @@ def _marks(layout: Layout) -> Iterator[Garbage]:
         yield Garbage("marks", layout.job_marks / worker, "no sign of its worker for 7 days", 0)
 
 
-def _removed(layout: Layout, found: tuple[Garbage, ...], invocation: Invocation) -> list[Garbage]:
+def _removed(
+    layout: Layout, found: tuple[Garbage, ...], invocation: Invocation, keeping: Keeping
+) -> list[Garbage]:
     """Removes what it can of ``found``, and returns that. Raises MorpheusError, OSError."""
     expired = frozenset[str]()
     if invocation.jobs_older_than_h is not None:
@@ -70,7 +71,7 @@ def _removed(layout: Layout, found: tuple[Garbage, ...], invocation: Invocation)
             return garbage.path.name in expired
         if garbage.kind == "marks":
             return settle_worker(layout, garbage.path.name, WORKER_KEEPS_S)
-        return remove(layout, garbage, forgotten=invocation.forget)
+        return remove(layout, garbage, keeping)
 
     return [garbage for garbage in found if is_gone(garbage)]
 

@@ -9,13 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from morpheus_boot.cache.garbage import find_garbage, remove
+from morpheus_boot.cache.keeping import Keeping
 from morpheus_boot.cache.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.manifests import leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.turn import Turns
 from morpheus_boot.jobs.expiry import expire_jobs
-from morpheus_boot.layout import Layout
+from morpheus_boot.layout import Layout, model_key
+from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import temporary_beside, write_whole
+from tests.cache.worker import model
 
 DAY_S: Final = 86_400.0
 
@@ -53,13 +59,13 @@ def test_what_others_remove_while_garbage_is_looked_for_is_no_error(tmp_path: Pa
 
     with at_work(beat, clean_up):
         for _ in range(50):
-            found = find_garbage(layout, ["a"], forgotten=())
+            found = find_garbage(layout, ["a"], Keeping(layout))
 
             assert found == ()
 
 
-def found_in(layout: Layout) -> list[Path]:
-    return [g.path for g in find_garbage(layout, [], forgotten=())]
+def found_in(layout: Layout, *own_paths: str) -> list[Path]:
+    return [g.path for g in find_garbage(layout, own_paths, Keeping(layout))]
 
 
 def make_file(path: Path, *, age_s: float = 0.0) -> Path:
@@ -78,8 +84,9 @@ def test_what_was_removed_leaves_no_new_garbage(tmp_path: Path) -> None:
     with claim:
         pass
 
-    for garbage in find_garbage(layout, [], forgotten=()):
-        assert remove(layout, garbage)
+    keeping = Keeping(layout)
+    for garbage in find_garbage(layout, [], keeping):
+        assert remove(layout, garbage, keeping)
 
     assert found_in(layout) == []
     assert list(layout.locks.iterdir()) == []
@@ -114,3 +121,133 @@ def test_a_file_of_a_dead_writer_is_garbage_and_a_nodes_own_is_not(tmp_path: Pat
         layout.records,
     ]
     assert all(path.name.startswith(".a.json.") for path in found)
+
+
+MODEL: Final = "loras/a.safetensors"
+
+
+def wanted() -> ModelSpec:
+    return model(MODEL, "https://origin.invalid/a")
+
+
+def remove_all(layout: Layout, meanwhile: Callable[[], object]) -> list[Path]:
+    """What is removed of what was found, where something happens between the two."""
+    keeping = Keeping(layout)
+    found = find_garbage(layout, [], keeping)
+    meanwhile()
+    return [g.path for g in found if remove(layout, g, keeping)]
+
+
+def test_a_model_that_an_endpoint_names_since_it_was_found_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    file = make_file(layout.model(MODEL))
+    leave_manifest(layout, manifest_of("endpoint-1", "w", []))
+    manifest = manifest_of("endpoint-1", "w", [wanted()])
+
+    assert remove_all(layout, lambda: leave_manifest(layout, manifest)) == []
+    assert file.exists()
+
+
+def test_a_model_of_a_worker_that_comes_back_after_it_was_found_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    file = make_file(layout.model(MODEL))
+    leave_manifest(layout, manifest_of("pod-1", "pod-1", [wanted()]))
+    heartbeat = make_file(layout.workers / "pod-1.json", age_s=8 * DAY_S)
+
+    assert remove_all(layout, lambda: make_file(heartbeat)) == []
+    assert file.exists()
+    assert found_in(layout) == []
+
+
+def test_what_a_worker_is_at_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    held = make_file(layout.model(MODEL)), make_file(part_of(layout))
+    claim = ModelLock("a", layout.lock(MODEL), "w", LockTimes()).try_claim()
+    assert claim is not None
+    with claim:
+        assert remove_all(layout, lambda: None) == []
+    assert all(path.exists() for path in held)
+
+
+def part_of(layout: Layout) -> Path:
+    return layout.parts / f"{model_key(MODEL)}.0a.part"
+
+
+def test_a_part_of_a_model_that_is_named_is_kept_for_a_week(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    part = make_file(part_of(layout), age_s=7 * DAY_S - 60)
+    assert found_in(layout, MODEL) == []
+    assert found_in(layout) == [part]
+
+    make_file(part, age_s=7 * DAY_S + 60)
+
+    assert found_in(layout, MODEL) == [part]
+
+
+def test_a_lock_of_a_model_that_nobody_names_is_garbage(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    lock = make_file(layout.lock(MODEL))
+
+    assert found_in(layout, MODEL) == []
+    assert found_in(layout) == [lock]
+
+
+def test_a_worker_and_what_it_names_are_garbage_a_week_after_its_last_beat(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    file = make_file(layout.model(MODEL))
+    leave_manifest(layout, manifest_of("pod-1", "pod-1", [wanted()]))
+    heartbeat = make_file(layout.workers / "pod-1.json", age_s=7 * DAY_S - 60)
+    assert found_in(layout) == []
+
+    make_file(heartbeat, age_s=7 * DAY_S + 60)
+
+    assert found_in(layout) == [file, heartbeat, layout.manifests / "pod-1.json"]
+
+
+def test_an_endpoint_keeps_its_models_though_all_its_workers_are_gone(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    make_file(layout.model(MODEL))
+    leave_manifest(layout, manifest_of("endpoint-1", "pod-1", [wanted()]))
+
+    assert found_in(layout) == []
+
+
+def test_ages_are_told_by_the_volumes_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    make_file(temporary_beside(layout.records / "a.json"))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    make_file(temporary_beside(layout.records / "b.json"))  # dated by this host, ages ago
+
+    assert [path.name[:3] for path in found_in(layout)] == [".b."]
+
+
+def test_a_fleets_manifests_are_read_once_and_the_clock_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    for worker in ("pod-1", "pod-2", "pod-3"):
+        leave_manifest(layout, manifest_of(worker, worker, [wanted()]))
+        make_file(layout.workers / f"{worker}.json")
+    for name in ("b", "c", "d"):
+        make_file(layout.model(f"loras/{name}.safetensors"))
+    calls: list[str] = []
+    for name in ("read_bytes", "touch"):
+        monkeypatch.setattr(Path, name, counted(name, getattr(Path, name), calls))
+
+    assert len(remove_all(layout, lambda: None)) == 3
+
+    assert sorted(calls) == ["read_bytes", "read_bytes", "read_bytes", "touch"]
+
+
+def counted(
+    name: str, call: Callable[[Path], object], calls: list[str]
+) -> Callable[[Path], object]:
+    """``call``, of the standard library, which leaves its name in ``calls``."""
+
+    def counting(path: Path) -> object:
+        calls.append(name)
+        return call(path)
+
+    return counting

@@ -80,3 +80,14 @@ def test_a_manifest_that_cant_be_read_stops_no_other_endpoint(
         require_no_conflict(layout, OURS)
 
     assert "endpoint-0.json" in caplog.text
+
+
+def test_where_nothing_contradicts_the_volumes_clock_is_not_asked(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for worker in ("worker-2", "worker-3"):
+        leave_manifest(layout, manifest_of(worker, worker, [HERE]))
+        beat(layout, worker)
+    monkeypatch.setattr(Path, "touch", lambda path: pytest.fail(f"{path} is made"))
+
+    require_no_conflict(layout, OURS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.cache.keeping import Keeping
 from morpheus_boot.cache.lock import ModelLock, heartbeat_of
-from morpheus_boot.cache.manifests import kept_paths
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.part import read_journal
 from morpheus_boot.cache.planner import Action
@@ -54,7 +54,7 @@ def test_the_manifest_of_a_newer_version_keeps_its_models(tmp_path: Path) -> Non
     document = {"endpoint": "e", "worker": None, "models": [named], **NEW}
     (layout.manifests / "e.json").write_text(json.dumps(document))
 
-    assert kept_paths(layout) == {PATH}
+    assert Keeping(layout).paths() == {PATH}
 
 
 @pytest.mark.parametrize("document", [[], "text", None, {}, {"endpoint": "e"}, {"models": [1]}])
@@ -64,7 +64,7 @@ def test_what_is_no_manifest_is_an_error_all_the_same(tmp_path: Path, document: 
     (layout.manifests / "e.json").write_text(json.dumps(document))
 
     with pytest.raises(StorageFailed, match="no manifest"):
-        kept_paths(layout)
+        Keeping(layout).paths()
 
 
 def test_the_journal_of_a_newer_version_is_continued(tmp_path: Path) -> None:

@@ -344,6 +344,13 @@ def test_gc_keeps_what_another_endpoint_names_until_that_endpoint_is_forgotten(
     assert (site.volume / "model_cache/loras/b.safetensors").exists()
 
 
+@pytest.mark.parametrize("command", ["gc", "status", "plan", "verify"])
+def test_a_volume_that_is_not_there_is_not_made(site: Site, command: str) -> None:
+    site.run(command)
+
+    assert not site.volume.exists()
+
+
 def test_gc_names_the_manifests_when_an_endpoint_to_forget_is_unknown(site: Site) -> None:
     site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
     assert site.run("fill").code == 0
