@@ -121,6 +121,14 @@ def measure(layout: Layout, *, with_jobs: bool) -> Usage:
     )
 
 
+def bytes_of(file: Path) -> int:
+    """The bytes of a file, no link followed; 0 where it is not there. Raises OSError."""
+    try:
+        return file.lstat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 def bytes_below(folder: Path) -> int:
     """The bytes of all files below ``folder``; no link is followed. Raises OSError."""
     return sum(_sizes(folder))

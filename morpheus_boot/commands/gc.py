@@ -2,18 +2,18 @@
 
 import json
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
 from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
-from morpheus_boot.cache.manifests import forget
+from morpheus_boot.cache.manifests import EndpointManifest, forget
 from morpheus_boot.deployment import read_deployment
 from morpheus_boot.errors import UsageError, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.lost import gone_workers, settle_worker
 from morpheus_boot.layout import Layout
-from morpheus_boot.volume import bytes_below, size_text
+from morpheus_boot.volume import bytes_below, bytes_of, size_text
 
 
 def run(invocation: Invocation) -> None:
@@ -30,7 +30,7 @@ def run(invocation: Invocation) -> None:
             *_marks(layout),
             *find_garbage(layout, own_paths, keeping),
         )
-        kept = keeping.manifests()
+        kept = _Kept(layout, keeping.manifests())
         removed = _removed(layout, found, invocation, keeping) if invocation.apply else []
         if invocation.apply:
             for endpoint in invocation.forget:
@@ -38,12 +38,28 @@ def run(invocation: Invocation) -> None:
     except OSError as error:
         raise storage_error("volume", deployment.volume.root, error) from error
     if invocation.json:
-        _print_json(found, removed)
+        _print_json(found, removed, kept)
         return
     _print_text(found, removed, invocation)
-    for manifest in kept:
-        whose = "endpoint" if manifest.worker is None else "worker, for 7 days after its last beat"
-        print(f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})")
+    _print_kept(kept, own_paths)
+
+
+class _Kept:
+    """The manifests that count, and the bytes that each of their models has on the volume."""
+
+    def __init__(self, layout: Layout, manifests: tuple[EndpointManifest, ...]) -> None:
+        """Raises OSError."""
+        self.manifests = manifests
+        paths = frozenset(model.path for manifest in manifests for model in manifest.models)
+        self._sizes = {path: bytes_of(layout.model(path)) for path in paths}
+
+    def size_bytes(self, paths: Iterable[str]) -> int:
+        """The bytes of these models together."""
+        return sum(self._sizes[path] for path in paths)
+
+    def there(self, manifest: EndpointManifest) -> set[str]:
+        """The models that it names and that are on the volume."""
+        return {model.path for model in manifest.models if self._sizes[model.path]}
 
 
 def _old_jobs(layout: Layout, invocation: Invocation) -> Iterator[Garbage]:
@@ -83,7 +99,33 @@ def _require_known(forgotten: tuple[str, ...], known: Collection[str]) -> None:
             raise UsageError(f"--forget {endpoint}", "it left no manifest", f"known are: {names}")
 
 
-def _print_json(found: tuple[Garbage, ...], removed: list[Garbage]) -> None:
+def _print_kept(kept: _Kept, own_paths: list[str]) -> None:
+    named = set(own_paths)
+    workers = []
+    for manifest in kept.manifests:
+        if manifest.worker is not None:
+            workers.append(manifest)
+            continue
+        paths = kept.there(manifest)
+        named |= paths
+        print(f"kept: {_amount(kept, paths)}, that endpoint {manifest.endpoint} names")
+    # Most of them are those of this very manifest, one for each boot or fill: only what they alone keep is news.
+    keepers = {w.endpoint: paths for w in workers if (paths := kept.there(w) - named)}
+    if keepers:
+        amount = _amount(kept, set().union(*keepers.values()))
+        forget_all = " ".join(f"--forget {worker}" for worker in keepers)
+        print(
+            f"kept: {amount}, that only workers name, each for 7 days after its last beat; "
+            f"if it is not needed: gc {forget_all} --apply"
+        )
+
+
+def _amount(kept: _Kept, paths: set[str]) -> str:
+    models = "1 model" if len(paths) == 1 else f"{len(paths)} models"
+    return f"{models}, {size_text(kept.size_bytes(paths))}"
+
+
+def _print_json(found: tuple[Garbage, ...], removed: list[Garbage], kept: _Kept) -> None:
     things = [
         {
             "kind": g.kind,
@@ -94,7 +136,16 @@ def _print_json(found: tuple[Garbage, ...], removed: list[Garbage]) -> None:
         }
         for g in found
     ]
-    json.dump({"garbage": things}, sys.stdout, ensure_ascii=False, indent=1)
+    keepers = [
+        {
+            "endpoint": m.endpoint,
+            "worker": m.worker,
+            "models": sorted(model.path for model in m.models),
+            "size_bytes": kept.size_bytes(kept.there(m)),
+        }
+        for m in kept.manifests
+    ]
+    json.dump({"garbage": things, "kept": keepers}, sys.stdout, ensure_ascii=False, indent=1)
     print()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.cache.manifests import leave_manifest, manifest_of
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, now
@@ -17,6 +18,7 @@ from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.layout import Layout
 from morpheus_boot.workers import beat_for
 from tests.boot.program import Site
+from tests.cache.worker import model
 from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Status
 from tests.testbed.origin import Origin
@@ -337,11 +339,38 @@ def test_gc_keeps_what_another_endpoint_names_until_that_endpoint_is_forgotten(
     site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-2"}
     assert site.run("fill").code == 0
 
-    assert "nothing to remove" in site.run("gc").out
+    listed = site.run("gc").out
+    assert "nothing to remove" in listed
+    assert "kept: 1 model, 2.0 MB, that endpoint endpoint-1 names" in listed
     assert site.run("gc", "--forget", "endpoint-1", "--apply").code == 0
 
     assert not (site.volume / "model_cache" / MODEL).exists()
     assert (site.volume / "model_cache/loras/b.safetensors").exists()
+
+
+def test_gc_says_how_much_only_workers_keep_and_how_to_let_go_of_it(site: Site) -> None:
+    layout = Layout(site.volume)
+    old = write_to(WEIGHTS, layout.model("loras/old.safetensors"))
+    named = model("loras/old.safetensors", "https://origin.invalid/old")
+    for worker in ("pod-1", "pod-2"):
+        beat_for(layout, worker).end()
+        leave_manifest(layout, manifest_of(worker, worker, [named]))
+    assert site.run("fill").code == 0
+
+    kept = [line for line in site.run("gc").out.splitlines() if line.startswith("kept: ")]
+    assert "".join(kept) == (
+        "kept: 1 model, 2.0 MB, that only workers name, each for 7 days after its last beat; if it is not needed: "
+        "gc --forget pod-1 --forget pod-2 --apply"
+    )
+    assert [
+        (k["worker"], k["models"], k["size_bytes"])
+        for k in document(site.run("gc", "--json").out)["kept"]
+        if k["worker"].startswith("pod-")
+    ] == [(worker, ["loras/old.safetensors"], WEIGHTS.size_bytes) for worker in ("pod-1", "pod-2")]
+
+    ended = site.run("gc", "--forget", "pod-1", "--forget", "pod-2", "--apply")
+    assert not old.exists()
+    assert "kept: " not in ended.out
 
 
 @pytest.mark.parametrize("command", ["gc", "status", "plan", "verify"])
