@@ -84,3 +84,27 @@ def test_a_document_without_a_field_that_must_be_there_is_none() -> None:
         from_document(Beat, {"worker": "w"})
     with pytest.raises(TypeError, match="instead of an object"):
         from_document(Beat, ["w", 1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mtime_ns", None),
+        ("mtime_ns", "1"),
+        ("size_bytes", True),
+        ("sha256", 1),
+        ("hub_file", []),
+        ("damaged", 0),
+        ("origin", None),
+    ],
+)
+def test_a_record_with_a_field_of_another_type_is_as_none(
+    tmp_path: Path, origin: Origin, field: str, value: object
+) -> None:
+    wanted = model(PATH, origin.serve("/a", safetensors(MIB)))
+    worker = Worker(tmp_path)
+    worker.fill(wanted)
+
+    rewrite(worker.layout.record(PATH), {field: value})
+
+    assert [step.action for step in worker.plan(wanted).steps] == [Action.ADOPT]
