@@ -5,7 +5,8 @@ holder's host is lost. A waiter that sees the heartbeat stand still therefore go
 The lock saves bytes; it is never trusted with integrity.
 """
 
-import errno
+import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -188,25 +189,29 @@ def held_if_free(layout: Layout, key: str) -> Iterator[bool]:
 
 
 def who_holds(layout: Layout, model_path: str) -> Beat | None:
-    """Who fetches a model now, as its heartbeat says; None where its lock is free or was never taken.
+    """Who is at a model now, as its heartbeat says; None where it has none, or its lock is free.
 
-    Only looks: where the lock's file is not there none is made. Raises OSError.
+    Only looks: nothing is made, and two who look at once don't see each other. Raises OSError.
     """
     main = layout.lock(model_path)
     for path in (takeover_of(main), main):
-        if path.exists() and _is_held(path):
-            return read_beat(heartbeat_of(path)) or Beat("an unknown worker", 0)
+        # A worker at work beats; who holds the lock without a beat only removes what nobody needs.
+        beat = read_beat(heartbeat_of(path))
+        if beat is not None and _is_held(path):
+            return beat
     return None
 
 
 def _is_held(path: Path) -> bool:
     try:
-        lock = _try_lock(path)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        return False  # nobody fetches onto a read-only volume
-    if lock is None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared: a holder's is exclusive, and two who look must not keep each other out.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    finally:
+        os.close(fd)
     return False
