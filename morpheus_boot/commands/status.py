@@ -4,9 +4,11 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final
 
 from morpheus_boot.cache.lock import who_holds
-from morpheus_boot.cache.planner import Action
+from morpheus_boot.cache.planner import Action, Step
 from morpheus_boot.deployment import Deployment, plan_models, read_deployment
 from morpheus_boot.errors import storage_error
 from morpheus_boot.heartbeat import Beat
@@ -16,12 +18,34 @@ from morpheus_boot.volume import size_text
 from morpheus_boot.workers import BEAT_S, SeenWorker, seen_workers
 
 
+class State(StrEnum):
+    """How a model stands."""
+
+    PRESENT = "present"
+    FOUND = "found"  # there, and to be taken over: an old cache's, an operator's, or RunPod's own
+    MISSING = "missing"
+    WRONG = "wrong"  # there, but damaged or not what models.yaml says
+    BLOCKED = "blocked"
+    FETCHING = "fetching"
+
+
+_STATES: Final = {
+    Action.PRESENT: State.PRESENT,
+    Action.RECHECK: State.PRESENT,
+    Action.ADOPT: State.FOUND,
+    Action.LINK: State.FOUND,
+    Action.FETCH: State.MISSING,
+    Action.REFETCH: State.WRONG,
+    Action.BLOCKED: State.BLOCKED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model: ``state`` is present, missing, fetching or damaged; ``holder`` is who fetches it."""
+    """One model: how it stands, and who fetches it. ``size_bytes``: of all of it; None where nobody has said."""
 
     path: str
-    state: str
+    state: State
     required: bool
     size_bytes: int | None
     detail: str
@@ -58,9 +82,9 @@ def _look(invocation: Invocation, deployment: Deployment) -> Status:
         models.append(
             ModelStatus(
                 step.model.path,
-                "fetching" if holder else step.action.value,
+                State.FETCHING if holder else _STATES[step.action],
                 step.model.required,
-                step.record.size_bytes if step.record else None,
+                _size_bytes(step, holder),
                 step.reason,
                 holder,
             )
@@ -72,6 +96,12 @@ def _look(invocation: Invocation, deployment: Deployment) -> Status:
         seen_workers(volume.layout),
         boot if boot and _runs(boot.pid) else None,
     )
+
+
+def _size_bytes(step: Step, holder: Beat | None) -> int | None:
+    if holder is not None and holder.size_bytes is not None:
+        return holder.size_bytes
+    return step.record.size_bytes if step.record else step.model.size_bytes
 
 
 def _runs(pid: int) -> bool:
@@ -95,11 +125,10 @@ def _print_text(status: Status) -> None:
     for model in status.models:
         detail = model.detail
         if model.holder:
-            size = size_text(model.holder.size_bytes)
-            detail = f"by {model.holder.worker}, {size_text(model.holder.done_bytes)} of {size}"
-        size = size_text(model.size_bytes)
+            detail = f"by {model.holder.worker}, {size_text(model.holder.done_bytes)} are there"
+        size = "?" if model.size_bytes is None else size_text(model.size_bytes)
         notes = "  ".join(filter(None, (detail, "" if model.required else "(not required)")))
-        print(f"  {model.state:<8} {model.path:<{width}} {size:>16}  {notes}".rstrip())
+        print(f"  {model.state:<8} {model.path:<{width}} {size:>10}  {notes}".rstrip())
     for worker in status.workers:
         silent = "silent" if worker.age_s > 3 * BEAT_S else "alive"
         how = "ended" if worker.ended else silent

@@ -1,7 +1,9 @@
 """Looking at who is at a model, without being taken for somebody who is."""
 
 import fcntl
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +12,7 @@ from filelock import FileLock
 
 from morpheus_boot.cache.lock import ModelLock, heartbeat_of, takeover_of, who_holds
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.heartbeat import Beat, Heart
+from morpheus_boot.heartbeat import Beat
 from morpheus_boot.layout import Layout
 
 PATH: Final = "loras/a.safetensors"
@@ -25,7 +27,7 @@ def leave_beat(lock: Path, worker: str) -> None:
     """What a worker that was killed leaves."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.touch()
-    Heart(heartbeat_of(lock), worker, 1000.0)
+    heartbeat_of(lock).write_text(json.dumps(asdict(Beat(worker, 1))))
 
 
 def test_who_is_at_a_model_is_seen(layout: Layout) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.cache.lock import ModelLock, heartbeat_of
 from morpheus_boot.cache.manifests import leave_manifest, manifest_of
+from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, now
@@ -22,6 +24,7 @@ from tests.cache.worker import model
 from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Status
 from tests.testbed.origin import Origin
+from tests.wait import wait_until
 
 WEIGHTS = safetensors(2_000_000)
 MODEL = "checkpoints/a.safetensors"
@@ -172,6 +175,46 @@ def test_status_shows_who_fetches_and_a_running_boot(site: Site, origin: Origin)
         assert status["models"][0]["holder"]["worker"] == status["boot"]["worker"]
         assert status["boot"]["readiness"] == "starting"
         gate.open()
+
+
+def test_status_says_once_how_large_a_model_is_that_is_fetched(site: Site) -> None:
+    lock = Layout(site.volume).lock(MODEL)
+    claim = ModelLock(MODEL, lock, "worker-1", LockTimes(beat_s=0.02)).try_claim()
+    assert claim is not None
+    with claim:
+        claim.progress(1_000_000, 2_000_000)
+        wait_until(lambda: b"2000000" in heartbeat_of(lock).read_bytes())
+
+        (line,) = [one for one in site.run("status").out.splitlines() if MODEL in one]
+
+    assert line.split() == f"fetching {MODEL} 2.0 MB by worker-1, 1.0 MB are there".split()
+
+
+def test_status_says_how_a_model_stands(site: Site) -> None:
+    file = site.volume / "model_cache" / MODEL
+    states = {"nothing": status_of(site)}
+    write_to(WEIGHTS, file)
+    states["a file"] = status_of(site)
+    assert site.run("fill").code == 0
+    os.utime(file, (1, 1))
+    states["moved with its volume"] = status_of(site)
+    os.truncate(file, 10)
+    states["cut"] = status_of(site)
+    file.unlink()
+    file.mkdir()
+    states["a directory"] = status_of(site)
+
+    assert states == {
+        "nothing": "missing",
+        "a file": "found",
+        "moved with its volume": "present",
+        "cut": "wrong",
+        "a directory": "blocked",
+    }
+
+
+def status_of(site: Site) -> str:
+    return str(document(site.run("status", "--json").out)["models"][0]["state"])
 
 
 def test_status_and_plan_say_which_model_is_not_required(site: Site) -> None:
