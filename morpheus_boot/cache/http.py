@@ -20,6 +20,8 @@ from morpheus_boot.redact import Secret, without_secrets
 _MOST_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+# What a range of a file without a byte is answered with (RFC 9110, 14.4).
+_NOTHING: Final = "bytes */0"
 _WEB_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -191,6 +193,8 @@ def refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
     if status in (408, 425, 429) or status >= 500:
         wished_s = retry_after_s(response.headers.get("Retry-After"))
         raise TransientFailure(said, wished_s, crowded=status in (429, 503), mend=TRY_LATER)
+    if status == 416 and response.headers.get("Content-Range", "").strip() == _NOTHING:
+        raise OriginUnavailable(subject, f"{where} is empty", "check its URL in models.yaml")
     if status == 416 or (signed and status in (401, 403, 410)):
         raise TransientFailure(said)
     if status in (401, 403):

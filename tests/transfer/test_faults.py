@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.errors import Exit, MorpheusError, OriginUnavailable
 from tests.cache.worker import Worker, model
 from tests.testbed.certificates import WRONG_NAMES, ServerCertificate
 from tests.testbed.content import read_all, sha256
@@ -176,6 +176,17 @@ def test_the_right_file_or_one_clear_line(worker: Worker, any_origin: Origin, na
         assert "\n" not in str(caught.value)
         assert_nothing_is_published(worker)
     assert time.monotonic() - began < BOUND_S
+
+
+def test_an_empty_file_is_named_as_such_and_asked_for_once(
+    worker: Worker, any_origin: Origin
+) -> None:
+    url = any_origin.serve("/a", b"")
+
+    with pytest.raises(OriginUnavailable, match="/a is empty"):
+        worker.fill(model(PATH, url))
+
+    assert any_origin.count().requests == 1
 
 
 def test_an_origin_that_changes_in_the_middle_is_begun_anew(
