@@ -21,6 +21,7 @@ from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.publish import publish
 from morpheus_boot.state import utc_now
+from morpheus_boot.volume import size_text
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 _MOST_BEGINNINGS: Final = 3
@@ -174,6 +175,11 @@ def _let_go(part: Part, model: ModelSpec, error: OSError) -> None:
     may_be_taken = part.is_open or isinstance(error, FileNotFoundError)
     is_taken = may_be_taken and not part.path.exists()
     if is_full(error):
+        _LOG.warning(
+            "%s: the rest has no room; the %s that had come are removed again, so that jobs can write",
+            model.path,
+            size_text(part.written_bytes),
+        )
         part.discard()
     part.close()
     if is_taken:

@@ -254,6 +254,8 @@ def test_a_disk_that_jobs_fill_meanwhile_is_73_and_the_part_is_gone(
 
     assert process.returncode == 73
     assert "no space is left on the volume (ENOSPC at " in errors
+    # Else the free room that the error names, taken after that, would belie it.
+    assert " MB that had come are removed again" in errors
     assert list(Layout(disk).parts.glob("*")) == []
     (disk / "another-job").write_bytes(bytes(3 * MIB))
 
