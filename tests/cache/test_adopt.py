@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache import CachedModel, hash_pending
+from morpheus_boot.cache import CachedModel, hash_pending, hub_roots
 from morpheus_boot.cache.hashing import Repairs
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record, write_record
@@ -153,6 +153,20 @@ def test_a_login_page_saved_as_a_model_is_fetched_again(worker: Worker, origin: 
     worker.fill(wanted)
 
     assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
+
+
+@pytest.mark.parametrize("path", ["checkpoints/a.ckpt", "upscale_models/a.pth"])
+def test_what_begins_neither_as_a_zip_nor_as_a_pickle_is_fetched_again(
+    worker: Worker, origin: Origin, path: str
+) -> None:
+    content = torch_pickle(2 * MIB)
+    wanted = model(path, origin.serve("/a", content))
+    write_to(literal(bytes(2 * MIB)), worker.layout.model(path))
+    assert worker.layout.model(path).stat().st_size == content.size_bytes
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(path).read_bytes() == read_all(content)
 
 
 def test_a_given_sha256_is_checked_at_adoption(worker: Worker, origin: Origin) -> None:
@@ -307,6 +321,29 @@ def test_another_file_in_runpods_own_cache_is_not_linked(
     hub_worker.fill(hub_model(HUB_PATH, SOURCE))
 
     assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
+
+
+def test_another_commit_is_not_linked_where_no_digest_shows_the_same_file(
+    hub_worker: Worker, hub: HubStandIn
+) -> None:
+    """A small file's blob is named by git's own digest, which is not the file's SHA-256."""
+    link = snapshot(hub_worker.root, WEIGHTS, "a" * 40)
+    blob = link.resolve()
+    blob = blob.rename(blob.with_name("b" * 40))
+    link.unlink()
+    link.symlink_to(blob)
+
+    (cached,) = hub_worker.fill(hub_model(HUB_PATH, SOURCE))
+
+    assert cached.file == hub_worker.layout.model(HUB_PATH)
+
+
+def test_runpods_own_cache_is_looked_for_on_the_volume_and_at_serverless_mount() -> None:
+    assert hub_roots(Path("/workspace")) == (
+        Path("/workspace/huggingface-cache/hub"),
+        Path("/runpod-volume/huggingface-cache/hub"),
+    )
+    assert len(hub_roots(Path("/runpod-volume"))) == 1
 
 
 def test_a_dangling_snapshot_is_not_linked(hub_worker: Worker, hub: HubStandIn) -> None:

@@ -1,4 +1,4 @@
-"""Looking at who is at a model, without being taken for somebody who is."""
+"""Looking at who is at a model: who looks is not taken for a holder, nor for longer silent than it was."""
 
 import fcntl
 import json
@@ -68,3 +68,20 @@ def test_a_lock_that_is_held_without_a_beat_is_no_download(layout: Layout) -> No
 def test_looking_makes_nothing(layout: Layout) -> None:
     assert who_holds(layout, PATH) is None
     assert list(layout.root.iterdir()) == []
+
+
+def test_what_a_waiter_hung_for_is_no_silence_of_the_holders(layout: Layout) -> None:
+    leave_beat(layout.lock(PATH), "worker-1")
+    now = [0.0]
+    times = LockTimes(silence_s=30.0, poll_s=0.5)
+    waiter = ModelLock(PATH, layout.lock(PATH), "worker-2", times, clock=lambda: now[0])
+    with FileLock(layout.lock(PATH)):
+        assert waiter.try_claim() is None
+        now[0] += 300.0
+        assert waiter.try_claim() is None
+        while (claim := waiter.try_claim()) is None:
+            now[0] += times.poll_s
+
+        with claim:
+            assert now[0] > 300.0 + 0.9 * times.silence_s - 5 * times.poll_s
+            assert not claim.inherits

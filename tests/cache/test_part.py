@@ -96,3 +96,12 @@ def test_what_a_silent_worker_has_begun_anew_in_the_meantime_is_not_copied(tmp_p
 
     assert part.done_bytes == part.written_bytes == 0
     assert part.path != silent.path
+
+
+def test_a_finished_part_is_dated_by_its_end(tmp_path: Path) -> None:
+    """MooseFS shows other hosts an older mtime for a while after the last write, unless it is set."""
+    part = begin(tmp_path)
+    os.utime(part.path, (1, 1))
+
+    assert part.finish().st_mtime > 1
+    part.close()
