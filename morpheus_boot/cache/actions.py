@@ -20,11 +20,12 @@ from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.part import Version, drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
+from morpheus_boot.cache.reports import fetching
 from morpheus_boot.cache.resolutions import Resolutions
 from morpheus_boot.errors import MorpheusError, StorageFailed
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage, ModelState, utc_now
+from morpheus_boot.state import ModelState, utc_now
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -191,20 +192,6 @@ def make_actions(
     times = options.transfer_times
     client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
 
-    def report_progress(model: ModelSpec, reading: Reading) -> None:
-        report(
-            ModelState(
-                model.path,
-                ModelStage.FETCHING,
-                reading.done_bytes,
-                reading.size_bytes,
-                required=model.required,
-                rate_bytes_per_s=reading.rate_bytes_per_s,
-                left_s=reading.left_s,
-                retries=reading.retries,
-            )
-        )
-
     return Actions(
         layout=volume.layout,
         worker=options.worker,
@@ -213,7 +200,7 @@ def make_actions(
             volume.layout, options.worker, client, times, Budget(times.connections), stopping
         ),
         replace_in_place=options.replace_in_place,
-        on_progress=report_progress,
+        on_progress=lambda model, reading: report(fetching(model, reading)),
     )
 
 
