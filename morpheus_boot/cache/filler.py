@@ -76,7 +76,17 @@ class Filler:
         """
         wanted = [s for s in plan.steps if s.needs_bytes]
         self.resolutions.ask_all(s.model for s in wanted)
-        return self._look_for_room(wanted)
+        while True:
+            room = self._look_for_room(wanted)
+            if room.fits:
+                return room
+            # The origins took their time. What other workers have brought in meanwhile was measured, and is
+            # missing no more.
+            decided = map(self._decide, (s.model for s in wanted))
+            still = [s for s in decided if s.needs_bytes]
+            if len(still) == len(wanted):
+                return room
+            wanted = still
 
     def fill(self, plan: Plan) -> tuple[CachedModel, ...]:
         """Does what the plan says; returns the models in its order.

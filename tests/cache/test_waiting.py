@@ -1,9 +1,10 @@
 """What a worker does while others have what it wants: it counts, asks and says little, and misses nothing."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,30 @@ from filelock import FileLock
 from morpheus_boot.cache.line import polls_between_looks
 from morpheus_boot.cache.lock import ModelLock
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.errors import VolumeFull, WaitedTooLong
 from morpheus_boot.heartbeat import Heart
 from morpheus_boot.state import ModelStage
 from tests.cache.scene import PATH, WEIGHTS, Scene, filling, finish, waiting
 from tests.cache.worker import MIB, Worker, model
-from tests.testbed.faults import Gate
+from tests.testbed.content import safetensors
+from tests.testbed.exchange import Reply, Request, Wait
+from tests.testbed.faults import Fault, Gate
 from tests.testbed.origin import Origin
 from tests.wait import wait_until
 
 NEXT: Final = "loras/b.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered(Fault):
+    """Holds a request before its answer, until it is answered."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    answer: threading.Event = field(default_factory=threading.Event)
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        self.asked.set()
+        return replace(reply, before=(*reply.before, Wait(until=self.answer)))
 
 
 @pytest.fixture
@@ -140,3 +155,40 @@ def test_the_deadline_of_a_wait_counts_the_waiting_alone(tmp_path: Path) -> None
         wait_for(7.0)
         with pytest.raises(WaitedTooLong, match="after 10 s"):
             wait_for(1.0)
+
+
+def test_what_others_brought_while_the_origin_was_asked_is_not_missing_any_more(
+    tmp_path: Path, origin: Origin
+) -> None:
+    one = model(PATH, origin.serve("/a", WEIGHTS))
+    two = model(NEXT, origin.serve("/b", WEIGHTS))
+    question = Unanswered()
+    origin.misbehave("/a", question, times=1)
+    slow = Worker(tmp_path, "worker-2", size_bytes=int(2.1 * WEIGHTS.size_bytes))
+    with filling(slow, one, two):
+        assert question.asked.wait(10)
+        Worker(tmp_path).fill(one, two)
+        question.answer.set()
+
+    assert {s.path for s in slow.states if s.stage is ModelStage.PRESENT} == {PATH, NEXT}
+
+
+def test_what_is_still_missing_and_does_not_fit_is_73_all_the_same(
+    tmp_path: Path, origin: Origin
+) -> None:
+    one = model(PATH, origin.serve("/a", WEIGHTS))
+    two = model(NEXT, origin.serve("/b", safetensors(2 * WEIGHTS.size_bytes)))
+    question = Unanswered()
+    origin.misbehave("/a", question, times=1)
+    slow = Worker(tmp_path, "worker-2", size_bytes=2 * WEIGHTS.size_bytes)
+
+    def race() -> None:
+        with filling(slow, one, two):
+            assert question.asked.wait(10)
+            Worker(tmp_path).fill(one)
+            question.answer.set()
+
+    with pytest.raises(VolumeFull, match=r"8\.4 MB are missing"):
+        race()
+
+    assert not slow.layout.model(NEXT).exists()
