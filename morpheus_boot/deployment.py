@@ -5,11 +5,11 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from morpheus_boot.cache import CachedModel, Plan, fill, hub_roots, make_plan
+from morpheus_boot.cache import CachedModel, Plan, fill, fill_what_fits, hub_roots, make_plan
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
     leave_manifest,
@@ -23,7 +23,8 @@ from morpheus_boot.cache.options import (
     RetryPolicy,
     TransferTimes,
 )
-from morpheus_boot.errors import NotSetUp, storage_error
+from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.heartbeat import Heart
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
@@ -117,12 +118,44 @@ def fill_models(
     """
     volume = deployment.volume
     try:
-        if any(step.needs_bytes for step in plan.steps):
-            require_no_conflict(volume.layout, _manifest_of(invocation, deployment))
+        _require_no_conflict(invocation, deployment, plan)
         options = fill_options(invocation, volume)
         return fill(plan, volume, options, stopping=stopping, report=report)
     except OSError as error:
         raise storage_error("volume", volume.root, error) from error
+
+
+def fill_optional(
+    invocation: Invocation,
+    deployment: Deployment,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> Iterator[CachedModel | MorpheusError]:
+    """Brings in the models that are not required, those that fit: each, or its error, as it comes.
+
+    The plan is made now: since the boot's first one, other workers may have brought them in. Raises Stopped.
+    """
+    volume = deployment.volume
+    try:
+        plan = Plan(tuple(s for s in plan_models(deployment).steps if not s.model.required))
+        _require_no_conflict(invocation, deployment, plan)
+        options = fill_options(invocation, volume)
+        yield from fill_what_fits(plan, volume, options, stopping=stopping, report=report)
+    except (MorpheusError, OSError) as error:
+        failure = (
+            storage_error("volume", volume.root, error) if isinstance(error, OSError) else error
+        )
+        for model in deployment.manifest.models:
+            if not model.required:
+                report(outcome_of(model, failure))
+        yield failure
+
+
+def _require_no_conflict(invocation: Invocation, deployment: Deployment, plan: Plan) -> None:
+    if any(step.needs_bytes for step in plan.steps):
+        ours = _manifest_of(invocation, deployment)
+        require_no_conflict(deployment.volume.layout, ours)
 
 
 def _manifest_of(invocation: Invocation, deployment: Deployment) -> EndpointManifest:

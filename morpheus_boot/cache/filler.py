@@ -9,12 +9,12 @@ from typing import Final
 
 from morpheus_boot.cache import reports
 from morpheus_boot.cache.actions import READ_ONLY, as_it_lies, blocked, make_actions
+from morpheus_boot.cache.demand import Demand
 from morpheus_boot.cache.fetch import TakenOver
 from morpheus_boot.cache.line import work_through
 from morpheus_boot.cache.lock import MOST_POLLS, ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, decide
-from morpheus_boot.cache.room import Room, look_for_room, require_room
 from morpheus_boot.errors import (
     MorpheusError,
     VolumeFull,
@@ -61,32 +61,13 @@ class Filler:
         stopping: threading.Event,
         report: Callable[[ModelState], None],
     ) -> None:
-        self._volume = volume
         self._layout = volume.layout
         self._options = options
         self._stopping = stopping
         self._report = reports.one_at_a_time(report)
         self._actions = make_actions(volume, options, stopping=stopping, report=self._report)
         self.resolutions = self._actions.resolutions
-
-    def price(self, plan: Plan) -> Room:
-        """Asks the origins for the sizes of what is missing, and measures the volume.
-
-        What an origin refused is in ``resolutions``. Raises OSError, Stopped.
-        """
-        wanted = [s for s in plan.steps if s.needs_bytes]
-        self.resolutions.ask_all(s.model for s in wanted)
-        while True:
-            room = self._look_for_room(wanted)
-            if room.fits:
-                return room
-            # The origins took their time. What other workers have brought in meanwhile was measured, and is
-            # missing no more.
-            decided = map(self._decide, (s.model for s in wanted))
-            still = [s for s in decided if s.needs_bytes]
-            if len(still) == len(wanted):
-                return room
-            wanted = still
+        self.demand = Demand(volume, options, self.resolutions)
 
     def fill(self, plan: Plan) -> tuple[CachedModel, ...]:
         """Does what the plan says; returns the models in its order.
@@ -99,7 +80,7 @@ class Filler:
             Stopped: ``stopping`` was set; what was synced stays for the next worker.
             OSError: the volume can't be measured.
         """
-        self._require_room(plan)
+        self.demand.require_room(plan)
         done: dict[str, CachedModel] = {}
         failed: dict[str, MorpheusError] = {}
         for step, outcome in self._work_through(plan.steps):
@@ -110,6 +91,27 @@ class Filler:
         if failed:
             raise all_of([failed[s.model.path] for s in plan.steps if s.model.path in failed])
         return tuple(done[s.model.path] for s in plan.steps)
+
+    def fill_what_fits(self, plan: Plan) -> Iterator[CachedModel | MorpheusError]:
+        """As fill(), but each model, or its error, as it comes; where not all fit, the last ones are left out.
+
+        Raises Stopped; OSError, the volume can't be measured.
+        """
+        steps = plan.steps
+        while steps:
+            try:
+                self.demand.require_room(Plan(steps))
+                break
+            except VolumeFull as full:
+                steps = self.demand.decide_again(steps)
+                sized = [s for s in steps if s.needs_bytes and self.resolutions.size_bytes(s.model)]
+                for step in sized[-1:]:
+                    error = VolumeFull(step.model.path, full.cause, full.mend)
+                    self._report(reports.outcome_of(step.model, error))
+                    yield error
+                    steps = tuple(s for s in steps if s is not step)
+        for _, outcome in self._work_through(steps):
+            yield outcome
 
     def _work_through(
         self, steps: Iterable[Step]
@@ -141,7 +143,7 @@ class Filler:
         model = turn.step.model
         outcome = self._outcome(turn)
         if outcome is not None:
-            self._report(reports.outcome(model, outcome))
+            self._report(reports.outcome_of(model, outcome))
         else:
             # By the time that it is this worker's turn, its origin may have moved on.
             self.resolutions.forget(model)
@@ -158,7 +160,7 @@ class Filler:
             return error
         except OSError as error:
             translated = storage_error(path, self._layout.model(path), error)
-            return self._with_numbers(translated)
+            return self.demand.with_numbers(translated)
 
     def _try(self, turn: "_Turn") -> CachedModel | None:
         step = turn.step
@@ -190,33 +192,6 @@ class Filler:
             return True  # the try says what is wrong
         self._report(reports.waiting(turn.step.model, turn.lock.holder))
         return False
-
-    def _require_room(self, plan: Plan) -> None:
-        if any(s.needs_bytes for s in plan.steps):
-            in_place = self._options.replace_in_place
-            require_room(self.price(plan), self._volume, replace_in_place=in_place)
-
-    def _look_for_room(self, wanted: Iterable[Step]) -> Room:
-        sizes = [self.resolutions.size_bytes(s.model) for s in wanted]
-        replaced = sum(
-            s.record.size_bytes for s in wanted if s.action is Action.REFETCH and s.record
-        )
-        return look_for_room(
-            self._volume,
-            sum(size for size in sizes if size is not None),
-            replaced,
-            unknown=sizes.count(None),
-            with_jobs=False,
-        )
-
-    def _with_numbers(self, error: MorpheusError) -> MorpheusError:
-        if not isinstance(error, VolumeFull):
-            return error
-        try:
-            room = look_for_room(self._volume, with_jobs=True)
-        except OSError:
-            return error
-        return VolumeFull(error.subject, f"{error.cause}: {room.summary}", error.mend)
 
     def _decide(self, model: ModelSpec) -> Step:
         return decide(model, self._layout, self._options.hub_roots)

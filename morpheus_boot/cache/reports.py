@@ -37,7 +37,7 @@ def waiting(model: ModelSpec, holder: Beat | None) -> ModelState:
     )
 
 
-def outcome(model: ModelSpec, outcome: CachedModel | MorpheusError) -> ModelState:
+def outcome_of(model: ModelSpec, outcome: CachedModel | MorpheusError) -> ModelState:
     """The model once it is there, or has failed. Raises OSError."""
     if isinstance(outcome, MorpheusError):
         return ModelState(

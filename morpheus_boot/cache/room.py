@@ -26,8 +26,9 @@ class Room:
 
     @property
     def fits(self) -> bool:
-        """Whether all that is missing fits beside what is there."""
-        return self.free_bytes is None or self.missing_bytes <= self.free_bytes
+        """Whether all that is missing fits beside what is there; nothing fits also where there is too much."""
+        free = self.free_bytes
+        return free is None or not self.missing_bytes or self.missing_bytes <= free
 
     @property
     def fits_in_place(self) -> bool:

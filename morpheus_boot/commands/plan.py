@@ -55,7 +55,7 @@ def _ask(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
         volume, fill_options(invocation, volume), stopping=stopping, report=lambda _model: None
     )
     try:
-        room = filler.price(plan)
+        room = filler.demand.price(plan)
         room = replace(room, used=measure(volume.layout, with_jobs=True))
     except OSError as failure:
         raise storage_error("volume", volume.root, failure) from failure
