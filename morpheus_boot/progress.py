@@ -47,8 +47,13 @@ class Progress:
                 _LOG.info("%s: waiting, %s (%s)", model.path, model.detail, _done(model))
             case ModelStage.PRESENT:
                 _LOG.info("%s: present, %s", model.path, size_text(model.size_bytes))
-            case ModelStage.FAILED | ModelStage.MISSING:
-                _LOG.warning("%s: %s, %s", model.path, model.stage.value, model.detail)
+            case ModelStage.FAILED if model.required:
+                # The error itself says why, once: at the end of the fill.
+                _LOG.info("%s: failed, its error is said at the end", model.path)
+            case ModelStage.FAILED:
+                pass  # whoever goes on without it says so
+            case ModelStage.MISSING:
+                _LOG.warning("%s: missing, %s", model.path, model.detail)
 
 
 def _pace(model: ModelState) -> str:

@@ -113,6 +113,15 @@ def test_fill_fetches_nothing_where_the_models_do_not_fit(site: Site, origin: Or
     assert origin.count().body_bytes <= 1
 
 
+def test_a_failure_is_explained_once(site: Site, origin: Origin) -> None:
+    origin.misbehave("/a.safetensors", Status(404))
+
+    ended = site.run("fill")
+
+    said = [line for line in ended.err.splitlines() if MODEL in line]
+    assert [("404" in line, "ERROR" in line) for line in said] == [(False, False), (True, True)]
+
+
 def test_a_replacement_that_does_not_fit_beside_the_old_model_names_replace_in_place(
     site: Site, origin: Origin
 ) -> None:
