@@ -112,8 +112,8 @@ class Boot:
         self._start_file_server(deployment.volume, runs_jobs=True)
         nodes = begin(launch.bring_nodes, "custom nodes")
         with phase("plan"):
-            plan = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
+            plan = self._plan(deployment)
         with phase("fill"):
             cached = self._fill(plan, deployment)
         with phase("custom nodes"):

@@ -12,6 +12,7 @@ from typing import Final
 from morpheus_boot.cache import CachedModel, Plan, fill, fill_what_fits, hub_roots, make_plan
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
+    is_left,
     leave_manifest,
     manifest_of,
     require_no_conflict,
@@ -91,15 +92,28 @@ def plan_models(deployment: Deployment) -> Plan:
 def announce(invocation: Invocation, deployment: Deployment) -> Heart:
     """Leaves this worker's heartbeat and its manifest on the volume; one that takes neither ends nothing.
 
-    The heart beats until it is ended, which tells the others that this worker fetches nothing any more.
+    The heart beats until it is ended, which tells the others that this worker fetches nothing any more. The plan is
+    made after this: a gc elsewhere then keeps what the plan found.
+
+    Raises ManifestError as fill_models() does: a manifest that contradicts another one is not left, since it would
+    stop that other endpoint, too. StorageFailed where the volume can't be read.
     """
-    layout = deployment.volume.layout
-    heart = beat_for(layout, invocation.settings.worker)
+    heart = beat_for(deployment.volume.layout, invocation.settings.worker)
     try:
-        leave_manifest(layout, _manifest_of(invocation, deployment))
+        _leave_manifest(invocation, deployment)
     except OSError as error:
         _LOG.warning("volume: this worker's manifest can't be left (%s)", error.strerror)
+    except BaseException:
+        heart.end()
+        raise
     return heart
+
+
+def _leave_manifest(invocation: Invocation, deployment: Deployment) -> None:
+    layout, ours = deployment.volume.layout, _manifest_of(invocation, deployment)
+    if not is_left(layout, ours):
+        _require_no_conflict(invocation, deployment, plan_models(deployment))
+        leave_manifest(layout, ours)
 
 
 def fill_models(

@@ -156,6 +156,24 @@ def test_two_endpoints_that_name_one_path_with_two_origins_are_both_named(
     assert "endpoint-2" in ended.err
 
 
+@pytest.mark.parametrize("command", ["fill", "up"])
+def test_an_endpoint_that_loses_the_check_does_not_stop_the_other_one(
+    site: Site, origin: Origin, command: str
+) -> None:
+    first = site.models
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+    assert site.run("fill").code == 0
+    origin.serve("/b.safetensors", WEIGHTS)
+    site.models = first.replace("/a.safetensors'", "/b.safetensors'")
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-2"}
+    assert site.run(command).code == 65
+
+    site.models = f"{first}  - {{path: loras/b.safetensors, url: '{origin.url}/b.safetensors'}}\n"
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+
+    assert site.run("fill").code == 0
+
+
 def test_status_shows_models_and_workers_and_that_no_boot_runs(site: Site) -> None:
     assert site.run("fill").code == 0
 
