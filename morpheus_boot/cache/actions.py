@@ -25,6 +25,7 @@ from morpheus_boot.cache.resolutions import Resolutions
 from morpheus_boot.errors import MorpheusError, StorageFailed
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.publish import require_place
 from morpheus_boot.state import ModelState, utc_now
 from morpheus_boot.volume import Volume
 
@@ -72,9 +73,10 @@ class Actions:
 
     def fetch(self, model: ModelSpec, claim: Claim) -> CachedModel:
         """Brings the model in from its origin, whatever is there. Raises as carry_out() does."""
+        final = self.layout.model(model.path)
+        require_place(final, self.layout.parts)
         resolved = self.resolutions.of(model)
         size_bytes = resolved.version.size_bytes or model.size_bytes
-        final = self.layout.model(model.path)
         if self.replace_in_place and final.exists():
             self.layout.record(model.path).unlink(missing_ok=True)
             final.unlink()

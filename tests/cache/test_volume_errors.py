@@ -5,7 +5,7 @@ On MooseFS an error may come only at fsync or close, so each error is tried at e
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -256,6 +256,60 @@ def test_a_disk_that_jobs_fill_meanwhile_is_73_and_the_part_is_gone(
     assert "no space is left on the volume (ENOSPC at " in errors
     assert list(Layout(disk).parts.glob("*")) == []
     (disk / "another-job").write_bytes(bytes(3 * MIB))
+
+
+def a_file(folder: Path) -> None:
+    folder.write_text("not ours")
+
+
+def a_dangling_link(folder: Path) -> None:
+    folder.symlink_to("nowhere")
+
+
+def a_link_to_another_file_system(folder: Path) -> None:
+    folder.symlink_to("/dev/shm")
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (a_file, "a folder's name is taken (EEXIST at "),
+        (a_dangling_link, "a folder's name is taken (EEXIST at "),
+        (
+            a_link_to_another_file_system,
+            "it lies on another file system than the volume (EXDEV at ",
+        ),
+    ],
+)
+def test_what_is_in_the_way_of_a_models_folder_is_named_before_a_byte_is_fetched(
+    tmp_path: Path, origin: Origin, put: Callable[[Path], None], said: str
+) -> None:
+    folder = Layout(tmp_path).model(PATH).parent
+    folder.parent.mkdir()
+    put(folder)
+
+    with pytest.raises(StorageFailed) as caught:
+        Worker(tmp_path).fill(model(PATH, origin.serve("/a", WEIGHTS)))
+
+    assert f"{said}{folder})" in str(caught.value)
+    assert origin.count().body_bytes <= 1
+
+
+def test_a_models_folder_that_can_not_be_written_is_named_before_a_byte_is_fetched(
+    disk: Path, origin: Origin
+) -> None:
+    folder = Layout(disk).model(PATH).parent
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        with pytest.raises(StorageFailed) as caught:
+            Worker(disk).fill(model(PATH, origin.serve("/a", WEIGHTS)))
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+    assert f"the volume is read-only (EROFS at {folder})" in str(caught.value)
+    assert origin.count().body_bytes <= 1
 
 
 def test_a_disk_that_is_known_to_be_too_small_is_73_before_a_byte_is_fetched(
