@@ -137,6 +137,8 @@ _STORAGE: dict[int, tuple[type[MorpheusError], str, str]] = {
     ),
     errno.EACCES: (StorageFailed, "permission denied", "run as the user who owns the volume"),
     errno.EPERM: (StorageFailed, "operation not permitted", "run as the user who owns the volume"),
+    errno.ELOOP: (StorageFailed, "links lead round in a circle", "remove the link in its path"),
+    errno.EISDIR: (StorageFailed, "a directory has its name", "move it away"),
     errno.EEXIST: (StorageFailed, "a folder's name is taken", "move what has that name away"),
     errno.ENOTDIR: (StorageFailed, "a folder's name is taken", "move what has that name away"),
     errno.EXDEV: (

@@ -218,5 +218,5 @@ def as_it_lies(step: Step) -> CachedModel | None:
 
 
 def blocked(step: Step) -> StorageFailed:
-    """The error for a name that something of others' has taken."""
-    return StorageFailed(step.model.path, step.reason, f"move {step.file} away")
+    """The error for a model with something in its way that is not ours to remove."""
+    return StorageFailed(step.model.path, step.reason, step.mend)

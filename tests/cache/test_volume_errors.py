@@ -312,6 +312,35 @@ def test_a_models_folder_that_can_not_be_written_is_named_before_a_byte_is_fetch
     assert origin.count().body_bytes <= 1
 
 
+def a_circle_of_links(layout: Layout) -> Path:
+    layout.model_cache.mkdir()
+    layout.model(PATH).parent.symlink_to(layout.model(PATH).parent.name)
+    return layout.model(PATH)
+
+
+def a_directory_for_a_record(layout: Layout) -> Path:
+    layout.record(PATH).mkdir(parents=True)
+    return layout.record(PATH)
+
+
+@pytest.mark.parametrize("put", [a_circle_of_links, a_directory_for_a_record])
+def test_a_path_that_is_wrong_for_one_model_stops_no_other(
+    tmp_path: Path, origin: Origin, put: Callable[[Layout], Path]
+) -> None:
+    wrong = model(PATH, origin.serve("/a", WEIGHTS))
+    right = model("vae/b.safetensors", origin.serve("/b", WEIGHTS))
+    worker = Worker(tmp_path)
+    named = put(worker.layout)
+
+    assert [step.action for step in worker.plan(wrong, right).steps] == ["blocked", "fetch"]
+    with pytest.raises(StorageFailed) as caught:
+        worker.fill(wrong, right)
+
+    assert caught.value.subject == PATH
+    assert str(named) in caught.value.cause
+    assert worker.layout.model("vae/b.safetensors").read_bytes() == RIGHT
+
+
 def test_a_disk_that_is_known_to_be_too_small_is_73_before_a_byte_is_fetched(
     disk: Path, origin: Origin
 ) -> None:
