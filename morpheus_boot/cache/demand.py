@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, Plan, Step, decide
 from morpheus_boot.cache.resolutions import Resolutions
-from morpheus_boot.cache.room import Room, look_for_room, require_room
+from morpheus_boot.cache.room import IN_PLACE, Room, look_for_room, require_room
 from morpheus_boot.errors import MorpheusError, VolumeFull
+from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume import Volume
 
 
@@ -48,15 +49,20 @@ class Demand:
             room = self.price(plan)
             require_room(room, self.volume, replace_in_place=self.options.replace_in_place)
 
-    def with_numbers(self, error: MorpheusError) -> MorpheusError:
-        """The error; where the volume turned out to be full, with who uses how much of it."""
+    def with_numbers(self, error: MorpheusError, model: ModelSpec) -> MorpheusError:
+        """The error; where the volume turned out to be full, with who uses how much of it.
+
+        Not all is weighed before: a file that was to be taken over may turn out to be damaged.
+        """
         if not isinstance(error, VolumeFull):
             return error
         try:
             room = look_for_room(self.volume, with_jobs=True)
+            is_replaced = self.volume.layout.model(model.path).exists()
         except OSError:
             return error
-        return VolumeFull(error.subject, f"{error.cause}: {room.summary}", error.mend)
+        mend = IN_PLACE if is_replaced and not self.options.replace_in_place else error.mend
+        return VolumeFull(error.subject, f"{error.cause}: {room.summary}", mend)
 
     def _look_for_room(self, wanted: Iterable[Step]) -> Room:
         sizes = [self.resolutions.size_bytes(s.model) for s in wanted]

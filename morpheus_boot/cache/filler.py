@@ -150,17 +150,17 @@ class Filler:
         return outcome
 
     def _outcome(self, turn: "_Turn") -> CachedModel | MorpheusError | None:
-        path = turn.step.model.path
+        model = turn.step.model
         try:
             return self._try(turn)
         except TakenOver:
-            _LOG.warning("%s: another worker took it over meanwhile", path)
+            _LOG.warning("%s: another worker took it over meanwhile", model.path)
             return None
         except MorpheusError as error:
             return error
         except OSError as error:
-            translated = storage_error(path, self._layout.model(path), error)
-            return self.demand.with_numbers(translated)
+            translated = storage_error(model.path, self._layout.model(model.path), error)
+            return self.demand.with_numbers(translated, model)
 
     def _try(self, turn: "_Turn") -> CachedModel | None:
         step = turn.step

@@ -5,9 +5,14 @@ statvfs shows the whole cluster's terabytes on RunPod, so the size that was boug
 
 import os
 from dataclasses import dataclass, replace
+from typing import Final
 
 from morpheus_boot.errors import VolumeFull
 from morpheus_boot.volume import Usage, Volume, measure, size_text
+
+IN_PLACE: Final = (
+    "enlarge the volume, or use --replace-in-place, which removes the old models first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def _volume_full(volume: Volume, room: Room) -> VolumeFull:
     counted = replace(room, used=measure(volume.layout, with_jobs=True))
     cause = f"{size_text(room.missing_bytes)} are missing, but {counted.summary}"
     if room.fits_in_place:
-        mend = "enlarge the volume, or use --replace-in-place, which removes the old models first"
+        mend = IN_PLACE
     else:
         mend = "enlarge the volume (then MORPHEUS_VOLUME_GB or volume.size_gb), or remove models or jobs"
     return VolumeFull(f"volume {volume.root}", cause, mend)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -350,6 +350,24 @@ def test_a_disk_that_is_known_to_be_too_small_is_73_before_a_byte_is_fetched(
         Worker(disk).fill(wanted)
 
     assert origin.count().body_bytes <= 1
+
+
+def test_an_old_file_that_turns_out_to_be_cut_off_is_replaced_in_place_where_both_do_not_fit(
+    disk: Path, origin: Origin
+) -> None:
+    content = safetensors(6 * MIB)
+    wanted = model(PATH, origin.serve("/a", content))
+    worker = Worker(disk)
+    final = worker.layout.model(PATH)
+    final.parent.mkdir(parents=True)
+    final.write_bytes(read_all(content)[: 5 * MIB])
+
+    with pytest.raises(VolumeFull, match="--replace-in-place"):
+        worker.fill(wanted)
+    assert final.stat().st_size == 5 * MIB
+
+    replace(worker, options=replace(worker.options, replace_in_place=True)).fill(wanted)
+    assert final.read_bytes() == read_all(content)
 
 
 def test_a_killed_fill_of_a_disk_with_room_for_one_is_resumed(disk: Path, origin: Origin) -> None:
