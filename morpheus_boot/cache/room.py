@@ -90,7 +90,8 @@ def require_room(room: Room, volume: Volume, *, replace_in_place: bool) -> None:
 
 def _volume_full(volume: Volume, room: Room) -> VolumeFull:
     counted = replace(room, used=measure(volume.layout, with_jobs=True))
-    cause = f"{size_text(room.missing_bytes)} are missing, but {counted.summary}"
+    free = size_text(max(0, counted.free_bytes or 0))
+    cause = f"{size_text(room.missing_bytes)} are needed, {free} are free: {counted.summary}"
     if room.fits_in_place:
         mend = IN_PLACE
     else:

@@ -346,7 +346,7 @@ def test_a_disk_that_is_known_to_be_too_small_is_73_before_a_byte_is_fetched(
 ) -> None:
     wanted = model(PATH, origin.serve("/a", safetensors(12 * MIB)))
 
-    with pytest.raises(VolumeFull, match=r"12\.6 MB are missing"):
+    with pytest.raises(VolumeFull, match=r"12\.6 MB are needed, 8\.\d MB are free"):
         Worker(disk).fill(wanted)
 
     assert origin.count().body_bytes <= 1

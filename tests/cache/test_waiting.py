@@ -188,7 +188,7 @@ def test_what_is_still_missing_and_does_not_fit_is_73_all_the_same(
             Worker(tmp_path).fill(one)
             question.answer.set()
 
-    with pytest.raises(VolumeFull, match=r"8\.4 MB are missing"):
+    with pytest.raises(VolumeFull, match=r"8\.4 MB are needed"):
         race()
 
     assert not slow.layout.model(NEXT).exists()

@@ -101,7 +101,7 @@ def test_plan_knows_that_the_models_do_not_fit(site: Site) -> None:
 
     assert ended.code == 73
     assert document(ended.out)["fits"] is False
-    assert "2.0 MB are missing, but of 1.0 MB" in ended.err
+    assert "2.0 MB are needed, 1.0 MB are free: of 1.0 MB" in ended.err
 
 
 def test_fill_fetches_nothing_where_the_models_do_not_fit(site: Site, origin: Origin) -> None:
