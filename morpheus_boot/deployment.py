@@ -57,14 +57,20 @@ def read_deployment(invocation: Invocation) -> Deployment:
 def make_volume_folder(volume: Volume) -> None:
     """Makes the volume's directory, which off RunPod may not be there yet. Raises NotSetUp, StorageFailed."""
     root = volume.root
-    if root.exists() and not root.is_dir():
-        raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
+    require_folder(volume)
     try:
         new = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error("volume", root, error) from error
     _LOG.info("volume %s (%s)%s", root, size_text(volume.size_bytes), ", made anew" if new else "")
+
+
+def require_folder(volume: Volume) -> None:
+    """Raises NotSetUp where the volume is there, but is no directory."""
+    root = volume.root
+    if root.exists() and not root.is_dir():
+        raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
 
 
 def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
@@ -112,7 +118,7 @@ def announce(invocation: Invocation, deployment: Deployment) -> Heart:
 def _leave_manifest(invocation: Invocation, deployment: Deployment) -> None:
     layout, ours = deployment.volume.layout, _manifest_of(invocation, deployment)
     if not is_left(layout, ours):
-        _require_no_conflict(invocation, deployment, plan_models(deployment))
+        require_agreement(invocation, deployment, plan_models(deployment))
         leave_manifest(layout, ours)
 
 
@@ -132,7 +138,7 @@ def fill_models(
     """
     volume = deployment.volume
     try:
-        _require_no_conflict(invocation, deployment, plan)
+        require_agreement(invocation, deployment, plan)
         options = fill_options(invocation, volume)
         return fill(plan, volume, options, stopping=stopping, report=report)
     except OSError as error:
@@ -153,7 +159,7 @@ def fill_optional(
     volume = deployment.volume
     try:
         plan = Plan(tuple(s for s in plan_models(deployment).steps if not s.model.required))
-        _require_no_conflict(invocation, deployment, plan)
+        require_agreement(invocation, deployment, plan)
         options = fill_options(invocation, volume)
         yield from fill_what_fits(plan, volume, options, stopping=stopping, report=report)
     except (MorpheusError, OSError) as error:
@@ -166,7 +172,11 @@ def fill_optional(
         yield failure
 
 
-def _require_no_conflict(invocation: Invocation, deployment: Deployment, plan: Plan) -> None:
+def require_agreement(invocation: Invocation, deployment: Deployment, plan: Plan) -> None:
+    """Raises ManifestError where the plan would fetch, and another endpoint names a path with another origin.
+
+    StorageFailed where another endpoint's manifest can't be read; OSError where the volume can't.
+    """
     if any(step.needs_bytes for step in plan.steps):
         ours = _manifest_of(invocation, deployment)
         require_no_conflict(deployment.volume.layout, ours)

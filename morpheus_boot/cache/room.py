@@ -36,6 +36,11 @@ class Room:
         return free is None or not self.missing_bytes or self.missing_bytes <= free
 
     @property
+    def overdrawn(self) -> bool:
+        """Whether there is more than what was bought, or there is no room at all."""
+        return self.free_bytes is not None and self.free_bytes < 0
+
+    @property
     def fits_in_place(self) -> bool:
         """Whether it fits once the models to be replaced are removed first."""
         free = self.free_bytes
