@@ -19,6 +19,7 @@ def fetching(model: ModelSpec, reading: Reading) -> ModelState:
         reading.done_bytes,
         reading.size_bytes,
         required=model.required,
+        detail=reading.trouble,
         rate_bytes_per_s=reading.rate_bytes_per_s,
         left_s=reading.left_s,
         retries=reading.retries,
