@@ -79,6 +79,10 @@ class Transfer:
                 running.syncer.finish()
                 self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
                 return running.front.hexdigest()
+            except Stopped:
+                # What came since the last report is kept, too.
+                self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
+                raise
             finally:
                 running.end()
 

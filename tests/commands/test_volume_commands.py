@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.boot.program import Site
 from tests.testbed.content import read_all, safetensors
 from tests.testbed.faults import Gate, Status
 from tests.testbed.origin import Origin
+from tests.wait import wait_until
 
 WEIGHTS = safetensors(2_000_000)
 MODEL = "checkpoints/a.safetensors"
@@ -111,6 +113,20 @@ def test_fill_fetches_nothing_where_the_models_do_not_fit(site: Site, origin: Or
 
     assert ended.code == 73
     assert origin.count().body_bytes <= 1
+
+
+def test_a_fill_that_is_interrupted_says_what_is_kept(site: Site, origin: Origin) -> None:
+    gate = Gate(1_000_000)
+    origin.misbehave("/a.safetensors", gate, after=1)
+
+    with site.start("fill") as fill:
+        gate.wait_reached(20)
+        (part,) = (site.volume / ".morpheus" / "parts").glob("*.part")
+        # It reads 256 KiB at once.
+        wait_until(lambda: part.stat().st_blocks * 512 >= 700_000)
+        assert fill.stop(signal.SIGINT) == 130
+
+    assert "stopped; 786.4 kB of what was on its way are kept" in fill.log
 
 
 def test_a_failure_is_explained_once(site: Site, origin: Origin) -> None:
