@@ -17,6 +17,7 @@ from morpheus_boot import __version__
 from morpheus_boot.background import begin
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
 from morpheus_boot.cache.options import LockTimes
+from morpheus_boot.cache.reports import outcome_of
 from morpheus_boot.cache.turn import Turns
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.listing import Unlisted
@@ -24,6 +25,7 @@ from morpheus_boot.deployment import (
     Deployment,
     announce,
     fill_models,
+    fill_optional,
     fill_options,
     make_volume_folder,
     plan_models,
@@ -110,10 +112,10 @@ class Boot:
         self._start_file_server(deployment.volume, runs_jobs=True)
         nodes = begin(launch.bring_nodes, "custom nodes")
         with phase("plan"):
-            required, optional = self._plan(deployment)
             self._heart = announce(self._invocation, deployment)
+            plan = self._plan(deployment)
         with phase("fill"):
-            cached = self._fill(required, deployment)
+            cached = self._fill(plan, deployment)
         with phase("custom nodes"):
             nodes.result()
         with phase("link"):
@@ -131,7 +133,7 @@ class Boot:
         while not self._become_ready(launch):
             self._wait_until_it_answers(launch, cached)
         _LOG.info("ready after %.1f s", time.monotonic() - self._began)
-        self._in_background(lambda: self._finish(optional, cached, launch, deployment))
+        self._in_background(lambda: self._finish(cached, launch, deployment))
         self._keep_ready(launch, cached)
 
     @contextmanager
@@ -162,15 +164,11 @@ class Boot:
         return True
 
     def _finish(
-        self,
-        optional: Plan,
-        cached: tuple[CachedModel, ...],
-        launch: Launch,
-        deployment: Deployment,
+        self, cached: tuple[CachedModel, ...], launch: Launch, deployment: Deployment
     ) -> None:
         """What the boot did not wait for: our packages on the volume, optional models, digests not yet known."""
         keep_environment(deployment.volume.layout, Path(sys.prefix))
-        there = self._fill_optional(optional, launch, deployment)
+        there = self._fill_optional(launch, deployment)
         self._hash_pending((*cached, *there), deployment.volume)
 
     def _in_background(self, work: Callable[[], None]) -> None:
@@ -235,8 +233,8 @@ class Boot:
         wait_until_it_listens(FILE_SERVER, port, _FILE_SERVER_DEADLINE_S, stopping)
         self._supervisor.raise_if_stopping()
 
-    def _plan(self, deployment: Deployment) -> tuple[Plan, Plan]:
-        """The plans for the models that the boot waits for, and for those it does not."""
+    def _plan(self, deployment: Deployment) -> Plan:
+        """The plan for the models that the boot waits for."""
         plan = plan_models(deployment)
         for step in plan.steps:
             self._board.put_model(_planned(step))
@@ -244,7 +242,7 @@ class Boot:
         required = Plan(tuple(s for s in plan.steps if s.model.required))
         if self._settings.runpod.endpoint_id is not None:
             warn_of_long_fill(required.steps, self._settings.runpod.init_timeout_s)
-        return required, Plan(tuple(s for s in plan.steps if not s.model.required))
+        return required
 
     def _fill(self, plan: Plan, deployment: Deployment) -> tuple[CachedModel, ...]:
         return fill_models(
@@ -280,19 +278,25 @@ class Boot:
             if model.path in reasons:
                 self._board.put_model(replace(model, detail=reasons[model.path]))
 
-    def _fill_optional(
-        self, plan: Plan, launch: Launch, deployment: Deployment
-    ) -> tuple[CachedModel, ...]:
+    def _fill_optional(self, launch: Launch, deployment: Deployment) -> tuple[CachedModel, ...]:
         """The models that the boot did not wait for; their failure stops nothing."""
         there: tuple[CachedModel, ...] = ()
-        for step in plan.steps:
+        for outcome in fill_optional(
+            self._invocation,
+            deployment,
+            stopping=self._supervisor.stopping,
+            report=self._progress,
+        ):
             try:
-                cached = self._fill(Plan((step,)), deployment)
-                launch.link(cached)
-            except MorpheusError as error:
+                if isinstance(outcome, MorpheusError):
+                    raise outcome
+                launch.link((outcome,))
+                # It may be another worker that brought it in.
+                self._board.put_model(outcome_of(outcome.model, outcome))
+            except (MorpheusError, OSError) as error:
                 _LOG.warning("not required, left out: %s", error)
             else:
-                there += cached
+                there += (outcome,)
         return there
 
     def _hash_pending(self, cached: Iterable[CachedModel], volume: Volume) -> None:

@@ -5,13 +5,14 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from morpheus_boot.cache import CachedModel, Plan, fill, hub_roots, make_plan
+from morpheus_boot.cache import CachedModel, Plan, fill, fill_what_fits, hub_roots, make_plan
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
+    is_left,
     leave_manifest,
     manifest_of,
     require_no_conflict,
@@ -23,7 +24,8 @@ from morpheus_boot.cache.options import (
     RetryPolicy,
     TransferTimes,
 )
-from morpheus_boot.errors import NotSetUp, storage_error
+from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.heartbeat import Heart
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
@@ -55,14 +57,20 @@ def read_deployment(invocation: Invocation) -> Deployment:
 def make_volume_folder(volume: Volume) -> None:
     """Makes the volume's directory, which off RunPod may not be there yet. Raises NotSetUp, StorageFailed."""
     root = volume.root
-    if root.exists() and not root.is_dir():
-        raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
+    require_folder(volume)
     try:
         new = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error("volume", root, error) from error
     _LOG.info("volume %s (%s)%s", root, size_text(volume.size_bytes), ", made anew" if new else "")
+
+
+def require_folder(volume: Volume) -> None:
+    """Raises NotSetUp where the volume is there, but is no directory."""
+    root = volume.root
+    if root.exists() and not root.is_dir():
+        raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
 
 
 def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
@@ -90,15 +98,28 @@ def plan_models(deployment: Deployment) -> Plan:
 def announce(invocation: Invocation, deployment: Deployment) -> Heart:
     """Leaves this worker's heartbeat and its manifest on the volume; one that takes neither ends nothing.
 
-    The heart beats until it is ended, which tells the others that this worker fetches nothing any more.
+    The heart beats until it is ended, which tells the others that this worker fetches nothing any more. The plan is
+    made after this: a gc elsewhere then keeps what the plan found.
+
+    Raises ManifestError as fill_models() does: a manifest that contradicts another one is not left, since it would
+    stop that other endpoint, too. StorageFailed where the volume can't be read.
     """
-    layout = deployment.volume.layout
-    heart = beat_for(layout, invocation.settings.worker)
+    heart = beat_for(deployment.volume.layout, invocation.settings.worker)
     try:
-        leave_manifest(layout, _manifest_of(invocation, deployment))
+        _leave_manifest(invocation, deployment)
     except OSError as error:
         _LOG.warning("volume: this worker's manifest can't be left (%s)", error.strerror)
+    except BaseException:
+        heart.end()
+        raise
     return heart
+
+
+def _leave_manifest(invocation: Invocation, deployment: Deployment) -> None:
+    layout, ours = deployment.volume.layout, _manifest_of(invocation, deployment)
+    if not is_left(layout, ours):
+        require_agreement(invocation, deployment, plan_models(deployment))
+        leave_manifest(layout, ours)
 
 
 def fill_models(
@@ -117,12 +138,48 @@ def fill_models(
     """
     volume = deployment.volume
     try:
-        if any(step.needs_bytes for step in plan.steps):
-            require_no_conflict(volume.layout, _manifest_of(invocation, deployment))
+        require_agreement(invocation, deployment, plan)
         options = fill_options(invocation, volume)
         return fill(plan, volume, options, stopping=stopping, report=report)
     except OSError as error:
         raise storage_error("volume", volume.root, error) from error
+
+
+def fill_optional(
+    invocation: Invocation,
+    deployment: Deployment,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> Iterator[CachedModel | MorpheusError]:
+    """Brings in the models that are not required, those that fit: each, or its error, as it comes.
+
+    The plan is made now: since the boot's first one, other workers may have brought them in. Raises Stopped.
+    """
+    volume = deployment.volume
+    try:
+        plan = Plan(tuple(s for s in plan_models(deployment).steps if not s.model.required))
+        require_agreement(invocation, deployment, plan)
+        options = fill_options(invocation, volume)
+        yield from fill_what_fits(plan, volume, options, stopping=stopping, report=report)
+    except (MorpheusError, OSError) as error:
+        failure = (
+            storage_error("volume", volume.root, error) if isinstance(error, OSError) else error
+        )
+        for model in deployment.manifest.models:
+            if not model.required:
+                report(outcome_of(model, failure))
+        yield failure
+
+
+def require_agreement(invocation: Invocation, deployment: Deployment, plan: Plan) -> None:
+    """Raises ManifestError where the plan would fetch, and another endpoint names a path with another origin.
+
+    StorageFailed where another endpoint's manifest can't be read; OSError where the volume can't.
+    """
+    if any(step.needs_bytes for step in plan.steps):
+        ours = _manifest_of(invocation, deployment)
+        require_no_conflict(deployment.volume.layout, ours)
 
 
 def _manifest_of(invocation: Invocation, deployment: Deployment) -> EndpointManifest:

@@ -137,6 +137,10 @@ _STORAGE: dict[int, tuple[type[MorpheusError], str, str]] = {
     ),
     errno.EACCES: (StorageFailed, "permission denied", "run as the user who owns the volume"),
     errno.EPERM: (StorageFailed, "operation not permitted", "run as the user who owns the volume"),
+    errno.ELOOP: (StorageFailed, "links lead round in a circle", "remove the link in its path"),
+    errno.EISDIR: (StorageFailed, "a directory has its name", "move it away"),
+    errno.EEXIST: (StorageFailed, "a folder's name is taken", "move what has that name away"),
+    errno.ENOTDIR: (StorageFailed, "a folder's name is taken", "move what has that name away"),
     errno.EXDEV: (
         StorageFailed,
         "it lies on another file system than the volume",
@@ -177,5 +181,6 @@ def local_error(subject: str, path: Path, error: OSError) -> StorageFailed:
 
 
 def _path_of(error: OSError, path: Path) -> Path:
-    named = error.filename
+    # Of a rename the new name says more: what was renamed is a part of ours.
+    named = error.filename if error.filename2 is None else error.filename2
     return Path(named) if isinstance(named, str) and "/" in named else path

@@ -29,9 +29,10 @@ class Progress:
         """Takes one report."""
         self._put_model(model)
         now = self._clock()
-        changed = self._last.get(model.path) != (model.stage, model.detail)
-        if changed:
-            self._last[model.path] = (model.stage, model.detail)
+        # A transfer's trouble may be another one each time.
+        detail = "" if model.stage is ModelStage.FETCHING else model.detail
+        if self._last.get(model.path) != (model.stage, detail):
+            self._last[model.path] = (model.stage, detail)
         elif now - self._said_at[model.path] < _LINE_EVERY_S:
             return
         self._said_at[model.path] = now
@@ -39,7 +40,7 @@ class Progress:
 
     def _say(self, model: ModelState) -> None:
         match model.stage:
-            case ModelStage.FETCHING if model.done_bytes:
+            case ModelStage.FETCHING if model.done_bytes or model.retries:
                 _LOG.info("%s: %s, %s", model.path, _done(model), _pace(model))
             case ModelStage.FETCHING:
                 _LOG.info("%s: fetching %s", model.path, size_text(model.size_bytes))
@@ -47,8 +48,13 @@ class Progress:
                 _LOG.info("%s: waiting, %s (%s)", model.path, model.detail, _done(model))
             case ModelStage.PRESENT:
                 _LOG.info("%s: present, %s", model.path, size_text(model.size_bytes))
-            case ModelStage.FAILED | ModelStage.MISSING:
-                _LOG.warning("%s: %s, %s", model.path, model.stage.value, model.detail)
+            case ModelStage.FAILED if model.required:
+                # The error itself says why, once: at the end of the fill.
+                _LOG.info("%s: failed, its error is said at the end", model.path)
+            case ModelStage.FAILED:
+                pass  # whoever goes on without it says so
+            case ModelStage.MISSING:
+                _LOG.warning("%s: missing, %s", model.path, model.detail)
 
 
 class Reading:
@@ -78,7 +84,7 @@ class Reading:
 
 def _pace(model: ModelState) -> str:
     left = "" if model.left_s is None else f", {model.left_s:.0f} s left"
-    retries = f", {model.retries} retries" if model.retries else ""
+    retries = f", {model.retries} retries ({model.detail})" if model.retries else ""
     return f"{size_text(int(model.rate_bytes_per_s))}/s{left}{retries}"
 
 

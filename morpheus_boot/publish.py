@@ -1,5 +1,6 @@
 """Publish by rename: a name on the volume is either whole or not there."""
 
+import errno
 import os
 import re
 import secrets
@@ -26,6 +27,30 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def require_place(final: Path, parts: Path) -> None:
+    """Makes the folder of ``final``, and looks whether what is written in ``parts`` can get its name there.
+
+    Raises OSError, which names the folder: it is better known before a download than after it.
+    """
+    folder = final.parent
+    for each in (folder, parts):
+        each.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_dev != parts.stat().st_dev:
+        raise _error(errno.EXDEV, folder)
+    require_writable(folder)
+
+
+def require_writable(folder: Path) -> None:
+    """Raises OSError where nothing can be made in ``folder``, as far as that shows without trying."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        raise _error(errno.EROFS if read_only else errno.EACCES, folder)
+
+
+def _error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
 
 
 def publish(part: Path, final: Path) -> None:

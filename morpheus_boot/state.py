@@ -65,8 +65,8 @@ class Phase:
 class ModelState:
     """One model: ``done_bytes`` of ``size_bytes`` (None: not known yet), and why it stands where it does.
 
-    While it is fetched: its rate over the last seconds, the seconds left at that rate (None: not known), and how
-    often a connection failed and was tried again.
+    While it is fetched: its rate over the last seconds, the seconds left at that rate (None: not known), how often a
+    connection failed and was tried again, and as ``detail`` what the last one failed of.
     """
 
     path: str

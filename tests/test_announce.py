@@ -38,3 +38,19 @@ def test_a_boot_on_a_full_volume_has_a_heart(tmp_path: Path) -> None:
         seen = seen_worker(deployment.volume.layout, invocation.settings.worker)
         assert seen is not None
         assert seen.ended
+
+
+def test_a_manifest_that_fits_is_left_where_the_heartbeat_does_not(tmp_path: Path) -> None:
+    manifest = tmp_path / "models.yaml"
+    manifest.write_text("version: 1\nmodels: []\n")
+    environ = {"MORPHEUS_VOLUME": str(tmp_path / "volume"), "MORPHEUS_MODELS": str(manifest)}
+    invocation = Invocation(read_settings(environ=environ))
+    deployment = read_deployment(invocation)
+    layout = deployment.volume.layout
+    layout.ours.mkdir(parents=True)
+    layout.workers.write_text("in the way of the heartbeats' folder")
+
+    heart = announce(invocation, deployment)
+    heart.end()
+
+    assert (layout.manifests / f"{invocation.settings.endpoint}.json").exists()

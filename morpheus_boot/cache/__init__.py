@@ -1,12 +1,13 @@
 """The model cache on the volume: ``plan`` decides, ``fill`` carries out."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from morpheus_boot.cache.hub_cache import hub_roots
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, make_plan
 from morpheus_boot.cache.preload import preload
+from morpheus_boot.errors import MorpheusError
 from morpheus_boot.heartbeat import Heart
 from morpheus_boot.state import ModelState
 from morpheus_boot.volume import Volume
@@ -19,6 +20,7 @@ __all__ = [
     "Plan",
     "Step",
     "fill",
+    "fill_what_fits",
     "hash_pending",
     "hub_roots",
     "make_plan",
@@ -44,6 +46,23 @@ def fill(
     from morpheus_boot.cache.filler import Filler  # noqa: PLC0415 - requests and huggingface_hub: 230 ms
 
     return Filler(volume, options, stopping=stopping, report=report).fill(plan)
+
+
+def fill_what_fits(
+    plan: Plan,
+    volume: Volume,
+    options: FillOptions,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> Iterator[CachedModel | MorpheusError]:
+    """Brings in what it can of the plan: each model, or its error, as it comes. Raises as Filler.fill_what_fits()."""
+    if not plan.work:
+        yield from (step.as_cached() for step in plan.steps)
+        return
+    from morpheus_boot.cache.filler import Filler  # noqa: PLC0415 - as in fill()
+
+    yield from Filler(volume, options, stopping=stopping, report=report).fill_what_fits(plan)
 
 
 def hash_pending(

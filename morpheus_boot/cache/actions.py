@@ -20,11 +20,13 @@ from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.part import Version, drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
+from morpheus_boot.cache.reports import fetching
 from morpheus_boot.cache.resolutions import Resolutions
 from morpheus_boot.errors import MorpheusError, StorageFailed
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage, ModelState, utc_now
+from morpheus_boot.publish import require_place
+from morpheus_boot.state import ModelState, utc_now
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -71,9 +73,10 @@ class Actions:
 
     def fetch(self, model: ModelSpec, claim: Claim) -> CachedModel:
         """Brings the model in from its origin, whatever is there. Raises as carry_out() does."""
+        final = self.layout.model(model.path)
+        require_place(final, self.layout.parts)
         resolved = self.resolutions.of(model)
         size_bytes = resolved.version.size_bytes or model.size_bytes
-        final = self.layout.model(model.path)
         if self.replace_in_place and final.exists():
             self.layout.record(model.path).unlink(missing_ok=True)
             final.unlink()
@@ -192,20 +195,6 @@ def make_actions(
     times = options.transfer_times
     client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
 
-    def report_progress(model: ModelSpec, reading: Reading) -> None:
-        report(
-            ModelState(
-                model.path,
-                ModelStage.FETCHING,
-                reading.done_bytes,
-                reading.size_bytes,
-                required=model.required,
-                rate_bytes_per_s=reading.rate_bytes_per_s,
-                left_s=reading.left_s,
-                retries=reading.retries,
-            )
-        )
-
     return Actions(
         layout=volume.layout,
         worker=options.worker,
@@ -214,7 +203,7 @@ def make_actions(
             volume.layout, options.worker, client, times, Budget(times.connections), stopping
         ),
         replace_in_place=options.replace_in_place,
-        on_progress=report_progress,
+        on_progress=lambda model, reading: report(fetching(model, reading)),
     )
 
 
@@ -230,5 +219,5 @@ def as_it_lies(step: Step) -> CachedModel | None:
 
 
 def blocked(step: Step) -> StorageFailed:
-    """The error for a name that something of others' has taken."""
-    return StorageFailed(step.model.path, step.reason, f"move {step.file} away")
+    """The error for a model with something in its way that is not ours to remove."""
+    return StorageFailed(step.model.path, step.reason, step.mend)

@@ -72,7 +72,8 @@ class Fetcher:
             part = self._open_part(model, version, inherits=inherits)
             continued = part.done_bytes > 0
             if continued:
-                _LOG.info("%s: going on, %d bytes are there", model.path, part.done_bytes)
+                there = size_text(part.done_bytes)
+                _LOG.info("%s: going on, %s are there", model.path, there)
             try:
                 digest = self._transfer(model, origin, resolved, part, on_progress)
                 return self._publish(model, part, digest, already_there)

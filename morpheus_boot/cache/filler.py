@@ -2,23 +2,52 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-from morpheus_boot.background import together
+from morpheus_boot.cache import reports
 from morpheus_boot.cache.actions import READ_ONLY, as_it_lies, blocked, make_actions
+from morpheus_boot.cache.demand import Demand
 from morpheus_boot.cache.fetch import TakenOver
-from morpheus_boot.cache.lock import ModelLock
+from morpheus_boot.cache.line import work_through
+from morpheus_boot.cache.lock import MOST_POLLS, ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, decide
-from morpheus_boot.cache.room import Room, look_for_room, require_room
-from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
+from morpheus_boot.errors import (
+    MorpheusError,
+    VolumeFull,
+    WaitedTooLong,
+    all_of,
+    storage_error,
+)
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.state import ModelState
 from morpheus_boot.stopping import Stopped
 from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.cache")
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A step until it is done: its model's lock, and its record as it was last seen."""
+
+    step: Step
+    lock: ModelLock
+    record: Path
+    _seen: tuple[int, int] | None = field(default=None, init=False)
+
+    def look_at_record(self) -> bool:
+        """Whether it is another record than at the last look. Raises OSError."""
+        try:
+            found = self.record.stat()
+            seen = (found.st_ino, found.st_mtime_ns)
+        except FileNotFoundError:
+            seen = None
+        changed, self._seen = seen != self._seen, seen
+        return changed
 
 
 class Filler:
@@ -32,32 +61,13 @@ class Filler:
         stopping: threading.Event,
         report: Callable[[ModelState], None],
     ) -> None:
-        self._volume = volume
         self._layout = volume.layout
         self._options = options
         self._stopping = stopping
-        self._report = _one_at_a_time(report)
+        self._report = reports.one_at_a_time(report)
         self._actions = make_actions(volume, options, stopping=stopping, report=self._report)
         self.resolutions = self._actions.resolutions
-
-    def price(self, plan: Plan) -> Room:
-        """Asks the origins for the sizes of what is missing, and measures the volume.
-
-        What an origin refused is in ``resolutions``. Raises OSError, Stopped.
-        """
-        wanted = [s for s in plan.steps if s.needs_bytes]
-        self.resolutions.ask_all(s.model for s in wanted)
-        sizes = [self.resolutions.size_bytes(s.model) for s in wanted]
-        replaced = sum(
-            s.record.size_bytes for s in wanted if s.action is Action.REFETCH and s.record
-        )
-        return look_for_room(
-            self._volume,
-            sum(size for size in sizes if size is not None),
-            replaced,
-            unknown=sizes.count(None),
-            with_jobs=False,
-        )
+        self.demand = Demand(volume, options, self.resolutions)
 
     def fill(self, plan: Plan) -> tuple[CachedModel, ...]:
         """Does what the plan says; returns the models in its order.
@@ -70,83 +80,118 @@ class Filler:
             Stopped: ``stopping`` was set; what was synced stays for the next worker.
             OSError: the volume can't be measured.
         """
-        if any(s.needs_bytes for s in plan.steps):
-            require_room(
-                self.price(plan), self._volume, replace_in_place=self._options.replace_in_place
-            )
-        done = {s.model.path: s.as_cached() for s in plan.steps if s.action is Action.PRESENT}
+        self.demand.require_room(plan)
+        done: dict[str, CachedModel] = {}
         failed: dict[str, MorpheusError] = {}
-        for path, outcome in self._work_through(plan):
+        for step, outcome in self._work_through(plan.steps):
             if isinstance(outcome, MorpheusError):
-                failed[path] = outcome
+                failed[step.model.path] = outcome
             else:
-                done[path] = outcome
+                done[step.model.path] = outcome
         if failed:
             raise all_of([failed[s.model.path] for s in plan.steps if s.model.path in failed])
         return tuple(done[s.model.path] for s in plan.steps)
 
-    def _work_through(self, plan: Plan) -> Iterator[tuple[str, CachedModel | MorpheusError]]:
-        pending = [(step, self._lock(step.model)) for step in plan.work]
-        while pending:
-            taken = []
-            at_once = self._options.transfer_times.models
-            outcomes = together(lambda each: self._outcome(*each), pending, at_once)
-            for (step, lock), outcome in zip(pending, outcomes, strict=True):
-                if outcome is None:
-                    taken.append((step, lock))
-                else:
-                    yield step.model.path, outcome
-            if len(taken) == len(pending):
-                self._stopping.wait(self._options.lock_times.poll_s)
-            pending = taken
+    def fill_what_fits(self, plan: Plan) -> Iterator[CachedModel | MorpheusError]:
+        """As fill(), but each model, or its error, as it comes; where not all fit, the last ones are left out.
 
-    def _outcome(self, step: Step, lock: ModelLock) -> CachedModel | MorpheusError | None:
-        """The model or its error, reported; or None while another worker holds it. Raises Stopped."""
+        Raises Stopped; OSError, the volume can't be measured.
+        """
+        steps = plan.steps
+        while steps:
+            try:
+                self.demand.require_room(Plan(steps))
+                break
+            except VolumeFull as full:
+                steps = self.demand.decide_again(steps)
+                sized = [s for s in steps if s.needs_bytes and self.resolutions.size_bytes(s.model)]
+                for step in sized[-1:]:
+                    error = VolumeFull(step.model.path, full.cause, full.mend)
+                    self._report(reports.outcome_of(step.model, error))
+                    yield error
+                    steps = tuple(s for s in steps if s is not step)
+        for _, outcome in self._work_through(steps):
+            yield outcome
+
+    def _work_through(
+        self, steps: Iterable[Step]
+    ) -> Iterator[tuple[Step, CachedModel | MorpheusError]]:
+        """Each step with the model or its error, as they come; what was not there is reported. Raises Stopped."""
+        turns = []
+        for step in steps:
+            if step.action is Action.PRESENT:
+                yield step, step.as_cached()
+            else:
+                record = self._layout.record(step.model.path)
+                turns.append(_Turn(step, self._lock(step.model), record))
+        outcomes: Iterator[tuple[_Turn, CachedModel | MorpheusError]] = work_through(
+            turns,
+            self._attempt,
+            self._is_worth_a_try,
+            at_once=self._options.transfer_times.models,
+            poll_s=self._options.lock_times.poll_s,
+            most_polls=MOST_POLLS,
+            stopping=self._stopping,
+        )
+        for turn, outcome in outcomes:
+            yield turn.step, outcome
+
+    def _attempt(self, turn: "_Turn") -> CachedModel | MorpheusError | None:
+        """The model or its error; or None while another worker holds it. Raises Stopped."""
         if self._stopping.is_set():
             raise Stopped
-        outcome = self._attempt(step, lock)
+        model = turn.step.model
+        outcome = self._outcome(turn)
         if outcome is not None:
-            self._report_outcome(step.model, outcome)
+            self._report(reports.outcome_of(model, outcome))
         else:
             # By the time that it is this worker's turn, its origin may have moved on.
-            self.resolutions.forget(step.model)
+            self.resolutions.forget(model)
         return outcome
 
-    def _attempt(self, step: Step, lock: ModelLock) -> CachedModel | MorpheusError | None:
-        path = step.model.path
+    def _outcome(self, turn: "_Turn") -> CachedModel | MorpheusError | None:
+        model = turn.step.model
         try:
-            return self._try(step, lock)
+            return self._try(turn)
         except TakenOver:
-            _LOG.warning("%s: another worker took it over meanwhile", path)
+            _LOG.warning("%s: another worker took it over meanwhile", model.path)
             return None
         except MorpheusError as error:
             return error
         except OSError as error:
-            translated = storage_error(path, self._layout.model(path), error)
-            return self._with_numbers(translated)
+            translated = storage_error(model.path, self._layout.model(model.path), error)
+            return self.demand.with_numbers(translated, model)
 
-    def _try(self, step: Step, lock: ModelLock) -> CachedModel | None:
-        model = step.model
+    def _try(self, turn: "_Turn") -> CachedModel | None:
+        step = turn.step
         if step.action is Action.BLOCKED:
             raise blocked(step)
         there = as_it_lies(step)
         if there is not None:
             return there
+        turn.look_at_record()
         try:
-            claim = lock.try_claim()
+            claim = turn.lock.try_claim()
         except OSError as error:
             if error.errno not in READ_ONLY:
                 raise
             return self._actions.take_as_it_lies(step, error)
         if claim is None:
-            # Whoever holds it may have published it, and hold it only because its host is lost.
-            there = as_it_lies(self._decide(model))
-            if there is None:
-                self._report_waiting(model, lock)
-            return there
+            # Whoever holds it may have published it, and hold it only because its host is lost, or to hash it.
+            return as_it_lies(self._decide(step.model))
         with claim:
-            again = self._decide(model)
+            again = self._decide(step.model)
             return as_it_lies(again) or self._actions.carry_out(again, claim)
+
+    def _is_worth_a_try(self, turn: "_Turn") -> bool:
+        """Whether a model that was taken may be free or there by now; says else who holds it, and how far that is."""
+        try:
+            if not turn.lock.is_held() or turn.look_at_record():
+                return True
+        except (WaitedTooLong, OSError):
+            return True  # the try says what is wrong
+        self._report(reports.waiting(turn.step.model, turn.lock.holder))
+        return False
 
     def _decide(self, model: ModelSpec) -> Step:
         return decide(model, self._layout, self._options.hub_roots)
@@ -154,54 +199,3 @@ class Filler:
     def _lock(self, model: ModelSpec) -> ModelLock:
         lock = self._layout.lock(model.path)
         return ModelLock(model.path, lock, self._options.worker, self._options.lock_times)
-
-    def _with_numbers(self, error: MorpheusError) -> MorpheusError:
-        if not isinstance(error, VolumeFull):
-            return error
-        try:
-            room = look_for_room(self._volume, with_jobs=True)
-        except OSError:
-            return error
-        return VolumeFull(error.subject, f"{error.cause}: {room.summary}", error.mend)
-
-    def _report_waiting(self, model: ModelSpec, lock: ModelLock) -> None:
-        holder = lock.holder
-        self._report(
-            ModelState(
-                model.path,
-                ModelStage.WAITING,
-                holder.done_bytes if holder else 0,
-                holder.size_bytes if holder else None,
-                required=model.required,
-                detail=f"{holder.worker} fetches it" if holder else "another worker fetches it",
-            )
-        )
-
-    def _report_outcome(self, model: ModelSpec, outcome: CachedModel | MorpheusError) -> None:
-        if isinstance(outcome, MorpheusError):
-            self._report(
-                ModelState(
-                    model.path,
-                    ModelStage.FAILED,
-                    required=model.required,
-                    detail=f"{outcome.cause}; {outcome.mend}",
-                )
-            )
-            return
-        size_bytes = outcome.file.stat().st_size
-        self._report(
-            ModelState(
-                model.path, ModelStage.PRESENT, size_bytes, size_bytes, required=model.required
-            )
-        )
-
-
-def _one_at_a_time(report: Callable[[ModelState], None]) -> Callable[[ModelState], None]:
-    """``report`` for several threads: who renders need not think of them."""
-    lock = threading.Lock()
-
-    def reported(state: ModelState) -> None:
-        with lock:
-            report(state)
-
-    return reported

@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,8 +21,9 @@ from morpheus_boot.errors import WaitedTooLong
 from morpheus_boot.heartbeat import Beat, Heart, Watch, read_beat
 from morpheus_boot.layout import Layout
 
-# A waiter looks every poll_s; what it was busy or hung for beyond a few of these is no silence of the holder's.
-_LOOKS_A_STEP: Final = 5
+# A waiter looks every poll_s, or every few of these. What it was busy or hung for beyond them is no silence of the
+# holder's, and no waiting.
+MOST_POLLS: Final = 4
 
 
 class Claim:
@@ -57,7 +58,7 @@ class Claim:
 
 
 class ModelLock:
-    """One worker's view of one model's lock; asks without waiting, and remembers since when it has waited.
+    """One worker's view of one model's lock; asks without waiting, and remembers for how long it has waited.
 
     ``subject``: what the lock is of, as an error names it.
     """
@@ -76,10 +77,13 @@ class ModelLock:
         self._clock = clock
         self._main = lock
         self._takeover = takeover_of(lock)
-        step_s = _LOOKS_A_STEP * times.poll_s
-        self._main_watch = Watch(heartbeat_of(self._main), clock, longest_step_s=step_s)
-        self._takeover_watch = Watch(heartbeat_of(self._takeover), clock, longest_step_s=step_s)
-        self._waiting_since: float | None = None
+        self._step_s = (MOST_POLLS + 1) * times.poll_s
+        self._main_watch = Watch(heartbeat_of(self._main), clock, longest_step_s=self._step_s)
+        self._takeover_watch = Watch(
+            heartbeat_of(self._takeover), clock, longest_step_s=self._step_s
+        )
+        self._looked_at: float | None = None
+        self._waited_s = 0.0
 
     @property
     def holder(self) -> Beat | None:
@@ -102,8 +106,24 @@ class ModelLock:
                 return self._claim(takeover, self._takeover, inherits=False)
             if self._takeover_watch.look() >= self._times.silence_s:
                 raise self._too_long("both fell silent")
-        self._check_deadline()
+        self._wait()
         return None
+
+    def is_held(self) -> bool:
+        """Whether a holder is at work, as a look that costs little shows; False: try_claim() is worth a try.
+
+        Nothing is claimed, so that whoever has its hands free may. Raises as try_claim() does.
+        """
+        held = any(
+            _is_held(path) and watch.look() < self._times.silence_s
+            for path, watch in (
+                (self._main, self._main_watch),
+                (self._takeover, self._takeover_watch),
+            )
+        )
+        if held:
+            self._wait()
+        return held
 
     def _claim_freed(self, main: FileLock) -> Claim | None:
         # Freed, so its holder is gone. But another may have taken over from it and still be at work.
@@ -114,7 +134,7 @@ class ModelLock:
         if self._takeover_watch.look() >= self._times.silence_s:
             return self._claim(main, self._main, inherits=False)
         main.release()
-        self._check_deadline()
+        self._wait()
         return None
 
     def _claim(self, lock: FileLock, path: Path, *, inherits: bool) -> Claim:
@@ -128,11 +148,13 @@ class ModelLock:
             lock.release()
             raise
 
-    def _check_deadline(self) -> None:
+    def _wait(self) -> None:
+        """Counts the time since the last look as waiting. Raises WaitedTooLong once it is too much."""
         now = self._clock()
-        if self._waiting_since is None:
-            self._waiting_since = now
-        if now - self._waiting_since >= self._times.deadline_s:
+        if self._looked_at is not None:
+            self._waited_s += min(now - self._looked_at, self._step_s)
+        self._looked_at = now
+        if self._waited_s >= self._times.deadline_s:
             raise self._too_long(f"still locked after {self._times.deadline_s:.0f} s")
 
     def _too_long(self, cause: str) -> WaitedTooLong:
@@ -156,16 +178,18 @@ def heartbeat_of(lock: Path) -> Path:
 
 
 def _try_lock(path: Path) -> FileLock | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Unlinking a flock's file while others wait on it would let two hold it; a soft lock never expires.
     lock = FileLock(
         path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, mode=0o666
     )
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    return lock
+    with suppress(Timeout):
+        try:
+            lock.acquire(timeout=0)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        return lock
+    return None
 
 
 @contextmanager
@@ -203,6 +227,7 @@ def who_holds(layout: Layout, model_path: str) -> Beat | None:
 
 
 def _is_held(path: Path) -> bool:
+    # Not FileLock: it makes the folder and the file, and takes five calls on the volume for this one's.
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -210,8 +235,8 @@ def _is_held(path: Path) -> bool:
     try:
         # Shared: a holder's is exclusive, and two who look must not keep each other out.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+    except (BlockingIOError, PermissionError):
+        return True  # EACCES is what some file systems say for EAGAIN
     finally:
         os.close(fd)
     return False

@@ -43,16 +43,25 @@ def manifest_of(endpoint: str, worker: str, models: Iterable[ModelSpec]) -> Endp
     return EndpointManifest(endpoint, worker if worker == endpoint else None, named)
 
 
-def leave_manifest(layout: Layout, manifest: EndpointManifest) -> None:
-    """Writes the manifest if it is not there as it is. Raises OSError."""
-    path = layout.manifests / f"{manifest.endpoint}.json"
-    document = json.dumps(asdict(manifest), ensure_ascii=False, indent=1).encode()
+def is_left(layout: Layout, manifest: EndpointManifest) -> bool:
+    """Whether the manifest is there as it is. Raises OSError."""
     try:
-        if path.read_bytes() == document:
-            return
+        return _path(layout, manifest).read_bytes() == _document(manifest)
     except FileNotFoundError:
-        pass
-    write_whole(path, document)
+        return False
+
+
+def leave_manifest(layout: Layout, manifest: EndpointManifest) -> None:
+    """Writes the manifest. Raises OSError."""
+    write_whole(_path(layout, manifest), _document(manifest))
+
+
+def _path(layout: Layout, manifest: EndpointManifest) -> Path:
+    return layout.manifests / f"{manifest.endpoint}.json"
+
+
+def _document(manifest: EndpointManifest) -> bytes:
+    return json.dumps(asdict(manifest), ensure_ascii=False, indent=1).encode()
 
 
 def manifest_files(layout: Layout) -> list[Path]:

@@ -14,7 +14,7 @@ _SAMPLE_S: Final = 0.1
 class Reading:
     """A transfer's progress: ``rate_bytes_per_s`` over the last seconds, ``left_s`` at that rate (None: not known).
 
-    ``retries`` counts the connections that failed and were tried again.
+    ``retries`` counts the connections that failed and were tried again; ``trouble`` is what the last one failed of.
     """
 
     done_bytes: int
@@ -23,6 +23,7 @@ class Reading:
     left_s: float | None = None
     retries: int = 0
     connections: int = 0
+    trouble: str = ""
 
 
 class Meter:
@@ -33,7 +34,9 @@ class Meter:
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque()
 
-    def read(self, done_bytes: int, *, retries: int, connections: int) -> Reading:
+    def read(
+        self, done_bytes: int, *, retries: int, connections: int, trouble: str = ""
+    ) -> Reading:
         """The progress now."""
         now = self._clock()
         if self._samples and done_bytes < self._samples[-1][1]:
@@ -48,4 +51,4 @@ class Meter:
         left_s = None
         if self._size_bytes is not None and rate > 0:
             left_s = (self._size_bytes - done_bytes) / rate
-        return Reading(done_bytes, self._size_bytes, rate, left_s, retries, connections)
+        return Reading(done_bytes, self._size_bytes, rate, left_s, retries, connections, trouble)

@@ -212,6 +212,11 @@ def journal_of(part: Path) -> Path:
     return part.with_suffix(".journal")
 
 
+def kept_bytes(layout: Layout, model_path: str) -> int:
+    """What a fill that did not come to its end has left of a model. Raises OSError."""
+    return max((found.journal.done_bytes for found in _parts_of(layout, model_path)), default=0)
+
+
 def open_part(
     layout: Layout, model_path: str, version: Version, *, inherits: bool, chunk_bytes: int
 ) -> Part:

@@ -3,6 +3,7 @@
 ``plan`` prints the very Plan that ``fill`` and ``up`` carry out.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -13,10 +14,13 @@ from typing import Final
 
 from morpheus_boot.cache.hub_cache import HubFile, find_hub_file
 from morpheus_boot.cache.records import Record, read_record
+from morpheus_boot.errors import storage_error
 from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 
 _NS_PER_S: Final = 10**9
+# What is wrong with one path, not with the volume.
+_OF_ONE_PATH: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.ENAMETOOLONG})
 
 
 class Action(StrEnum):
@@ -30,7 +34,7 @@ class Action(StrEnum):
     LINK = "link"  # RunPod's own Hugging Face cache has it
     FETCH = "fetch"
     REFETCH = "refetch"  # there, but not what models.yaml or its record says
-    BLOCKED = "blocked"  # something that is not ours to remove has its name
+    BLOCKED = "blocked"  # something that is not ours to remove is in its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Step:
     """What happens for one model, and why. ``file``: where it lies when that is done.
 
     ``found``: the file to adopt, where that lies elsewhere. ``hash_later``: no digest is recorded yet.
+    ``mend``: what to do where it is blocked.
     """
 
     model: ModelSpec
@@ -48,6 +53,7 @@ class Step:
     found: Path | None = None
     hub: HubFile | None = None
     hash_later: bool = False
+    mend: str = ""
 
     @property
     def needs_bytes(self) -> bool:
@@ -83,7 +89,18 @@ class Plan:
 def make_plan(models: Iterable[ModelSpec], layout: Layout, hub_roots: Iterable[Path] = ()) -> Plan:
     """Decides for all models. Raises OSError where the volume can't be read."""
     roots = tuple(hub_roots)
-    return Plan(tuple(decide(model, layout, roots) for model in models))
+    return Plan(tuple(_decide_or_block(model, layout, roots) for model in models))
+
+
+def _decide_or_block(model: ModelSpec, layout: Layout, hub_roots: tuple[Path, ...]) -> Step:
+    try:
+        return decide(model, layout, hub_roots)
+    except OSError as error:
+        if error.errno not in _OF_ONE_PATH:
+            raise
+        final = layout.model(model.path)
+        failure = storage_error(model.path, final, error)
+        return Step(model, Action.BLOCKED, failure.cause, final, mend=failure.mend)
 
 
 def decide(model: ModelSpec, layout: Layout, hub_roots: tuple[Path, ...] = ()) -> Step:
@@ -99,7 +116,8 @@ def decide(model: ModelSpec, layout: Layout, hub_roots: tuple[Path, ...] = ()) -
         is_damaged = record is not None and record.hub_file is not None and record.damaged
         return _missing(model, layout, final, () if is_damaged else hub_roots)
     if stat.S_ISDIR(found.st_mode):
-        return Step(model, Action.BLOCKED, "a directory has its name", final)
+        mend = f"move {final} away"
+        return Step(model, Action.BLOCKED, "a directory has its name", final, mend=mend)
     if not stat.S_ISREG(found.st_mode):
         return Step(model, Action.REFETCH, "not a regular file has its name", final)
     if record is None or record.hub_file is not None:

@@ -49,6 +49,7 @@ class Retries:
         self._since = clock()
         self._progress_bytes = 0
         self.count = 0
+        self.last_cause = ""
 
     def progressed(self, new_bytes: int) -> None:
         """New bytes arrived: with enough of them the deadline begins anew."""
@@ -70,5 +71,6 @@ class Retries:
             wait_s = max(failure.retry_after_s, self._policy.first_s * part)
         with self._lock:
             self.count += 1
+            self.last_cause = failure.cause
             left_s = self._since + self._policy.deadline_s - self._clock()
         return wait_s if wait_s <= left_s else None

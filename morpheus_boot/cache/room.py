@@ -5,9 +5,14 @@ statvfs shows the whole cluster's terabytes on RunPod, so the size that was boug
 
 import os
 from dataclasses import dataclass, replace
+from typing import Final
 
 from morpheus_boot.errors import VolumeFull
 from morpheus_boot.volume import Usage, Volume, measure, size_text
+
+IN_PLACE: Final = (
+    "enlarge the volume, or use --replace-in-place, which removes the old models first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,14 @@ class Room:
 
     @property
     def fits(self) -> bool:
-        """Whether all that is missing fits beside what is there."""
-        return self.free_bytes is None or self.missing_bytes <= self.free_bytes
+        """Whether all that is missing fits beside what is there; nothing fits also where there is too much."""
+        free = self.free_bytes
+        return free is None or not self.missing_bytes or self.missing_bytes <= free
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether there is more than what was bought, or there is no room at all."""
+        return self.free_bytes is not None and self.free_bytes < 0
 
     @property
     def fits_in_place(self) -> bool:
@@ -84,9 +95,10 @@ def require_room(room: Room, volume: Volume, *, replace_in_place: bool) -> None:
 
 def _volume_full(volume: Volume, room: Room) -> VolumeFull:
     counted = replace(room, used=measure(volume.layout, with_jobs=True))
-    cause = f"{size_text(room.missing_bytes)} are missing, but {counted.summary}"
+    free = size_text(max(0, counted.free_bytes or 0))
+    cause = f"{size_text(room.missing_bytes)} are needed, {free} are free: {counted.summary}"
     if room.fits_in_place:
-        mend = "enlarge the volume, or use --replace-in-place, which removes the old models first"
+        mend = IN_PLACE
     else:
         mend = "enlarge the volume (then MORPHEUS_VOLUME_GB or volume.size_gb), or remove models or jobs"
     return VolumeFull(f"volume {volume.root}", cause, mend)

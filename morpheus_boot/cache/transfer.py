@@ -1,5 +1,6 @@
 """Moves one version's bytes from an origin into a part, hashing beside it; knows nothing of models."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from morpheus_boot.cache.syncer import Syncer
 from morpheus_boot.cache.watchdog import Watchdog
 from morpheus_boot.stopping import Stopped
 
+_LOG: Final = logging.getLogger("morpheus.cache")
 _TICK_S: Final = 0.1
 
 _T = TypeVar("_T")
@@ -77,6 +79,10 @@ class Transfer:
                 running.syncer.finish()
                 self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
                 return running.front.hexdigest()
+            except Stopped:
+                # What came since the last report is kept, too.
+                self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
+                raise
             finally:
                 running.end()
 
@@ -144,7 +150,12 @@ class Transfer:
                 elif watchdog.trickles(connection, connection.received_bytes):
                     connection.end_trickling()
             self._on_progress(
-                meter.read(part.written_bytes, retries=self._retries.count, connections=len(active))
+                meter.read(
+                    part.written_bytes,
+                    retries=self._retries.count,
+                    connections=len(active),
+                    trouble=self._retries.last_cause,
+                )
             )
             connections.wait(_TICK_S)
 
@@ -201,6 +212,8 @@ def resolve_patiently(
             wait_s = retries.wait_s(failure, nth)
             if wait_s is None:
                 raise as_morpheus_error(subject, failure) from failure
+            if nth == 0:
+                _LOG.info("%s: %s, trying for %.0f s", subject, failure.cause, policy.deadline_s)
             nth += 1
             if stopping.wait(wait_s):
                 raise Stopped from None

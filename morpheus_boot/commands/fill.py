@@ -20,7 +20,9 @@ from morpheus_boot.deployment import (
 from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.progress import Progress
-from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.run.interrupt import Interrupted, run_to_end
+from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.volume import size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -30,17 +32,32 @@ def run(invocation: Invocation) -> None:
     deployment = read_deployment(invocation)
     make_volume_folder(deployment.volume)
     heart = announce(invocation, deployment)
+    states: dict[str, ModelState] = {}
     try:
-        run_to_end(lambda stopping: _fill(invocation, deployment, stopping))
+        run_to_end(lambda stopping: _fill(invocation, deployment, states, stopping))
+    except Interrupted:
+        # Not from the volume, which may be what hangs.
+        fetched = [m.done_bytes for m in states.values() if m.stage is ModelStage.FETCHING]
+        _LOG.info("stopped; %s of what was on its way are kept", size_text(sum(fetched)))
+        raise
     finally:
         heart.end()
     _LOG.info("every model is there (%d)", len(deployment.manifest.models))
 
 
-def _fill(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> None:
+def _fill(
+    invocation: Invocation,
+    deployment: Deployment,
+    states: dict[str, ModelState],
+    stopping: threading.Event,
+) -> None:
     keep_environment(deployment.volume.layout, Path(sys.prefix))
     plan = plan_models(deployment)
-    with shown_on(sys.stderr, Progress(), lambda _model: None) as report:
+
+    def put(model: ModelState) -> None:
+        states[model.path] = model
+
+    with shown_on(sys.stderr, Progress(put), put) as report:
         cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
     pending = [c for c in cached if c.hash_later]
     if pending:

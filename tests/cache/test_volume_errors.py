@@ -5,10 +5,10 @@ On MooseFS an error may come only at fsync or close, so each error is tried at e
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -260,15 +260,116 @@ def test_a_disk_that_jobs_fill_meanwhile_is_73_and_the_part_is_gone(
     (disk / "another-job").write_bytes(bytes(3 * MIB))
 
 
+def a_file(folder: Path) -> None:
+    folder.write_text("not ours")
+
+
+def a_dangling_link(folder: Path) -> None:
+    folder.symlink_to("nowhere")
+
+
+def a_link_to_another_file_system(folder: Path) -> None:
+    folder.symlink_to("/dev/shm")
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (a_file, "a folder's name is taken (EEXIST at "),
+        (a_dangling_link, "a folder's name is taken (EEXIST at "),
+        (
+            a_link_to_another_file_system,
+            "it lies on another file system than the volume (EXDEV at ",
+        ),
+    ],
+)
+def test_what_is_in_the_way_of_a_models_folder_is_named_before_a_byte_is_fetched(
+    tmp_path: Path, origin: Origin, put: Callable[[Path], None], said: str
+) -> None:
+    folder = Layout(tmp_path).model(PATH).parent
+    folder.parent.mkdir()
+    put(folder)
+
+    with pytest.raises(StorageFailed) as caught:
+        Worker(tmp_path).fill(model(PATH, origin.serve("/a", WEIGHTS)))
+
+    assert f"{said}{folder})" in str(caught.value)
+    assert origin.count().body_bytes <= 1
+
+
+def test_a_models_folder_that_can_not_be_written_is_named_before_a_byte_is_fetched(
+    disk: Path, origin: Origin
+) -> None:
+    folder = Layout(disk).model(PATH).parent
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        with pytest.raises(StorageFailed) as caught:
+            Worker(disk).fill(model(PATH, origin.serve("/a", WEIGHTS)))
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+    assert f"the volume is read-only (EROFS at {folder})" in str(caught.value)
+    assert origin.count().body_bytes <= 1
+
+
+def a_circle_of_links(layout: Layout) -> Path:
+    layout.model_cache.mkdir()
+    layout.model(PATH).parent.symlink_to(layout.model(PATH).parent.name)
+    return layout.model(PATH)
+
+
+def a_directory_for_a_record(layout: Layout) -> Path:
+    layout.record(PATH).mkdir(parents=True)
+    return layout.record(PATH)
+
+
+@pytest.mark.parametrize("put", [a_circle_of_links, a_directory_for_a_record])
+def test_a_path_that_is_wrong_for_one_model_stops_no_other(
+    tmp_path: Path, origin: Origin, put: Callable[[Layout], Path]
+) -> None:
+    wrong = model(PATH, origin.serve("/a", WEIGHTS))
+    right = model("vae/b.safetensors", origin.serve("/b", WEIGHTS))
+    worker = Worker(tmp_path)
+    named = put(worker.layout)
+
+    assert [step.action for step in worker.plan(wrong, right).steps] == ["blocked", "fetch"]
+    with pytest.raises(StorageFailed) as caught:
+        worker.fill(wrong, right)
+
+    assert caught.value.subject == PATH
+    assert str(named) in caught.value.cause
+    assert worker.layout.model("vae/b.safetensors").read_bytes() == RIGHT
+
+
 def test_a_disk_that_is_known_to_be_too_small_is_73_before_a_byte_is_fetched(
     disk: Path, origin: Origin
 ) -> None:
     wanted = model(PATH, origin.serve("/a", safetensors(12 * MIB)))
 
-    with pytest.raises(VolumeFull, match=r"12\.6 MB are missing"):
+    with pytest.raises(VolumeFull, match=r"12\.6 MB are needed, 8\.\d MB are free"):
         Worker(disk).fill(wanted)
 
     assert origin.count().body_bytes <= 1
+
+
+def test_an_old_file_that_turns_out_to_be_cut_off_is_replaced_in_place_where_both_do_not_fit(
+    disk: Path, origin: Origin
+) -> None:
+    content = safetensors(6 * MIB)
+    wanted = model(PATH, origin.serve("/a", content))
+    worker = Worker(disk)
+    final = worker.layout.model(PATH)
+    final.parent.mkdir(parents=True)
+    final.write_bytes(read_all(content)[: 5 * MIB])
+
+    with pytest.raises(VolumeFull, match="--replace-in-place"):
+        worker.fill(wanted)
+    assert final.stat().st_size == 5 * MIB
+
+    replace(worker, options=replace(worker.options, replace_in_place=True)).fill(wanted)
+    assert final.read_bytes() == read_all(content)
 
 
 def test_a_killed_fill_of_a_disk_with_room_for_one_is_resumed(disk: Path, origin: Origin) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def test_plan_knows_that_the_models_do_not_fit(site: Site) -> None:
 
     assert ended.code == 73
     assert document(ended.out)["fits"] is False
-    assert "2.0 MB are missing, but of 1.0 MB" in ended.err
+    assert "2.0 MB are needed, 1.0 MB are free: of 1.0 MB" in ended.err
 
 
 def test_fill_fetches_nothing_where_the_models_do_not_fit(site: Site, origin: Origin) -> None:
@@ -117,6 +118,29 @@ def test_fill_fetches_nothing_where_the_models_do_not_fit(site: Site, origin: Or
 
     assert ended.code == 73
     assert origin.count().body_bytes <= 1
+
+
+def test_a_fill_that_is_interrupted_says_what_is_kept(site: Site, origin: Origin) -> None:
+    gate = Gate(1_000_000)
+    origin.misbehave("/a.safetensors", gate, after=1)
+
+    with site.start("fill") as fill:
+        gate.wait_reached(20)
+        (part,) = (site.volume / ".morpheus" / "parts").glob("*.part")
+        # It reads 256 KiB at once.
+        wait_until(lambda: part.stat().st_blocks * 512 >= 700_000)
+        assert fill.stop(signal.SIGINT) == 130
+
+    assert "stopped; 786.4 kB of what was on its way are kept" in fill.log
+
+
+def test_a_failure_is_explained_once(site: Site, origin: Origin) -> None:
+    origin.misbehave("/a.safetensors", Status(404))
+
+    ended = site.run("fill")
+
+    said = [line for line in ended.err.splitlines() if MODEL in line]
+    assert [("404" in line, "ERROR" in line) for line in said] == [(False, False), (True, True)]
 
 
 def test_a_replacement_that_does_not_fit_beside_the_old_model_names_replace_in_place(
@@ -151,6 +175,24 @@ def test_two_endpoints_that_name_one_path_with_two_origins_are_both_named(
     assert ended.code == 65
     assert "endpoint-1" in ended.err
     assert "endpoint-2" in ended.err
+
+
+@pytest.mark.parametrize("command", ["fill", "up"])
+def test_an_endpoint_that_loses_the_check_does_not_stop_the_other_one(
+    site: Site, origin: Origin, command: str
+) -> None:
+    first = site.models
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+    assert site.run("fill").code == 0
+    origin.serve("/b.safetensors", WEIGHTS)
+    site.models = first.replace("/a.safetensors'", "/b.safetensors'")
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-2"}
+    assert site.run(command).code == 65
+
+    site.models = f"{first}  - {{path: loras/b.safetensors, url: '{origin.url}/b.safetensors'}}\n"
+    site.environ = {"RUNPOD_ENDPOINT_ID": "endpoint-1"}
+
+    assert site.run("fill").code == 0
 
 
 def test_status_shows_models_and_workers_and_that_no_boot_runs(site: Site) -> None:
