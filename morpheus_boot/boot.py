@@ -15,6 +15,7 @@ from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.background import begin
+from morpheus_boot.boot_lock import take_boot_lock
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.turn import Turns
@@ -76,6 +77,8 @@ class Boot:
         self._invocation = invocation
         self._settings = invocation.settings
         self._began = time.monotonic()
+        # Held until the process ends, and taken before the state document, which may be another boot's.
+        self._lock = take_boot_lock(invocation.settings.local_dir)
         self._board = _open_board(invocation.settings, invocation.redact)
         self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
@@ -322,7 +325,6 @@ class Boot:
 
 
 def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
-    settings.local_dir.mkdir(parents=True, exist_ok=True)
     return StateBoard(
         state_file(settings.local_dir),
         BootState(

@@ -31,6 +31,7 @@ LEAVES: Final = frozenset(
         "argv",
         "background",
         "bars",
+        "boot_lock",
         "digests",
         "documents",
         "byte_code",

@@ -340,3 +340,45 @@ def test_a_full_disk_of_the_container_ends_nothing(site: Site) -> None:
         assert up.stop() == 0
         assert "Traceback" not in up.log
         assert up.log.count("No space left on device") == 1
+
+
+@pytest.mark.parametrize("command", ["up", "files"])
+def test_a_second_boot_is_refused_with_78_and_changes_nothing_for_the_first(
+    site: Site, command: str
+) -> None:
+    with site.start("up") as up:
+        up.wait_until_ready()
+        before = up.get("/status").json()
+
+        second = site.run(command)
+
+        assert second.code == 78
+        assert f"process {before['pid']} boots and serves with {site.local} already" in second.err
+        assert up.ping() == 200
+        assert up.get("/status").json() == before
+        assert "ready" in site.run("status").out
+        assert up.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["up", "files"])
+def test_a_local_folder_that_can_not_be_made_ends_with_74_and_names_its_variable(
+    site: Site, command: str
+) -> None:
+    site.local.write_text("in the way")
+
+    ended = site.run(command)
+
+    assert ended.code == 74
+    [error] = ended.err.splitlines()
+    assert f"{site.local} can't be written (File exists)" in error
+    assert "set MORPHEUS_LOCAL_DIR" in error
+
+
+def test_a_local_folder_that_is_full_ends_with_74_and_names_its_variable(site: Site) -> None:
+    with mounted(site.local, "size=1m"):
+        fill_up(site.local)
+        ended = site.run("up")
+
+    assert ended.code == 74
+    assert "set MORPHEUS_LOCAL_DIR" in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
