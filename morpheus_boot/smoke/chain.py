@@ -117,6 +117,7 @@ class _Chain:
             for name, value in self._settings.environ.items()
             if not name.startswith(("RUNPOD_", "MORPHEUS_")) and name not in {"PORT", "PORT_HEALTH"}
         }
+        # For the embedded origin, which the fill would ask through the user's proxy; ComfyUI is asked directly.
         known_to_no_proxy = ",".join(filter(None, (own.get("NO_PROXY"), "127.0.0.1")))
         python_path = ":".join(filter(None, (str(REPOSITORY), own.get("PYTHONPATH"))))
         return own | {

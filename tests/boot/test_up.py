@@ -235,6 +235,18 @@ def test_with_a_token_both_ports_ask_for_it_and_no_process_or_log_shows_it(site:
         assert token not in up.log
 
 
+def test_a_proxy_for_the_internet_does_not_get_what_is_asked_of_this_container(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        site.environ = {"MORPHEUS_TOKEN": "x" * 20, "http_proxy": url, "HTTP_PROXY": url}
+        with site.start("up") as up:
+            up.wait_until_ready()
+            assert up.stop() == 0
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 def test_with_a_token_a_comfyui_without_our_node_is_refused(site: Site) -> None:
     site.environ = {"MORPHEUS_TOKEN": "x" * 20, "COMFYUI_ARGS": "--disable-all-custom-nodes"}
 
