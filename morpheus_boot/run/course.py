@@ -81,7 +81,7 @@ class Course:
                 return self
 
     def _after_death(self, ended: Exited, now: float) -> "Course":
-        recovery = self.recovery.after_death(ended.service, now)
+        recovery = self.recovery.after_death(ended, now)
         if recovery is None:
             return self._giving_up(_failure(ended), now)
         return replace(self, recovery=recovery)

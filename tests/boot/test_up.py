@@ -189,7 +189,7 @@ def test_a_comfyui_that_dies_ends_the_boot_with_69_and_its_last_lines(
 
     assert ended.code == 69
     assert "exit code 3" in ended.err
-    assert "no CUDA today" in ended.err
+    assert ended.err.count("comfyui    no CUDA today") == 3
 
 
 def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_end(
