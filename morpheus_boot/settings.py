@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.comfyui_args import OWN_COMFYUI_ARGS, may_mean
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.limits import Limits, read_limits
@@ -17,17 +18,6 @@ from morpheus_boot.redact import Secret, secrets_in
 from morpheus_boot.variables import parse_port, parse_positive
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-
-# Arguments of ComfyUI that this program sets: a second value would contradict the contract.
-OWN_COMFYUI_ARGS: Final = (
-    "--listen",
-    "--port",
-    "--base-directory",
-    "--output-directory",
-    "--input-directory",
-    "--temp-directory",
-    "--user-directory",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +222,8 @@ def _comfyui_args(value: str) -> tuple[str, ...]:
             "COMFYUI_ARGS", f"can't be split as a shell does ({error})", "mend its quotes"
         ) from error
     for arg in args:
-        option = arg.partition("=")[0]
-        # argparse takes any unique beginning of an option for the option itself.
-        own = [o for o in OWN_COMFYUI_ARGS if len(option) > 3 and o.startswith(option)]
-        if option.startswith("--") and own:
+        if may_mean(arg, OWN_COMFYUI_ARGS):
+            option = arg.partition("=")[0]
             raise UsageError(
                 "COMFYUI_ARGS", f"{option} is set by this program", "remove it from COMFYUI_ARGS"
             )

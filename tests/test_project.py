@@ -32,6 +32,7 @@ LEAVES: Final = frozenset(
         "background",
         "bars",
         "boot_lock",
+        "comfyui_args",
         "digests",
         "documents",
         "byte_code",
