@@ -171,6 +171,7 @@ def test_a_name_from_the_environment_is_put_in() -> None:
         Secret("https://host/sdxl?token=abc-123"), (Secret("sdxl"), Secret("abc-123"))
     )
     assert Secret("abc-123") in manifest.secrets
+    assert set(manifest.variables) == {"KIND", "TOKEN"}
 
 
 def test_a_number_may_come_from_the_environment() -> None:

@@ -287,14 +287,24 @@ def test_comfyui_sees_no_secret_of_ours(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "telling"
     site.comfyui.mkdir()
     (site.comfyui / "main.py").write_text("import json, os; print(json.dumps(dict(os.environ)))\n")
-    site.environ = {"HF_TOKEN": "hf_secret", "MY_API_KEY": "k3y", "PLAIN": "plain"}
+    site.environ = {
+        "HF_TOKEN": "hf_secret",
+        "MY_API_KEY": "k3y",
+        "CDN_PAT": "p4t-p4t",
+        "PIP_INDEX_URL": "https://me:p4ss@pypi.example",
+        "PLAIN": "plain",
+    }
+    site.models = (
+        "version: 1\nmodels:\n"
+        "  - {path: loras/a.safetensors, url: 'http://127.0.0.1:9/?pat=${CDN_PAT}', required: false}\n"
+    )
 
     ended = site.run("up")
 
     printed = next(line for line in ended.err.splitlines() if '{"' in line)
     seen = json.loads(printed[printed.index("{") :])
     assert seen["PLAIN"] == "plain"
-    assert not {"HF_TOKEN", "MY_API_KEY", "MORPHEUS_LOCAL_DIR"} & set(seen)
+    assert set(seen).isdisjoint({*site.environ, "MORPHEUS_LOCAL_DIR"} - {"PLAIN"})
     assert "hf_secret" not in ended.err
 
 
