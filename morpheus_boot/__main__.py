@@ -5,6 +5,7 @@ import sys
 from types import FrameType
 
 from morpheus_boot.argv import command_in
+from morpheus_boot.stopping import stop_signals
 
 _STAYING = ("up", "files")
 
@@ -16,7 +17,7 @@ def _stop_early(signum: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    for stop in (signal.SIGTERM, signal.SIGINT):
+    for stop in stop_signals():
         signal.signal(stop, _stop_early)
 
     from morpheus_boot.cli import main  # the imports take a while, and a stop may come during them

@@ -20,6 +20,8 @@ signal.pause()
     ("arguments", "signum", "code"),
     [
         ((), signal.SIGTERM, 0),
+        ((), signal.SIGHUP, 0),
+        (("plan",), signal.SIGHUP, 129),
         (("--models", "X"), signal.SIGTERM, 0),
         (("--volume", "plan", "files"), signal.SIGINT, 0),
         (("--models", "up", "plan"), signal.SIGTERM, 143),
