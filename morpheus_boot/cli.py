@@ -4,6 +4,7 @@ import argparse
 import importlib
 import keyword
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from morpheus_boot.log import set_up_log
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.interrupt import Interrupted
 from morpheus_boot.settings import Overrides, Settings, read_settings
+from morpheus_boot.stdout import ReaderGone, print_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -151,6 +153,8 @@ def main(argv: Sequence[str]) -> int:
         importlib.import_module(command.module).run(_invocation(parsed, settings, redact))
     except Interrupted as stop:
         return 128 + stop.signum
+    except ReaderGone:
+        return 128 + signal.SIGPIPE
     except MorpheusError as error:
         return _say(error, verbose=verbose)
     except Exception:  # noqa: BLE001 - the last resort: a bug ends with its traceback and 70
@@ -175,10 +179,13 @@ def _invocation(parsed: argparse.Namespace, settings: Settings, redact: Redactor
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with our exit code for what it doesn't understand."""
+    """argparse, with our exit code for what it doesn't understand, and our stdout for its help."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError("command line", message, f"see {self.prog} --help")
+
+    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 - always stdout
+        print_text(message)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -49,6 +49,7 @@ LEAVES: Final = frozenset(
         "publish",
         "redact",
         "state",
+        "stdout",
         "stopping",
         "variables",
         "volume",

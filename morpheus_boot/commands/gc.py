@@ -1,7 +1,5 @@
 """``gc``: lists what no endpoint needs any more; ``--apply`` removes it."""
 
-import json
-import sys
 from collections.abc import Collection, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
@@ -12,6 +10,7 @@ from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.lost import gone_workers, settle_worker
 from morpheus_boot.layout import Layout
+from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume import bytes_below, size_text
 
 
@@ -44,7 +43,9 @@ def run(invocation: Invocation) -> None:
             whose = (
                 "endpoint" if manifest.worker is None else "worker, for 7 days after its last beat"
             )
-            print(f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})")
+            print_line(
+                f"kept: {len(manifest.models)} models that {manifest.endpoint} names ({whose})"
+            )
 
 
 def _old_jobs(layout: Layout, invocation: Invocation) -> Iterator[Garbage]:
@@ -93,18 +94,17 @@ def _print_json(found: tuple[Garbage, ...], removed: list[Garbage]) -> None:
         }
         for g in found
     ]
-    json.dump({"garbage": things}, sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    print_json({"garbage": things})
 
 
 def _print_text(found: tuple[Garbage, ...], removed: list[Garbage], invocation: Invocation) -> None:
     for g in found:
         done = "removed " if g in removed else ""
-        print(f"{done}{g.kind:<9} {size_text(g.size_bytes):>10}  {g.path}  ({g.reason})")
+        print_line(f"{done}{g.kind:<9} {size_text(g.size_bytes):>10}  {g.path}  ({g.reason})")
     total = size_text(sum(g.size_bytes for g in found))
     if not found:
-        print("nothing to remove")
+        print_line("nothing to remove")
     elif invocation.apply:
-        print(f"{len(removed)} of {len(found)} removed")
+        print_line(f"{len(removed)} of {len(found)} removed")
     else:
-        print(f"{len(found)} to remove, {total}: run gc --apply")
+        print_line(f"{len(found)} to remove, {total}: run gc --apply")

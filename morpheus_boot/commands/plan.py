@@ -1,7 +1,5 @@
 """``plan``: what ``up`` would do, and whether it fits; changes nothing."""
 
-import json
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +13,7 @@ from morpheus_boot.deployment import Deployment, fill_options, plan_models, read
 from morpheus_boot.errors import MorpheusError, all_of, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume import measure, size_text
 
 
@@ -96,10 +95,10 @@ def _print_text(answer: Answer) -> None:
         size = size_text(model.size_bytes) if model.size_bytes else "?"
         optional = "" if model.required else "  (not required)"
         reason = f"  {model.reason}" if model.reason else ""
-        print(f"{model.action:<8} {model.path:<{width}} {size:>10}{reason}{optional}")
+        print_line(f"{model.action:<8} {model.path:<{width}} {size:>10}{reason}{optional}")
     room = answer.room
     unknown = f" and {room.unknown} of unknown size" if room.unknown else ""
-    print(f"to fetch: {size_text(room.missing_bytes)}{unknown}; {room.summary}")
+    print_line(f"to fetch: {size_text(room.missing_bytes)}{unknown}; {room.summary}")
 
 
 def _print_json(answer: Answer) -> None:
@@ -111,5 +110,4 @@ def _print_json(answer: Answer) -> None:
         "fits": answer.room.fits,
         "errors": [str(error) for error in answer.errors],
     }
-    json.dump(document, sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    print_json(document)

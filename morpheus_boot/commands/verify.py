@@ -1,7 +1,5 @@
 """``verify``: reads every cached model again and compares its SHA-256 with its record."""
 
-import json
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +10,7 @@ from morpheus_boot.errors import StorageFailed, all_of, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.progress import Progress
 from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.stdout import print_json, print_line
 
 _BAD = (Condition.DAMAGED, Condition.MISSING)
 
@@ -24,10 +23,9 @@ def run(invocation: Invocation) -> None:
     except OSError as error:
         raise storage_error("volume", deployment.volume.root, error) from error
     if invocation.json:
-        json.dump({"models": [asdict(v) for v in verdicts]}, sys.stdout, indent=1)
-        print()
+        print_json({"models": [asdict(v) for v in verdicts]})
     elif not verdicts:
-        print("no model is recorded on this volume yet: there is nothing to verify")
+        print_line("no model is recorded on this volume yet: there is nothing to verify")
     bad = [v for v in verdicts if v.condition in _BAD]
     if bad:
         mend = (
@@ -56,5 +54,5 @@ def _verify(
         if wanted and model is not None and repairs.repair(model):
             found = Verdict(verdict.path, Condition.REPAIRED, verdict.detail)
         if not invocation.json:
-            print(f"{found.condition:<10} {found.path}  {found.detail}", flush=True)
+            print_line(f"{found.condition:<10} {found.path}  {found.detail}")
         yield found
