@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch, make_launch
-from morpheus_boot.log import Entry, parse_json_line
+from morpheus_boot.log import Entry, for_no_terminal, parse_json_line, parse_terminal_line
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
@@ -66,8 +65,6 @@ from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 _FILE_SERVER_DEADLINE_S: Final = 120.0
-# ComfyUI and its nodes colour their lines for a terminal.
-_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Boot:
@@ -352,16 +349,16 @@ def _planned(step: Step) -> ModelState:
 
 
 def _entry(service: str, line: str) -> Entry | None:
-    """The file server and RunPod's SDK log in JSON; ComfyUI's lines are only text."""
+    """The file server and RunPod's SDK log in JSON; ComfyUI's lines are text for a terminal."""
     if service == FILE_SERVER:
         return parse_json_line(line)
-    return read_sdk_line(line) if service == QUEUE else None
+    return read_sdk_line(line) if service == QUEUE else parse_terminal_line(line)
 
 
 def _log_line(service: str, line: str) -> None:
     logger = logging.getLogger(f"morpheus.{service}")
     entry = _entry(service, line)
     if entry is None:
-        logger.info("%s", _COLOURS.sub("", line))
+        logger.info("%s", for_no_terminal(line))
     else:
         logger.log(entry.level, "%s", entry.message)

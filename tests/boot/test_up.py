@@ -308,6 +308,20 @@ def test_comfyui_sees_no_secret_of_ours(site: Site, tmp_path: Path) -> None:
     assert "hf_secret" not in ended.err
 
 
+def test_an_error_of_comfyuis_is_one_in_our_log(site: Site, tmp_path: Path) -> None:
+    site.comfyui = tmp_path / "failing"
+    site.comfyui.mkdir()
+    (site.comfyui / "main.py").write_text(
+        "print('\\x1b[31m[ERROR] no database\\x1b[0m')\nprint('usage')\nraise SystemExit(3)\n"
+    )
+
+    ended = site.run("up", "--log-format", "json")
+
+    said = [json.loads(line) for line in ended.err.splitlines()]
+    levels = {entry["message"]: entry["level"] for entry in said if entry["source"] == "comfyui"}
+    assert levels == {"no database": "error", "usage": "info"}
+
+
 def test_a_json_log_is_an_object_a_line(site: Site) -> None:
     site.models = "version: 1\nmodles: []\n"
 
