@@ -99,6 +99,14 @@ class Boot:
         _LOG.info("morpheus boot %s, file server alone", __version__)
         self._supervise(self._tell_files)
 
+    def give_up(self, error: MorpheusError) -> None:
+        """Raises ``error`` as up() and files() raise theirs."""
+
+        def story() -> None:
+            raise error
+
+        self._supervise(story)
+
     def _tell(self) -> None:
         phase = self._phase
         with phase("read models.yaml and find the volume"):
@@ -319,6 +327,18 @@ class Boot:
             repository=REPOSITORY,
             environ=settings.environ,
         )
+
+
+def hold_error(invocation: Invocation, error: MorpheusError) -> None:
+    """Holds an ``error`` that came before there was anything to boot, for MORPHEUS_HOLD_S, and raises it.
+
+    Returns at once where this can't be: another boot may run here.
+    """
+    try:
+        boot = Boot(invocation)
+    except MorpheusError:
+        return
+    boot.give_up(error)
 
 
 def _open_board(settings: Settings, redact: Redactor) -> StateBoard:

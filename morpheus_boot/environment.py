@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.archive import unpack
+from morpheus_boot.argv import value_of
 from morpheus_boot.byte_code import compile_command
 from morpheus_boot.errors import (
     Exit,
@@ -34,7 +35,7 @@ from morpheus_boot.log import set_up_log
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
 from morpheus_boot.pip_words import CHECK_NETWORK, errors_in, is_new_enough, machine_error_in
 from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import Overrides, Settings, read_environ, read_settings
+from morpheus_boot.settings import Overrides, Settings, read_environ, read_what_is_right
 from morpheus_boot.volume import find_volume
 
 _LOG: Final = logging.getLogger("morpheus.environment")
@@ -236,20 +237,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _read_settings(arguments: Sequence[str]) -> Settings | None:
-    """None where they are wrong: the boot itself says so, where it can be held for reading (MORPHEUS_HOLD_S)."""
-    try:
-        return read_settings(Overrides(volume=_volume_in(arguments)))
-    except MorpheusError:
-        return None
-
-
-def _volume_in(arguments: Sequence[str]) -> Path | None:
-    """What ``--volume`` says, as cli.py reads it."""
-    for number, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option == "--volume":
-            return Path(value) if equals else next(map(Path, arguments[number + 1 :]), None)
-    return None
+    """As far as they are right: of what is wrong the boot itself tells, where it can be held for reading."""
+    volume = value_of("--volume", arguments)
+    return read_what_is_right(Overrides(volume=Path(volume) if volume else None))
 
 
 def _archive(settings: Settings, lock: Path) -> Path | None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui_args import OWN_COMFYUI_ARGS, may_mean
-from morpheus_boot.errors import NotSetUp, UsageError
+from morpheus_boot.errors import MorpheusError, NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.limits import Limits, read_limits
 from morpheus_boot.redact import Secret, secrets_in
 from morpheus_boot.variables import parse_port, parse_positive
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
+LOG_FORMATS: Final = ("text", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,22 @@ def read_settings(
     )
 
 
+def read_what_is_right(
+    overrides: Overrides = Overrides(),
+    environ: Mapping[str, str] | None = None,
+) -> Settings | None:
+    """As read_settings(), but what is wrong counts as not set, also in ``environ``; None where that is not enough."""
+    env = read_environ() if environ is None else dict(environ)
+    while True:
+        try:
+            return read_settings(overrides, env)
+        except MorpheusError as error:
+            # By default FILESERVER_PORT is not set, and may be COMFYUI_PORT all the same.
+            wrong = error.subject if error.subject in env else "COMFYUI_PORT"
+            if env.pop(wrong, None) is None:
+                return None
+
+
 def default_local_dir(environ: Mapping[str, str]) -> Path:
     """``/opt/morpheus`` for root, else below the user's cache folder. Raises UsageError where there is none."""
     if os.geteuid() == 0:
@@ -209,7 +226,7 @@ def _hold_s(value: str | None, runpod: RunPod) -> float:
 
 
 def _log_format(value: str) -> str:
-    if value not in {"text", "json"}:
+    if value not in LOG_FORMATS:
         raise UsageError("MORPHEUS_LOG", f"'{value}' is not a log format", "give text or json")
     return value
 

@@ -1,6 +1,12 @@
 """The lines of other programs in our log."""
 
+import json
 import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +34,29 @@ def test_a_line_that_begins_with_its_level_has_it() -> None:
     assert parse_terminal_line(line) == Entry(logging.ERROR, "Failed to initialize database")
     assert parse_terminal_line("[Prompt Server] web root: /web") is None
     assert parse_terminal_line("got prompt") is None
+
+
+@pytest.mark.parametrize("wrong", [{"FILESERVER_PORT": "x"}, {"FILESERVER_PORT": "{taken}"}])
+def test_the_file_servers_first_error_comes_as_the_boot_reads_it(
+    wrong: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "fileserver"],
+            cwd=Path(__file__).parent.parent,
+            env={
+                "PATH": os.environ["PATH"],
+                "MORPHEUS_LOCAL_DIR": str(tmp_path),
+                "MORPHEUS_LOG": "json",
+                **{name: value.format(taken=taken) for name, value in wrong.items()},
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode in {64, 78}
+    [line] = ended.stderr.splitlines()
+    assert json.loads(line)["level"] == "error"

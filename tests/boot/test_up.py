@@ -206,6 +206,37 @@ def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_e
         assert up.stop() == 65
 
 
+@pytest.mark.parametrize(
+    ("variables", "arguments", "code", "named"),
+    [
+        ({"COMFYUI_ARGS": "--port 1"}, (), 64, "COMFYUI_ARGS"),
+        ({"MORPHEUS_JOB_TTL_HOURS": "0", "COMFYUI_ARGS": "'"}, (), 64, "COMFYUI_ARGS"),
+        ({"PORT": "{comfyui_port}"}, (), 78, "PORT"),
+        ({}, ("--nonsense",), 64, "command line"),
+    ],
+)
+def test_a_wrong_variable_or_argument_is_held_for_reading_as_any_other_error(
+    site: Site, variables: dict[str, str], arguments: tuple[str, ...], code: int, named: str
+) -> None:
+    site.environ = {
+        "MORPHEUS_HOLD_S": "60",
+        **{k: v.format(comfyui_port=site.comfyui_port) for k, v in variables.items()},
+    }
+
+    with site.start("up", *arguments) as up:
+        wait_until(lambda: up.ping() == 503, timeout_s=20)
+        status = up.get("/status").json()
+        assert status["error"].startswith(f"{named}: ")
+        assert status["exit_code"] == code
+        assert up.stop() == code
+
+
+def test_a_wrong_variable_does_not_hold_what_does_not_stay(site: Site) -> None:
+    site.environ = {"MORPHEUS_HOLD_S": "60", "COMFYUI_ARGS": "--port 1"}
+
+    assert site.run("plan").code == 64
+
+
 def test_files_serves_the_volume_without_a_comfyui(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "nothing-here"
 
@@ -329,6 +360,26 @@ def test_a_json_log_is_an_object_a_line(site: Site) -> None:
 
     entries = [json.loads(line) for line in ended.err.splitlines()]
     assert entries[-1]["level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments"),
+    [
+        ({"MORPHEUS_LOG": "json"}, ("--lock-timeout", "x")),
+        ({}, ("--nonsense", "--log-format=json")),
+        ({"MORPHEUS_LOG": "json", "COMFYUI_ARGS": "--port 1"}, ()),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_told_in_json_too(
+    site: Site, variables: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    site.environ = variables
+
+    ended = site.run("up", *arguments)
+
+    assert ended.code == 64
+    [line] = ended.err.splitlines()
+    assert json.loads(line)["level"] == "error"
 
 
 def pid_of(up: Program, service: str) -> int:
