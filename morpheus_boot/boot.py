@@ -246,8 +246,7 @@ class Boot:
     def _plan(self, deployment: Deployment) -> tuple[Plan, Plan]:
         """The plans for the models that the boot waits for, and for those it does not."""
         plan = plan_models(deployment)
-        for step in plan.steps:
-            self._board.put_model(_planned(step))
+        self._board.put_models(map(_planned, plan.steps))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
         if self._settings.runpod.endpoint_id is not None:
@@ -284,9 +283,11 @@ class Boot:
     def _name_unlisted(self, unlisted: Iterable[Unlisted]) -> None:
         """Shows in the state what ComfyUI does not list, beside the models themselves."""
         reasons = {u.name: u.reason for u in unlisted}
-        for model in self._board.state.models:
-            if model.path in reasons:
-                self._board.put_model(replace(model, detail=reasons[model.path]))
+        self._board.put_models(
+            replace(model, detail=reasons[model.path])
+            for model in self._board.state.models
+            if model.path in reasons
+        )
 
     def _fill_optional(
         self, plan: Plan, launch: Launch, deployment: Deployment
