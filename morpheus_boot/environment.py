@@ -177,7 +177,8 @@ def _pip(venv: Path, environ: Mapping[str, str]) -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         version = "0"
     if is_new_enough(version, _OLDEST_PIP):
-        return [sys.executable, "-m", "pip", "--python", python]
+        # -P: nothing of the working directory's must be taken for pip or what it imports.
+        return [sys.executable, "-P", "-m", "pip", "--python", python]
     _LOG.info("this Python has no pip, or an old one: fetching one from the package index")
     return [python, str(fetch_pip(index_url(environ), venv) / "pip")]
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,28 @@ def test_pip_goes_on_where_uv_fails(
 
     assert sample_value(venv) == "42"
     assert "uv can't install (error: too old): trying pip" in caplog.text
+
+
+def test_nothing_in_the_working_directory_is_taken_for_pip_or_a_part_of_it(
+    index: PackageIndex, lock: Path, pip_wheel: Path, tmp_path: Path
+) -> None:
+    run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "host"])
+    [site] = (tmp_path / "host").glob("lib/python3*/site-packages")
+    zipfile.ZipFile(pip_wheel).extractall(site)
+    folder = tmp_path / "somewhere"
+    folder.mkdir()
+    for name in ("pip.py", "typing.py"):
+        (folder / name).write_text("raise SystemExit('taken from the working directory')\n")
+    python = tmp_path / "host" / "bin" / "python"
+
+    ended = run(
+        [python, "-P", "-s", "-m", "morpheus_boot.environment", tmp_path / "local", lock],
+        dict(os.environ, PIP_INDEX_URL=index.url, PYTHONPATH=str(REPOSITORY)),
+        folder,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "fetching one" not in ended.stderr
 
 
 def test_an_environment_of_the_same_lock_is_found_and_nobody_is_asked(
