@@ -29,7 +29,7 @@ from morpheus_boot.deployment import (
     plan_models,
     read_deployment,
 )
-from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.errors import Exit, MorpheusError, each_of
 from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
@@ -112,7 +112,7 @@ class Boot:
         with phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
-            require_free(self._settings.comfyui_port, "ComfyUI")
+            require_free(self._settings.comfyui_port, "ComfyUI", "COMFYUI_PORT")
             launch = make_launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
         self._start_file_server(deployment.volume, runs_jobs=True)
@@ -222,16 +222,20 @@ class Boot:
         _LOG.info("stopped in order")
 
     def _on_failure(self, error: BaseException) -> None:
-        code = error.exit_code if isinstance(error, MorpheusError) else Exit.BUG
+        said: tuple[BaseException, ...] = (error,)
+        code = Exit.BUG
+        if isinstance(error, MorpheusError):
+            said, code = each_of(error), error.exit_code
         with self._turning:
             self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
         if self._settings.hold_s:
-            _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, error)
+            for one in said:
+                _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, one)
 
     def _start_file_server(self, volume: Volume, *, runs_jobs: bool) -> None:
         make_volume_folder(volume)
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
-        require_free(self._settings.fileserver_port, "the file server")
+        require_free(self._settings.fileserver_port, "the file server", "FILESERVER_PORT")
         if self._settings.morpheus_token is None:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
         self._supervisor.start(self._file_server(volume, runs_jobs=runs_jobs))

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from morpheus_boot import __version__
 from morpheus_boot.argv import find_command, stays, value_of
 from morpheus_boot.cache.options import LockTimes, RetryPolicy
-from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, UsageError
+from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.log import set_up_log
 from morpheus_boot.redact import Redactor
@@ -192,8 +192,7 @@ def _give_up(error: MorpheusError, argv: Sequence[str], redact: Redactor) -> Non
 
 
 def _say(error: MorpheusError, *, verbose: bool) -> int:
-    single = error.errors if isinstance(error, SeveralErrors) else (error,)
-    for one in single:
+    for one in each_of(error):
         _LOG.error("%s (exit %d)", one, one.exit_code, exc_info=one if verbose else None)
     return error.exit_code
 

@@ -143,6 +143,9 @@ def test_where_several_models_fail_the_status_page_has_the_exit_code_to_come(
         assert up.get("/status").json()["exit_code"] == 69
         assert up.stop() == 69
 
+    assert up.log.count("ERROR: giving up in 60 s: ") == 2
+    assert not [line for line in up.log.splitlines() if not line.startswith("20")]
+
 
 def test_no_comfyui_ends_with_78_saying_where_it_looked(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "nothing-here"
