@@ -25,11 +25,12 @@ from tests.package_index import (
     with_sample,
 )
 from tests.pythons import base_python, run
+from tests.supervision.watched import runs
 from tests.wait import wait_until
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 POD_START: Final = REPOSITORY / "pod_start.sh"
-TOOLS: Final = ("bash", "readlink", "setsid")
+TOOLS: Final = ("bash", "readlink")
 PROGRAM: Final = """
 import json, os, signal, sys
 import morpheus_sample
@@ -311,6 +312,31 @@ def test_a_stop_while_the_environment_is_made_ends_all_of_it(
         process.communicate(timeout=10)
         assert process.returncode == code
         assert not host.processes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "code"),
+    [
+        ([], signal.SIGTERM, 0),
+        (["files"], signal.SIGHUP, 0),
+        (["plan"], signal.SIGTERM, 143),
+        (["plan"], signal.SIGHUP, 129),
+    ],
+)
+def test_a_stop_while_a_python_is_looked_for_ends_all_of_it(
+    fresh: Host, tmp_path: Path, arguments: list[str], number: int, code: int
+) -> None:
+    looking = tmp_path / "looking"
+    slow = f"echo $$ > '{looking}.part'; /bin/mv '{looking}.part' '{looking}'; exec /bin/sleep 1000"
+    tools = tools_below(tmp_path / "tools", python3=slow)
+    process = fresh.start(*arguments, PATH=tools)
+    wait_until(looking.exists)
+
+    process.send_signal(number)
+
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (code, "", "")
+    wait_until(lambda: not runs(int(looking.read_text())))
 
 
 def test_a_build_that_was_killed_is_made_again(fresh: Host, pip_wheel: Path) -> None:
