@@ -149,8 +149,8 @@ make_environment() {
   (
     set +m
     python="$(find_python "$folder")" ||
-      fail Python "none of version 3.11 or newer was found (tried ${PYTHON_NAMES[*]} and uv)" \
-        "install one (apt-get install python3)" 78
+      fail Python "none of version 3.11 or newer with venv and ssl was found (tried ${PYTHON_NAMES[*]} and uv)" \
+        "install one, whole (apt-get install python3 python3-venv)" 78
     # These would send our packages elsewhere: into another Python, perhaps ComfyUI's.
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PYTHONHOME
     PYTHONPATH="$repository" exec "$python" -P -s -m morpheus_boot.environment "$folder" "$lock" "$@"

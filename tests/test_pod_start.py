@@ -399,9 +399,9 @@ def test_no_fitting_python_is_78_with_what_was_tried_and_the_mend(
 
     assert ended.returncode == 78
     assert ended.stderr == (
-        "pod_start.sh: Python: none of version 3.11 or newer was found (tried python3 python3.14 "
-        "python3.13 python3.12 python3.11 python3.15 python and uv); install one "
-        "(apt-get install python3) (exit 78)\n"
+        "pod_start.sh: Python: none of version 3.11 or newer with venv and ssl was found (tried python3 python3.14 "
+        "python3.13 python3.12 python3.11 python3.15 python and uv); install one, whole "
+        "(apt-get install python3 python3-venv) (exit 78)\n"
     )
 
 
