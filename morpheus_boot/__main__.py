@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 from morpheus_boot.argv import stays
@@ -17,6 +18,10 @@ if __name__ == "__main__":
     for stop in stop_signals():
         signal.signal(stop, _stop_early)
 
-    from morpheus_boot.cli import main  # the imports take a while, and a stop may come during them
+    # The imports take a while, and a stop may come during them.
+    from morpheus_boot.cli import main
+    from morpheus_boot.installed import hold_environment
 
+    # Another start, with another lock, removes the environments that nobody holds.
+    held = hold_environment(Path(sys.prefix))
     sys.exit(main(sys.argv[1:]))

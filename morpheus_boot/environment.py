@@ -58,11 +58,11 @@ def make_environment(
     """The environment below ``folder`` that has what ``lock`` names, made now unless another start has made it.
 
     Each build has a folder of its own, ``venv-*``, and writes lock.txt into it last: whoever finds that file finds
-    all. What a killed build left is removed; environments of other locks stay, since they may be running.
+    all. What a killed build left is removed, and after a new build the environments of other locks that nobody runs.
     ``archive`` holds the packages already, where it is there; then no network is needed.
 
     Raises:
-        NotSetUp: this Python can't make one, or pip.conf can't be parsed.
+        NotSetUp: this Python can't make one, nothing may be executed in ``folder``, or pip.conf can't be parsed.
         OriginUnavailable: the package index can't be reached, or has not what the lock names.
         StorageFailed: ``folder`` can't be written, or its disk is full.
         WaitedTooLong: another start, or an installer, took too long.
@@ -70,6 +70,7 @@ def make_environment(
     wanted = lock.read_bytes()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _require_executable(folder)
         with _locked(folder / "venv.lock", lock_timeout_s):
             found = [venv for venv in folder.glob("venv-*") if _is_whole(venv)]
             for venv in found:
@@ -77,9 +78,33 @@ def make_environment(
                     return venv
             for venv in set(folder.glob("venv-*")).difference(found):
                 shutil.rmtree(venv, ignore_errors=True)  # an installer may have outlived its build
-            return _build(folder, wanted, environ, archive)
+            made = _build(folder, wanted, environ, archive)
+            for venv in found:
+                _remove_unless_held(venv)
+            return made
     except OSError as error:
         raise local_error("our environment", folder, error) from error
+
+
+def _require_executable(folder: Path) -> None:
+    """Its Python would run, being a link to the system's, and then fail to load our packages' libraries."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise NotSetUp(
+            "our environment",
+            f"{folder} lies on a disk that is mounted noexec",
+            "set MORPHEUS_LOCAL_DIR to a local folder where programs may be executed",
+        )
+
+
+def _remove_unless_held(venv: Path) -> None:
+    lock = venv / "lock.txt"
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # a program runs on it: hold_environment()
+        lock.unlink()  # from now on it is what a killed build left
+        shutil.rmtree(venv, ignore_errors=True)
 
 
 def _is_whole(venv: Path) -> bool:
