@@ -136,7 +136,11 @@ COMMANDS: Final = (
         "turns the old scripts' resource list into models.yaml on stdout",
         (_file_argument,),
     ),
-    Command("smoke", "proves the whole chain on this machine, and prints its times"),
+    Command(
+        "smoke",
+        "proves the whole chain on this machine, with models and a volume of its own whatever is given, and prints"
+        " its times",
+    ),
 )
 
 

@@ -44,7 +44,7 @@ def run_chain(settings: Settings, stopping: threading.Event) -> Report:
     with tempfile.TemporaryDirectory(prefix="morpheus-smoke-") as folder:
         workspace = Path(folder).resolve()
         target = choose_target(settings, workspace)
-        _LOG.info("using %s", target.description)
+        _LOG.info("using %s, and models and a volume of smoke's own", target.description)
         chain = _Chain(settings, workspace, target, stopping)
         try:
             return chain.run()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot import __version__
 from tests.boot.program import Site
 
 
@@ -29,3 +30,11 @@ def test_an_unknown_option_points_to_the_help_of_its_command(tmp_path: Path) -> 
 
     assert ended.code == 64
     assert "unrecognized arguments: --foo; see pod_start.sh fill --help" in ended.err
+
+
+def test_fill_begins_with_its_version_and_who_it_is(tmp_path: Path) -> None:
+    site = Site(tmp_path, environ={"RUNPOD_POD_ID": "pod1", "RUNPOD_ENDPOINT_ID": "e"})
+
+    first, *_ = site.run("fill").err.splitlines()
+
+    assert first.endswith(f"morpheus boot {__version__}, fill, worker pod1")
