@@ -114,45 +114,62 @@ command_in() {
   printf 'up\n'
 }
 
-# stop PID EXIT_CODE: ends the session of PID.
+# What makes the environment, by the process group that it leads; empty while nothing does.
+MAKER=
+
+# stop EXIT_CODE: ends what makes the environment, and this.
 stop() {
-  # No such session: setsid has not run yet, or all has ended meanwhile.
-  kill -TERM -- "-$1" 2>/dev/null || kill -TERM "$1" 2>/dev/null || true
-  wait "$1" || true
-  exit "$2"
+  if [[ -n $MAKER ]]; then
+    kill -TERM -- "-$MAKER" 2>/dev/null || true # all has ended meanwhile
+    wait "$MAKER" 2>/dev/null || true
+  fi
+  exit "$1"
 }
 
-# make_environment REPOSITORY FOLDER LOCK COMMAND [ARGUMENT...]: returns environment.py's exit code.
+# stop_in_order COMMAND: from now on a signal ends all with the exit code that it has while COMMAND runs.
+stop_in_order() {
+  case "$1" in
+    up | files) # services: to be stopped is their good end
+      trap 'stop 0' TERM INT HUP
+      ;;
+    *)
+      trap 'stop 143' TERM
+      trap 'stop 130' INT
+      trap 'stop 129' HUP
+      ;;
+  esac
+}
+
+# make_environment REPOSITORY FOLDER LOCK [ARGUMENT...]: returns environment.py's exit code.
 make_environment() {
-  local repository=$1 folder=$2 lock=$3 command=$4 python pid on_term=143 on_int=130
-  shift 4
-  python="$(find_python "$folder")" ||
-    fail Python "none of version 3.11 or newer was found (tried ${PYTHON_NAMES[*]} and uv)" \
-      "install one (apt-get install python3)" 78
+  local repository=$1 folder=$2 lock=$3 python
+  shift 3
+  # A child that is waited for, with a process group of its own: a trap runs at once, and reaches all of it.
+  set -m
   (
+    set +m
+    python="$(find_python "$folder")" ||
+      fail Python "none of version 3.11 or newer with venv and ssl was found (tried ${PYTHON_NAMES[*]} and uv)" \
+        "install one, whole (apt-get install python3 python3-venv)" 78
     # These would send our packages elsewhere: into another Python, perhaps ComfyUI's.
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PYTHONHOME
-    PYTHONPATH="$repository" exec setsid "$python" -P -s -m morpheus_boot.environment "$folder" "$lock" "$@"
-  ) &
-  pid=$!
-  case "$command" in
-    up | files) on_term=0 on_int=0 ;; # services: to be stopped is their good end
-  esac
-  # shellcheck disable=SC2064 # the numbers of now are meant
-  trap "stop $pid $on_term" TERM
-  # shellcheck disable=SC2064 # as above
-  trap "stop $pid $on_int" INT
-  wait "$pid"
-  trap - TERM INT
+    PYTHONPATH="$repository" exec "$python" -P -s -m morpheus_boot.environment "$folder" "$lock" "$@"
+  ) </dev/null &
+  MAKER=$!
+  set +m
+  wait "$MAKER"
+  MAKER=
 }
 
 main() {
   local repository folder lock environment
+  # As PID 1 a signal without a trap is lost.
+  stop_in_order "$(command_in "$@")"
   repository="$(own_folder)"
   folder="$(local_folder)"
   lock="$repository/morpheus_boot/requirements.txt"
   if ! environment="$(find_environment "$folder" "$lock")"; then
-    make_environment "$repository" "$folder" "$lock" "$(command_in "$@")" "$@"
+    make_environment "$repository" "$folder" "$lock" "$@"
     environment="$(find_environment "$folder" "$lock")"
   fi
   # -P: a yaml.py in the working directory must not become ours.

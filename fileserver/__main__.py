@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
-from fileserver.settings import Settings, read_settings
+from fileserver.settings import Settings, read_log_format, read_settings
 from morpheus_boot.errors import MorpheusError, NotSetUp
 from morpheus_boot.log import set_up_log
 from morpheus_boot.redact import Redactor
@@ -19,10 +19,10 @@ _LOG: Final = logging.getLogger("morpheus.fileserver")
 
 def main() -> int:
     """Reads the environment and serves; returns the exit code."""
+    set_up_log(read_log_format(), 0, Redactor())
     try:
         return run(read_settings())
     except MorpheusError as error:
-        set_up_log("text", 0, Redactor())
         _LOG.error("%s", error)
         return error.exit_code
 

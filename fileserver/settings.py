@@ -36,6 +36,12 @@ class Settings:
     times: Times = field(default_factory=Times)
 
 
+def read_log_format(environ: Mapping[str, str] | None = None) -> str:
+    """``json`` or ``text``: known also where the rest of the environment is wrong."""
+    env = os.environ if environ is None else environ
+    return "json" if env.get("MORPHEUS_LOG", "").strip() == "json" else "text"
+
+
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Reads the environment as the boot gives it. Raises UsageError that names the variable."""
     env = os.environ if environ is None else environ
@@ -60,7 +66,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         job_ttl_hours=parse_positive("MORPHEUS_JOB_TTL_HOURS", hours) if hours else None,
         comfyui_port=comfyui_port,
         secrets=(*((Secret(token),) if token else ()), *secrets_in(env)),
-        log_format="json" if text("MORPHEUS_LOG") == "json" else "text",
+        log_format=read_log_format(env),
         docs=text("MORPHEUS_DOCS") == "1",
         limits=read_limits(env),
     )

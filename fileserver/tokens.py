@@ -49,7 +49,10 @@ class TokenGate:
             response = await self._at_the_door(Request(scope, receive))
         else:
             response = JSONResponse(
-                {"detail": "token: it is missing or wrong; send Authorization: Bearer <token>"},
+                {
+                    "detail": "token: it is missing or wrong; send Authorization: Bearer <token>,"
+                    " or X-Morpheus-Token: <token>"
+                },
                 401,
                 {"www-authenticate": "Bearer"},
             )
@@ -68,7 +71,8 @@ class TokenGate:
         if given is None:
             return HTMLResponse(_FORM, headers=_FORM_HEADERS)
         if not self._is_right(given.encode(errors="replace")):
-            return HTMLResponse(_FORM, 401, _FORM_HEADERS)
+            wrong = "<p>That was another token.</p>\n" if given else ""
+            return HTMLResponse(_FORM + wrong, 401, _FORM_HEADERS)
         response = RedirectResponse("/", 303, {"cache-control": "no-store"})
         response.set_cookie(
             _COOKIE.decode(),

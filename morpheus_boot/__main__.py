@@ -2,23 +2,26 @@
 
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
-from morpheus_boot.argv import command_in
-
-_STAYING = ("up", "files")
+from morpheus_boot.argv import stays
+from morpheus_boot.stopping import stop_signals
 
 
 def _stop_early(signum: int, _frame: FrameType | None) -> None:
     """Before the program has begun, a stop ends it as it would later: nothing has been started yet."""
-    stays = command_in(sys.argv[1:]) in _STAYING
-    raise SystemExit(0 if stays else 128 + signum)
+    raise SystemExit(0 if stays(sys.argv[1:]) else 128 + signum)
 
 
 if __name__ == "__main__":
-    for stop in (signal.SIGTERM, signal.SIGINT):
+    for stop in stop_signals():
         signal.signal(stop, _stop_early)
 
-    from morpheus_boot.cli import main  # the imports take a while, and a stop may come during them
+    # The imports take a while, and a stop may come during them.
+    from morpheus_boot.cli import main
+    from morpheus_boot.installed import hold_environment
 
+    # Another start, with another lock, removes the environments that nobody holds.
+    held = hold_environment(Path(sys.prefix))
     sys.exit(main(sys.argv[1:]))

@@ -1,10 +1,11 @@
-"""The command among the arguments: also for those who can't wait for argparse and the imports that it needs."""
+"""The command and options among the arguments: for those who can't wait for argparse, or whom it has failed."""
 
 from collections.abc import Sequence
 from typing import Final
 
 # What follows these is no command. pod_start.sh's command_in knows the same; a test compares the two.
 _TAKES_VALUE: Final = frozenset({"--models", "--volume", "--comfyui", "--log-format"})
+_STAYING: Final = frozenset({"up", "files"})
 
 
 def find_command(argv: Sequence[str]) -> int | None:
@@ -22,3 +23,17 @@ def command_in(argv: Sequence[str]) -> str:
     """The command in ``argv``, ``up`` where there is none."""
     at = find_command(argv)
     return "up" if at is None else argv[at]
+
+
+def stays(argv: Sequence[str]) -> bool:
+    """Whether the command in ``argv`` stays until it is stopped."""
+    return command_in(argv) in _STAYING
+
+
+def value_of(option: str, argv: Sequence[str]) -> str | None:
+    """What stands behind ``option`` in ``argv``, or None."""
+    for at, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name == option:
+            return value if equals else next(iter(argv[at + 1 :]), None)
+    return None

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.background import begin
+from morpheus_boot.boot_lock import take_boot_lock
 from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.reports import outcome_of
@@ -31,12 +31,12 @@ from morpheus_boot.deployment import (
     plan_models,
     read_deployment,
 )
-from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.errors import Exit, MorpheusError, each_of
 from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch, make_launch
-from morpheus_boot.log import Entry, parse_json_line
+from morpheus_boot.log import Entry, for_no_terminal, parse_json_line, parse_terminal_line
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
@@ -67,8 +67,6 @@ from morpheus_boot.volume import Volume
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 _FILE_SERVER_DEADLINE_S: Final = 120.0
-# ComfyUI and its nodes colour their lines for a terminal.
-_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Boot:
@@ -78,6 +76,8 @@ class Boot:
         self._invocation = invocation
         self._settings = invocation.settings
         self._began = time.monotonic()
+        # Held until the process ends, and taken before the state document, which may be another boot's.
+        self._lock = take_boot_lock(invocation.settings.local_dir)
         self._board = _open_board(invocation.settings, invocation.redact)
         self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
@@ -101,12 +101,20 @@ class Boot:
         _LOG.info("morpheus boot %s, file server alone", __version__)
         self._supervise(self._tell_files)
 
+    def give_up(self, error: MorpheusError) -> None:
+        """Raises ``error`` as up() and files() raise theirs."""
+
+        def story() -> None:
+            raise error
+
+        self._supervise(story)
+
     def _tell(self) -> None:
         phase = self._phase
         with phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
-            require_free(self._settings.comfyui_port, "ComfyUI")
+            require_free(self._settings.comfyui_port, "ComfyUI", "COMFYUI_PORT")
             launch = make_launch(self._settings, deployment, comfyui, self._supervisor)
             self._launch = launch
         self._start_file_server(deployment.volume, runs_jobs=True)
@@ -212,16 +220,20 @@ class Boot:
         _LOG.info("stopped in order")
 
     def _on_failure(self, error: BaseException) -> None:
-        code = error.exit_code if isinstance(error, MorpheusError) else Exit.BUG
+        said: tuple[BaseException, ...] = (error,)
+        code = Exit.BUG
+        if isinstance(error, MorpheusError):
+            said, code = each_of(error), error.exit_code
         with self._turning:
             self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
         if self._settings.hold_s:
-            _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, error)
+            for one in said:
+                _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, one)
 
     def _start_file_server(self, volume: Volume, *, runs_jobs: bool) -> None:
         make_volume_folder(volume)
         self._board.set_volume(VolumeState(str(volume.root), volume.size_bytes))
-        require_free(self._settings.fileserver_port, "the file server")
+        require_free(self._settings.fileserver_port, "the file server", "FILESERVER_PORT")
         if self._settings.morpheus_token is None:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
         self._supervisor.start(self._file_server(volume, runs_jobs=runs_jobs))
@@ -236,8 +248,7 @@ class Boot:
     def _plan(self, deployment: Deployment) -> Plan:
         """The plan for the models that the boot waits for."""
         plan = plan_models(deployment)
-        for step in plan.steps:
-            self._board.put_model(_planned(step))
+        self._board.put_models(map(_planned, plan.steps))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
         if self._settings.runpod.endpoint_id is not None:
@@ -274,9 +285,11 @@ class Boot:
     def _name_unlisted(self, unlisted: Iterable[Unlisted]) -> None:
         """Shows in the state what ComfyUI does not list, beside the models themselves."""
         reasons = {u.name: u.reason for u in unlisted}
-        for model in self._board.state.models:
-            if model.path in reasons:
-                self._board.put_model(replace(model, detail=reasons[model.path]))
+        self._board.put_models(
+            replace(model, detail=reasons[model.path])
+            for model in self._board.state.models
+            if model.path in reasons
+        )
 
     def _fill_optional(self, launch: Launch, deployment: Deployment) -> tuple[CachedModel, ...]:
         """The models that the boot did not wait for; their failure stops nothing."""
@@ -325,8 +338,19 @@ class Boot:
         )
 
 
+def hold_error(invocation: Invocation, error: MorpheusError) -> None:
+    """Holds an ``error`` that came before there was anything to boot, for MORPHEUS_HOLD_S, and raises it.
+
+    Returns at once where this can't be: another boot may run here.
+    """
+    try:
+        boot = Boot(invocation)
+    except MorpheusError:
+        return
+    boot.give_up(error)
+
+
 def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
-    settings.local_dir.mkdir(parents=True, exist_ok=True)
     return StateBoard(
         state_file(settings.local_dir),
         BootState(
@@ -354,16 +378,16 @@ def _planned(step: Step) -> ModelState:
 
 
 def _entry(service: str, line: str) -> Entry | None:
-    """The file server and RunPod's SDK log in JSON; ComfyUI's lines are only text."""
+    """The file server and RunPod's SDK log in JSON; ComfyUI's lines are text for a terminal."""
     if service == FILE_SERVER:
         return parse_json_line(line)
-    return read_sdk_line(line) if service == QUEUE else None
+    return read_sdk_line(line) if service == QUEUE else parse_terminal_line(line)
 
 
 def _log_line(service: str, line: str) -> None:
     logger = logging.getLogger(f"morpheus.{service}")
     entry = _entry(service, line)
     if entry is None:
-        logger.info("%s", _COLOURS.sub("", line))
+        logger.info("%s", for_no_terminal(line))
     else:
         logger.log(entry.level, "%s", entry.message)

@@ -11,4 +11,5 @@ def compile_command(python: Path, tree: Path, *, edited: bool) -> tuple[str, ...
     """
     how = ("checked-hash",) if edited else ("unchecked-hash", "-j", "0")
     options = ("-q", "-q", "-s", str(tree), "--invalidation-mode", *how)
-    return (str(python), "-m", "compileall", *options, str(tree))
+    # -I: nothing of the working directory's must be taken for compileall.
+    return (str(python), "-I", "-m", "compileall", *options, str(tree))

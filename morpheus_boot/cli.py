@@ -4,20 +4,28 @@ import argparse
 import importlib
 import keyword
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, NoReturn
 
 from morpheus_boot import __version__
-from morpheus_boot.argv import find_command
+from morpheus_boot.argv import find_command, stays, value_of
 from morpheus_boot.cache.options import LockTimes, RetryPolicy
-from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, UsageError
+from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.log import set_up_log
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.interrupt import Interrupted
-from morpheus_boot.settings import Overrides, Settings, read_settings
+from morpheus_boot.settings import (
+    LOG_FORMATS,
+    Overrides,
+    Settings,
+    read_settings,
+    read_what_is_right,
+)
+from morpheus_boot.stdout import ReaderGone, print_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -128,7 +136,11 @@ COMMANDS: Final = (
         "turns the old scripts' resource list into models.yaml on stdout",
         (_file_argument,),
     ),
-    Command("smoke", "proves the whole chain on this machine, and prints its times"),
+    Command(
+        "smoke",
+        "proves the whole chain on this machine, with models and a volume of its own whatever is given, and prints"
+        " its times",
+    ),
 )
 
 
@@ -136,32 +148,55 @@ def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit code."""
     redact = Redactor()
     set_up_log("text", 0, redact)
-    verbose = False
     try:
-        parsed = _parser().parse_args(_command_first(argv))
-        verbose = parsed.verbosity > 0
-        settings = read_settings(
-            Overrides(
-                parsed.models, parsed.volume, parsed.comfyui, parsed.log_format, parsed.verbosity
-            )
-        )
-        redact.add(settings.secrets)
+        parsed, settings = _read(argv, redact)
         set_up_log(settings.log_format, settings.verbosity, redact)
         command = next(command for command in COMMANDS if command.name == parsed.command)
         importlib.import_module(command.module).run(_invocation(parsed, settings, redact))
     except Interrupted as stop:
         return 128 + stop.signum
+    except ReaderGone:
+        return 128 + signal.SIGPIPE
     except MorpheusError as error:
-        return _say(error, verbose=verbose)
+        return _say(error, verbose="-v" in argv)
     except Exception:  # noqa: BLE001 - the last resort: a bug ends with its traceback and 70
         _LOG.exception("a bug of ours (exit %d); please report it with these lines", Exit.BUG)
         return Exit.BUG
     return Exit.DONE
 
 
+def _read(argv: Sequence[str], redact: Redactor) -> tuple[argparse.Namespace, Settings]:
+    """Arguments and environment. Raises UsageError, NotSetUp, after what _give_up() does with them."""
+    try:
+        parsed = _parse(argv)
+        settings = read_settings(
+            Overrides(
+                parsed.models, parsed.volume, parsed.comfyui, parsed.log_format, parsed.verbosity
+            )
+        )
+    except MorpheusError as error:
+        _give_up(error, argv, redact)
+        raise
+    redact.add(settings.secrets)
+    return parsed, settings
+
+
+def _give_up(error: MorpheusError, argv: Sequence[str], redact: Redactor) -> None:
+    """Makes an early ``error`` as visible as any other: in the log's own format, and held, both as far as is known."""
+    log_format = value_of("--log-format", argv)
+    known = log_format if log_format in LOG_FORMATS else None
+    settings = read_what_is_right(Overrides(log_format=known))
+    if settings is None:
+        return
+    redact.add(settings.secrets)
+    set_up_log(settings.log_format, 0, redact)
+    if stays(argv) and settings.hold_s:
+        boot = importlib.import_module("morpheus_boot.boot")
+        boot.hold_error(Invocation(settings, redact), error)
+
+
 def _say(error: MorpheusError, *, verbose: bool) -> int:
-    single = error.errors if isinstance(error, SeveralErrors) else (error,)
-    for one in single:
+    for one in each_of(error):
         _LOG.error("%s (exit %d)", one, one.exit_code, exc_info=one if verbose else None)
     return error.exit_code
 
@@ -175,10 +210,13 @@ def _invocation(parsed: argparse.Namespace, settings: Settings, redact: Redactor
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with our exit code for what it doesn't understand."""
+    """argparse, with our exit code for what it doesn't understand, and our stdout for its help."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError("command line", message, f"see {self.prog} --help")
+
+    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 - always stdout
+        print_text(message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--volume", type=Path, metavar="DIR", help="the volume (MORPHEUS_VOLUME)")
     common.add_argument("--comfyui", type=Path, metavar="DIR", help="ComfyUI (COMFYUI_DIR)")
-    common.add_argument("--log-format", choices=("text", "json"), help="the log (MORPHEUS_LOG)")
+    common.add_argument("--log-format", choices=LOG_FORMATS, help="the log (MORPHEUS_LOG)")
     loudness = common.add_mutually_exclusive_group()
     loudness.add_argument(
         "-q", dest="verbosity", action="store_const", const=-1, help="warnings and errors alone"
@@ -214,9 +252,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parsed, unknown = _parser().parse_known_args(_command_first(argv))
+    if unknown:
+        raise UsageError(
+            "command line",
+            f"unrecognized arguments: {' '.join(unknown)}",
+            f"see pod_start.sh {parsed.command} --help",
+        )
+    return parsed
+
+
 def _command_first(argv: Sequence[str]) -> list[str]:
     """``argv`` with its command in front, ``up`` where there is none: options may stand on both sides."""
     at = find_command(argv)
+    if at is not None and argv[at] == "help":
+        return [*argv[at + 1 :], "--help"]
     if at is not None:
         return [argv[at], *argv[:at], *argv[at + 1 :]]
     asked = {"-h", "--help", "--version"} & set(argv)

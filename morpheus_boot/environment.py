@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.archive import unpack
+from morpheus_boot.argv import value_of
 from morpheus_boot.byte_code import compile_command
 from morpheus_boot.errors import (
     Exit,
@@ -34,7 +35,7 @@ from morpheus_boot.log import set_up_log
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
 from morpheus_boot.pip_words import CHECK_NETWORK, errors_in, is_new_enough, machine_error_in
 from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import Overrides, Settings, read_environ, read_settings
+from morpheus_boot.settings import Overrides, Settings, read_environ, read_what_is_right
 from morpheus_boot.volume import find_volume
 
 _LOG: Final = logging.getLogger("morpheus.environment")
@@ -57,11 +58,11 @@ def make_environment(
     """The environment below ``folder`` that has what ``lock`` names, made now unless another start has made it.
 
     Each build has a folder of its own, ``venv-*``, and writes lock.txt into it last: whoever finds that file finds
-    all. What a killed build left is removed; environments of other locks stay, since they may be running.
+    all. What a killed build left is removed, and after a new build the environments of other locks that nobody runs.
     ``archive`` holds the packages already, where it is there; then no network is needed.
 
     Raises:
-        NotSetUp: this Python can't make one, or pip.conf can't be parsed.
+        NotSetUp: this Python can't make one, nothing may be executed in ``folder``, or pip.conf can't be parsed.
         OriginUnavailable: the package index can't be reached, or has not what the lock names.
         StorageFailed: ``folder`` can't be written, or its disk is full.
         WaitedTooLong: another start, or an installer, took too long.
@@ -69,6 +70,7 @@ def make_environment(
     wanted = lock.read_bytes()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _require_executable(folder)
         with _locked(folder / "venv.lock", lock_timeout_s):
             found = [venv for venv in folder.glob("venv-*") if _is_whole(venv)]
             for venv in found:
@@ -76,9 +78,33 @@ def make_environment(
                     return venv
             for venv in set(folder.glob("venv-*")).difference(found):
                 shutil.rmtree(venv, ignore_errors=True)  # an installer may have outlived its build
-            return _build(folder, wanted, environ, archive)
+            made = _build(folder, wanted, environ, archive)
+            for venv in found:
+                _remove_unless_held(venv)
+            return made
     except OSError as error:
         raise local_error("our environment", folder, error) from error
+
+
+def _require_executable(folder: Path) -> None:
+    """Its Python would run, being a link to the system's, and then fail to load our packages' libraries."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise NotSetUp(
+            "our environment",
+            f"{folder} lies on a disk that is mounted noexec",
+            "set MORPHEUS_LOCAL_DIR to a local folder where programs may be executed",
+        )
+
+
+def _remove_unless_held(venv: Path) -> None:
+    lock = venv / "lock.txt"
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # a program runs on it: hold_environment()
+        lock.unlink()  # from now on it is what a killed build left
+        shutil.rmtree(venv, ignore_errors=True)
 
 
 def _is_whole(venv: Path) -> bool:
@@ -176,7 +202,8 @@ def _pip(venv: Path, environ: Mapping[str, str]) -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         version = "0"
     if is_new_enough(version, _OLDEST_PIP):
-        return [sys.executable, "-m", "pip", "--python", python]
+        # -P: nothing of the working directory's must be taken for pip or what it imports.
+        return [sys.executable, "-P", "-m", "pip", "--python", python]
     _LOG.info("this Python has no pip, or an old one: fetching one from the package index")
     return [python, str(fetch_pip(index_url(environ), venv) / "pip")]
 
@@ -236,20 +263,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _read_settings(arguments: Sequence[str]) -> Settings | None:
-    """None where they are wrong: the boot itself says so, where it can be held for reading (MORPHEUS_HOLD_S)."""
-    try:
-        return read_settings(Overrides(volume=_volume_in(arguments)))
-    except MorpheusError:
-        return None
-
-
-def _volume_in(arguments: Sequence[str]) -> Path | None:
-    """What ``--volume`` says, as cli.py reads it."""
-    for number, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option == "--volume":
-            return Path(value) if equals else next(map(Path, arguments[number + 1 :]), None)
-    return None
+    """As far as they are right: of what is wrong the boot itself tells, where it can be held for reading."""
+    volume = value_of("--volume", arguments)
+    return read_what_is_right(Overrides(volume=Path(volume) if volume else None))
 
 
 def _archive(settings: Settings, lock: Path) -> Path | None:

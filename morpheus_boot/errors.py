@@ -107,6 +107,11 @@ def all_of(errors: Sequence[MorpheusError]) -> MorpheusError:
     return errors[0] if len(errors) == 1 else SeveralErrors(errors)
 
 
+def each_of(error: MorpheusError) -> tuple[MorpheusError, ...]:
+    """``error`` as a log tells it, an error a line: itself, or those that SeveralErrors names."""
+    return error.errors if isinstance(error, SeveralErrors) else (error,)
+
+
 _STORAGE: dict[int, tuple[type[MorpheusError], str, str]] = {
     # RunPod's volume answers EDQUOT while df still shows the whole cluster's terabytes.
     errno.EDQUOT: (

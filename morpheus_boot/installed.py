@@ -3,6 +3,7 @@
 Standard library only: environment.py runs before our own packages are there.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -10,7 +11,7 @@ import platform
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from morpheus_boot.archive import pack
 from morpheus_boot.layout import Layout
@@ -38,6 +39,16 @@ def site_key(lock: Path) -> str:
     )
     content = "\n".join(identity).encode() + lock.read_bytes()
     return hashlib.sha256(content).hexdigest()[:32]
+
+
+def hold_environment(venv: Path) -> TextIO | None:
+    """Keeps ``venv`` from being removed as long as the returned file is open; None where it is none of ours."""
+    try:
+        file = (venv / "lock.txt").open()
+    except FileNotFoundError:
+        return None
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
 
 
 def environment_archive(layout: Layout, lock: Path = RUNTIME_LOCK) -> Path:

@@ -119,6 +119,7 @@ class Launch:
             layout=layout,
             local=settings.local_dir,
             environ=settings.environ,
+            named=self._deployment.manifest.variables,
             turn=Turns(layout, settings.worker, stopping, LockTimes()).turn,
             stopping=stopping,
         )
@@ -164,7 +165,11 @@ class Launch:
             more=self._more,
         )
         env = comfyui_environment(
-            settings.environ, manifest.comfyui_env, REPOSITORY, layout.node_cache
+            settings.environ,
+            manifest.comfyui_env,
+            REPOSITORY,
+            layout.node_cache,
+            named=manifest.variables,
         )
         if self._nodes.python_path is not None:
             before = env.get("PYTHONPATH", "")

@@ -2,13 +2,24 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Final, TextIO
 
 from morpheus_boot.redact import Redactor
 
+# ECMA-48: control sequences (CSI), strings (OSC and its kind) with their ends, other escapes, then single controls.
+_TERMINAL: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+_LEVELLED: Final = re.compile(
+    r"\[(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\] ?(?P<message>.*)", re.DOTALL
+)
 _LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
 
 
@@ -58,6 +69,19 @@ def parse_json_line(line: str) -> Entry | None:
         return Entry(logging.getLevelNamesMapping()[document["level"].upper()], document["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def for_no_terminal(line: str) -> str:
+    """``line`` without what only a terminal understands: colours, titles, links, bells."""
+    return _TERMINAL.sub("", line)
+
+
+def parse_terminal_line(line: str) -> Entry | None:
+    """The entry of a line that begins with its level, as a newer ComfyUI's do; None for any other line."""
+    found = _LEVELLED.fullmatch(for_no_terminal(line))
+    if found is None:
+        return None
+    return Entry(logging.getLevelNamesMapping()[found["level"]], found["message"])
 
 
 def set_up_log(

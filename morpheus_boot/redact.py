@@ -85,6 +85,11 @@ def names_a_secret(name: str) -> bool:
     return _SECRET_WORD.search(_HUMP.sub("_", name)) is not None
 
 
+def holds_userinfo(value: str) -> bool:
+    """Whether ``value`` has a URL with a user in it, who comes with a password or is a token."""
+    return _USERINFO.search(value) is not None
+
+
 def secrets_in(environ: Mapping[str, str]) -> tuple[Secret, ...]:
     """What the variables hold that are named like a secret, but for mere switches and numbers."""
     return tuple(

@@ -10,24 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.errors import NotSetUp, UsageError
+from morpheus_boot.comfyui_args import OWN_COMFYUI_ARGS, may_mean
+from morpheus_boot.errors import MorpheusError, NotSetUp, UsageError
 from morpheus_boot.layout import is_job_id
 from morpheus_boot.limits import Limits, read_limits
 from morpheus_boot.redact import Secret, secrets_in
 from morpheus_boot.variables import parse_port, parse_positive
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-
-# Arguments of ComfyUI that this program sets: a second value would contradict the contract.
-OWN_COMFYUI_ARGS: Final = (
-    "--listen",
-    "--port",
-    "--base-directory",
-    "--output-directory",
-    "--input-directory",
-    "--temp-directory",
-    "--user-directory",
-)
+LOG_FORMATS: Final = ("text", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +164,22 @@ def read_settings(
     )
 
 
+def read_what_is_right(
+    overrides: Overrides = Overrides(),
+    environ: Mapping[str, str] | None = None,
+) -> Settings | None:
+    """As read_settings(), but what is wrong counts as not set, also in ``environ``; None where that is not enough."""
+    env = read_environ() if environ is None else dict(environ)
+    while True:
+        try:
+            return read_settings(overrides, env)
+        except MorpheusError as error:
+            # By default FILESERVER_PORT is not set, and may be COMFYUI_PORT all the same.
+            wrong = error.subject if error.subject in env else "COMFYUI_PORT"
+            if env.pop(wrong, None) is None:
+                return None
+
+
 def default_local_dir(environ: Mapping[str, str]) -> Path:
     """``/opt/morpheus`` for root, else below the user's cache folder. Raises UsageError where there is none."""
     if os.geteuid() == 0:
@@ -219,7 +226,7 @@ def _hold_s(value: str | None, runpod: RunPod) -> float:
 
 
 def _log_format(value: str) -> str:
-    if value not in {"text", "json"}:
+    if value not in LOG_FORMATS:
         raise UsageError("MORPHEUS_LOG", f"'{value}' is not a log format", "give text or json")
     return value
 
@@ -232,10 +239,8 @@ def _comfyui_args(value: str) -> tuple[str, ...]:
             "COMFYUI_ARGS", f"can't be split as a shell does ({error})", "mend its quotes"
         ) from error
     for arg in args:
-        option = arg.partition("=")[0]
-        # argparse takes any unique beginning of an option for the option itself.
-        own = [o for o in OWN_COMFYUI_ARGS if len(option) > 3 and o.startswith(option)]
-        if option.startswith("--") and own:
+        if may_mean(arg, OWN_COMFYUI_ARGS):
+            option = arg.partition("=")[0]
             raise UsageError(
                 "COMFYUI_ARGS", f"{option} is set by this program", "remove it from COMFYUI_ARGS"
             )

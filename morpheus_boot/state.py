@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -191,6 +191,13 @@ class StateBoard:
         self._change(
             lambda s: replace(s, models=_put(s.models, model, lambda m: m.path)),
             at_once=before is None or before.stage != model.stage,
+        )
+
+    def put_models(self, models: Iterable[ModelState]) -> None:
+        """Adds these models at once, or replaces those under their paths: one document for all."""
+        new = {m.path: replace(m, detail=self._redact(m.detail)) for m in models}
+        self._change(
+            lambda s: replace(s, models=tuple(({m.path: m for m in s.models} | new).values()))
         )
 
     def put_service(self, service: ServiceState) -> None:

@@ -65,7 +65,8 @@ def find_volume(
     ``given`` is MORPHEUS_VOLUME; without it the first mounted one of the usual paths, off RunPod ./job_data.
 
     Raises:
-        NotSetUp: on RunPod nothing is mounted there, so that models would vanish with the container.
+        NotSetUp: on RunPod nothing is mounted there, so that models would vanish with the container; off RunPod it is
+            not given, and there is no working directory.
     """
     known = read_mounts() if mounts is None else mounts
     points = {mount.point for mount in known}
@@ -78,7 +79,7 @@ def find_volume(
                 f"no network volume is mounted (looked at {looked})",
                 "attach a network volume, or set MORPHEUS_VOLUME to where it is mounted",
             )
-        root = Path.cwd() / _OFF_RUNPOD
+        root = _working_directory() / _OFF_RUNPOD
     mount = mount_of(root, known)
     if on_runpod and mount.point == Path("/"):
         raise NotSetUp(
@@ -87,6 +88,17 @@ def find_volume(
             "attach a network volume there, or set MORPHEUS_VOLUME to where it is mounted",
         )
     return Volume(root, mount, int(size_gb * 10**9) if size_gb is not None else None)
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise NotSetUp(
+            "volume",
+            "it is not given, and the working directory is gone",
+            "change to one that is there, or set MORPHEUS_VOLUME",
+        ) from error
 
 
 def read_mounts() -> tuple[Mount, ...]:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from morpheus_boot.environment import main, make_environment
 from morpheus_boot.errors import NotSetUp, OriginUnavailable, StorageFailed, WaitedTooLong
+from morpheus_boot.installed import hold_environment
 from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
 from tests.package_index import PackageIndex, package_index, sample_lock, with_sample
 from tests.pythons import python_without, run
+from tests.testbed.mounts import mounted
 from tests.testbed.origin import Origin
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -117,6 +120,28 @@ def test_pip_goes_on_where_uv_fails(
     assert "uv can't install (error: too old): trying pip" in caplog.text
 
 
+def test_nothing_in_the_working_directory_is_taken_for_pip_or_a_part_of_it(
+    index: PackageIndex, lock: Path, pip_wheel: Path, tmp_path: Path
+) -> None:
+    run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "host"])
+    [site] = (tmp_path / "host").glob("lib/python3*/site-packages")
+    zipfile.ZipFile(pip_wheel).extractall(site)
+    folder = tmp_path / "somewhere"
+    folder.mkdir()
+    for name in ("pip.py", "typing.py"):
+        (folder / name).write_text("raise SystemExit('taken from the working directory')\n")
+    python = tmp_path / "host" / "bin" / "python"
+
+    ended = run(
+        [python, "-P", "-s", "-m", "morpheus_boot.environment", tmp_path / "local", lock],
+        dict(os.environ, PIP_INDEX_URL=index.url, PYTHONPATH=str(REPOSITORY)),
+        folder,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "fetching one" not in ended.stderr
+
+
 def test_an_environment_of_the_same_lock_is_found_and_nobody_is_asked(
     lock: Path, tmp_path: Path
 ) -> None:
@@ -125,18 +150,32 @@ def test_an_environment_of_the_same_lock_is_found_and_nobody_is_asked(
     assert make_environment(tmp_path / "local", lock, {"PIP_INDEX_URL": NOTHING_LISTENS}) == there
 
 
-def test_what_a_killed_build_left_and_what_lost_its_python_is_removed_and_other_locks_stay(
+def test_what_a_killed_build_left_and_what_nobody_runs_is_removed_and_what_runs_stays(
     index: PackageIndex, lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = tmp_path / "local"
     environment_left(local / "venv-killed", sys.executable, None)
     environment_left(local / "venv-orphan", "/python/that/was/upgraded/away", sample_lock())
-    other = environment_left(local / "venv-other", sys.executable, "another lock")
+    environment_left(local / "venv-old", sys.executable, "an old lock")
+    running = environment_left(local / "venv-running", sys.executable, "another lock")
+    held = hold_environment(running)
+    assert held is not None
 
-    venv = make_environment(local, lock, use_index(monkeypatch, index.url))
+    with held:
+        venv = make_environment(local, lock, use_index(monkeypatch, index.url))
 
-    assert set(local.glob("venv-*")) == {venv, other}
+    assert set(local.glob("venv-*")) == {venv, running}
     assert sample_value(venv) == "42"
+
+
+def test_a_folder_where_nothing_may_be_executed_is_refused_before_anything_is_made(
+    lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath + ":/sbin")  # for mount(8)
+    with mounted(tmp_path / "local", "size=1m,noexec") as local:
+        with pytest.raises(NotSetUp, match="noexec; set MORPHEUS_LOCAL_DIR"):
+            make_environment(local, lock, {})
+        assert not list(local.iterdir())
 
 
 def test_a_package_with_another_digest_than_the_locks_is_refused_and_leaves_nothing(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morpheus_boot.comfyui_args import OWN_COMFYUI_ARGS
 from morpheus_boot.errors import ManifestError, MorpheusError, SeveralErrors
 from morpheus_boot.manifest import (
     CivitaiSource,
@@ -21,7 +22,7 @@ from morpheus_boot.manifest import (
 )
 from morpheus_boot.manifest.tree import Scalar
 from morpheus_boot.redact import Secret
-from morpheus_boot.settings import OWN_COMFYUI_ARGS, REPOSITORY
+from morpheus_boot.settings import REPOSITORY
 
 _SHA256 = "0123456789abcdef" * 4
 
@@ -170,6 +171,7 @@ def test_a_name_from_the_environment_is_put_in() -> None:
         Secret("https://host/sdxl?token=abc-123"), (Secret("sdxl"), Secret("abc-123"))
     )
     assert Secret("abc-123") in manifest.secrets
+    assert set(manifest.variables) == {"KIND", "TOKEN"}
 
 
 def test_a_number_may_come_from_the_environment() -> None:
@@ -714,7 +716,9 @@ def test_two_nodes_do_not_share_one_folder() -> None:
 # ComfyUI
 
 
-@pytest.mark.parametrize("arg", [*OWN_COMFYUI_ARGS, "--port=9000", "--list", "--output-dir=/x"])
+@pytest.mark.parametrize(
+    "arg", [*OWN_COMFYUI_ARGS, "--port=9000", "--list", "--output-dir=/x", "--i"]
+)
 def test_an_argument_that_the_program_sets_is_refused(arg: str) -> None:
     (error,) = errors(f"version: 1\ncomfyui: {{args: ['{arg}']}}")
 

@@ -25,11 +25,12 @@ from tests.package_index import (
     with_sample,
 )
 from tests.pythons import base_python, run
+from tests.supervision.watched import runs
 from tests.wait import wait_until
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 POD_START: Final = REPOSITORY / "pod_start.sh"
-TOOLS: Final = ("bash", "readlink", "setsid")
+TOOLS: Final = ("bash", "readlink")
 PROGRAM: Final = """
 import json, os, signal, sys
 import morpheus_sample
@@ -313,6 +314,31 @@ def test_a_stop_while_the_environment_is_made_ends_all_of_it(
         assert not host.processes()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "number", "code"),
+    [
+        ([], signal.SIGTERM, 0),
+        (["files"], signal.SIGHUP, 0),
+        (["plan"], signal.SIGTERM, 143),
+        (["plan"], signal.SIGHUP, 129),
+    ],
+)
+def test_a_stop_while_a_python_is_looked_for_ends_all_of_it(
+    fresh: Host, tmp_path: Path, arguments: list[str], number: int, code: int
+) -> None:
+    looking = tmp_path / "looking"
+    slow = f"echo $$ > '{looking}.part'; /bin/mv '{looking}.part' '{looking}'; exec /bin/sleep 1000"
+    tools = tools_below(tmp_path / "tools", python3=slow)
+    process = fresh.start(*arguments, PATH=tools)
+    wait_until(looking.exists)
+
+    process.send_signal(number)
+
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (code, "", "")
+    wait_until(lambda: not runs(int(looking.read_text())))
+
+
 def test_a_build_that_was_killed_is_made_again(fresh: Host, pip_wheel: Path) -> None:
     with package_index(hanging(pip_wheel)) as index:
         host = Host(fresh.root, fresh.tools, fresh.local, index)
@@ -373,9 +399,9 @@ def test_no_fitting_python_is_78_with_what_was_tried_and_the_mend(
 
     assert ended.returncode == 78
     assert ended.stderr == (
-        "pod_start.sh: Python: none of version 3.11 or newer was found (tried python3 python3.14 "
-        "python3.13 python3.12 python3.11 python3.15 python and uv); install one "
-        "(apt-get install python3) (exit 78)\n"
+        "pod_start.sh: Python: none of version 3.11 or newer with venv and ssl was found (tried python3 python3.14 "
+        "python3.13 python3.12 python3.11 python3.15 python and uv); install one, whole "
+        "(apt-get install python3 python3-venv) (exit 78)\n"
     )
 
 

@@ -68,6 +68,8 @@ def test_a_drawn_worker_id_is_a_job_id_and_differs_at_each_boot() -> None:
         ("COMFYUI_ARGS", "--port 9"),
         ("COMFYUI_ARGS", "--output-dir=/x"),
         ("COMFYUI_ARGS", "--listen"),
+        ("COMFYUI_ARGS", "--i /x"),
+        ("COMFYUI_ARGS", "--o=/x"),
     ],
 )
 def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> None:

@@ -1,13 +1,16 @@
 """The state document shows what happens, and ends none of it."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.redact import Redactor
+from morpheus_boot.redact import Redactor, Secret
 from morpheus_boot.state import (
     BootState,
+    ModelStage,
+    ModelState,
     Readiness,
     StateBoard,
     VolumeState,
@@ -39,3 +42,26 @@ def test_a_full_disk_is_told_once_and_the_next_change_that_fits_writes_all(
     assert written is not None
     assert written.readiness is board.state.readiness is Readiness.READY
     assert written.volume is not None
+
+
+def test_models_that_are_put_together_keep_the_places_of_those_that_were_there(
+    tmp_path: Path,
+) -> None:
+    board = StateBoard(state_file(tmp_path), STATE, Redactor([Secret("s3cret")]))
+    first = [ModelState(name, ModelStage.MISSING) for name in ("loras/a", "loras/b")]
+
+    board.put_models(first)
+    board.put_models(
+        [
+            ModelState("loras/c", ModelStage.PRESENT),
+            replace(first[0], detail="asked with s3cret"),
+        ]
+    )
+
+    written = read_state(state_file(tmp_path))
+    assert written is not None
+    assert [(m.path, m.detail) for m in written.models] == [
+        ("loras/a", "asked with [secret]"),
+        ("loras/b", ""),
+        ("loras/c", ""),
+    ]

@@ -58,3 +58,15 @@ def test_off_runpod_it_is_job_data_in_the_current_folder(
 )
 def test_sizes_read_as_runpod_sells_them(size_bytes: int | None, text: str) -> None:
     assert size_text(size_bytes) == text
+
+
+def test_a_working_directory_that_is_gone_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(NotSetUp, match="the working directory is gone"):
+        find_volume(None, 20, on_runpod=False, mounts=(ROOT,))

@@ -19,6 +19,8 @@ _TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.1
 _UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
+# Without the container's http_proxy, to which urlopen() would send these requests, and the token with them.
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # Nobody there, too late, cut off, or no JSON.
 _SILENCE: Final = (OSError, HTTPException, ValueError)
 
@@ -113,5 +115,4 @@ class ComfyUIApi:
         request = urllib.request.Request(self._base + path)  # noqa: S310 - our own port
         if token is not None:
             request.add_header("Authorization", f"Bearer {token.reveal()}")
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - as above
-        return cast("HTTPResponse", response)
+        return cast("HTTPResponse", _DIRECT.open(request, timeout=_TIMEOUT_S))

@@ -1,5 +1,6 @@
 """Which of the models ComfyUI lists, by the directories it reads and not by their names."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,35 +23,30 @@ def find_unlisted(
 ) -> tuple[Unlisted, ...]:
     """Those of ``names`` (folder/file below ``root``) that are not listed, each with the reason.
 
-    ``folder_paths``: the directories that each of ComfyUI's folders reads; ``files_of``: what a folder lists.
+    ``folder_paths``: the directories that each of ComfyUI's folders reads; ``files_of``: what a folder lists, which is
+    asked once a folder.
     """
-    return tuple(
-        missing
-        for name in names
-        if (missing := _judge(root, name, folder_paths, files_of)) is not None
-    )
+    readers: dict[Path, list[str]] = {}
+    for key, paths in folder_paths.items():
+        # A folder may be told to read one directory twice.
+        for directory in {Path(path).resolve() for path in paths}:
+            readers.setdefault(directory, []).append(key)
+    resolved = functools.cache(lambda folder: (root / folder).resolve())
+    listed = functools.cache(files_of)
 
+    def judge(name: str) -> Unlisted | None:
+        # ComfyUI lists dangling links too: only our own look tells.
+        if not (root / name).exists():
+            return Unlisted(name, "its link dangles", known=True)
+        folder, _, file = name.partition("/")
+        directory = resolved(folder)
+        by = readers.get(directory, [])
+        if not by:
+            return Unlisted(name, f"no folder of ComfyUI's reads {directory}", known=False)
+        if any(file in listed(reader) for reader in by):
+            return None
+        suffix = Path(file).suffix or "no ending"
+        reason = f"{', '.join(by)} does not list it; is {suffix} an ending that it loads?"
+        return Unlisted(name, reason, known=True)
 
-def _judge(
-    root: Path,
-    name: str,
-    folder_paths: Mapping[str, Iterable[str]],
-    files_of: Callable[[str], frozenset[str]],
-) -> Unlisted | None:
-    # ComfyUI lists dangling links too: only our own look tells.
-    if not (root / name).exists():
-        return Unlisted(name, "its link dangles", known=True)
-    folder, _, file = name.partition("/")
-    directory = (root / folder).resolve()
-    readers = [
-        key
-        for key, paths in folder_paths.items()
-        if any(Path(path).resolve() == directory for path in paths)
-    ]
-    if not readers:
-        return Unlisted(name, f"no folder of ComfyUI's reads {directory}", known=False)
-    if any(file in files_of(reader) for reader in readers):
-        return None
-    suffix = Path(file).suffix or "no ending"
-    reason = f"{', '.join(readers)} does not list it; is {suffix} an ending that it loads?"
-    return Unlisted(name, reason, known=True)
+    return tuple(unlisted for name in names if (unlisted := judge(name)) is not None)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.comfyui_args import may_mean
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.redact import Secret
 from morpheus_boot.volume import MOUNT_PATHS
@@ -50,7 +51,7 @@ def our_node_environment(
 
 def require_our_node(arguments: tuple[str, ...]) -> None:
     """Raises NotSetUp where ComfyUI's arguments would keep our node out, and so leave the port unguarded."""
-    if any(len(a) > 12 and _DISABLE_ALL.startswith(a) for a in arguments):
+    if any(may_mean(argument, (_DISABLE_ALL,)) for argument in arguments):
         raise NotSetUp(
             "COMFYUI_ARGS",
             f"{_DISABLE_ALL} would leave ComfyUI's port without the node that guards it",

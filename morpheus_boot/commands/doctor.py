@@ -1,7 +1,5 @@
 """``doctor``: looks at all that a boot needs, and says how each part stands."""
 
-import json
-import sys
 import threading
 from dataclasses import asdict
 from typing import Final
@@ -10,6 +8,7 @@ from morpheus_boot.doctor import Finding, Level, examine
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.stdout import print_json, print_line
 
 # Torch alone takes 10 s and more from a cold disk.
 _DEADLINE_S: Final = 60.0
@@ -19,10 +18,7 @@ def run(invocation: Invocation) -> None:
     """Prints every finding. Raises NotSetUp where one is an error."""
     found = run_to_end(lambda stopping: _examine(invocation, stopping))
     if invocation.json:
-        json.dump(
-            {"findings": [asdict(f) for f in found]}, sys.stdout, ensure_ascii=False, indent=1
-        )
-        print()
+        print_json({"findings": [asdict(f) for f in found]})
     wrong = [finding.check for finding in found if finding.level is Level.ERROR]
     if wrong:
         raise NotSetUp(
@@ -47,5 +43,5 @@ def _examine(invocation: Invocation, stopping: threading.Event) -> list[Finding]
         found.append(shown)
         if not invocation.json:
             mend = f"; {shown.mend}" if shown.mend else ""
-            print(f"{shown.level:<8} {shown.check:<12} {shown.says}{mend}", flush=True)
+            print_line(f"{shown.level:<8} {shown.check:<12} {shown.says}{mend}")
     return found

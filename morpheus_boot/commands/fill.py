@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot import __version__
 from morpheus_boot.bars import shown_on
 from morpheus_boot.cache import hash_pending
 from morpheus_boot.deployment import (
@@ -29,6 +30,7 @@ _LOG: Final = logging.getLogger("morpheus.boot")
 
 def run(invocation: Invocation) -> None:
     """Fills, and returns when all models are there. Raises MorpheusError, Interrupted."""
+    _LOG.info("morpheus boot %s, fill, worker %s", __version__, invocation.settings.worker)
     deployment = read_deployment(invocation)
     make_volume_folder(deployment.volume)
     heart = announce(invocation, deployment)

@@ -1,7 +1,5 @@
 """``gc``: lists what no endpoint needs any more; ``--apply`` removes it."""
 
-import json
-import sys
 from collections.abc import Collection, Iterable, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
@@ -13,6 +11,7 @@ from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.lost import gone_workers, settle_worker
 from morpheus_boot.layout import Layout
+from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume import bytes_below, bytes_of, size_text
 
 
@@ -108,13 +107,13 @@ def _print_kept(kept: _Kept, own_paths: list[str]) -> None:
             continue
         paths = kept.there(manifest)
         named |= paths
-        print(f"kept: {_amount(kept, paths)}, that endpoint {manifest.endpoint} names")
+        print_line(f"kept: {_amount(kept, paths)}, that endpoint {manifest.endpoint} names")
     # Most of them are those of this very manifest, one for each boot or fill: only what they alone keep is news.
     keepers = {w.endpoint: paths for w in workers if (paths := kept.there(w) - named)}
     if keepers:
         amount = _amount(kept, set().union(*keepers.values()))
         forget_all = " ".join(f"--forget {worker}" for worker in keepers)
-        print(
+        print_line(
             f"kept: {amount}, that only workers name, each for 7 days after its last beat; "
             f"if it is not needed: gc {forget_all} --apply"
         )
@@ -145,18 +144,17 @@ def _print_json(found: tuple[Garbage, ...], removed: list[Garbage], kept: _Kept)
         }
         for m in kept.manifests
     ]
-    json.dump({"garbage": things, "kept": keepers}, sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    print_json({"garbage": things, "kept": keepers})
 
 
 def _print_text(found: tuple[Garbage, ...], removed: list[Garbage], invocation: Invocation) -> None:
     for g in found:
         done = "removed " if g in removed else ""
-        print(f"{done}{g.kind:<9} {size_text(g.size_bytes):>10}  {g.path}  ({g.reason})")
+        print_line(f"{done}{g.kind:<9} {size_text(g.size_bytes):>10}  {g.path}  ({g.reason})")
     total = size_text(sum(g.size_bytes for g in found))
     if not found:
-        print("nothing to remove")
+        print_line("nothing to remove")
     elif invocation.apply:
-        print(f"{len(removed)} of {len(found)} removed")
+        print_line(f"{len(removed)} of {len(found)} removed")
     else:
-        print(f"{len(found)} to remove, {total}: run gc --apply")
+        print_line(f"{len(found)} to remove, {total}: run gc --apply")

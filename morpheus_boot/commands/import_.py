@@ -1,7 +1,6 @@
 """``import FILE``: turns the old scripts' resource list into models.yaml on stdout."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +8,7 @@ from morpheus_boot.errors import ManifestError
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest.resources import read_resources
 from morpheus_boot.manifest.written import manifest_text
+from morpheus_boot.stdout import print_text
 
 _LOG: Final = logging.getLogger("morpheus.import")
 
@@ -26,7 +26,7 @@ def run(invocation: Invocation) -> None:
             credential.line,
             credential.variable,
         )
-    sys.stdout.write(manifest_text(file.name, resources))
+    print_text(manifest_text(file.name, resources))
 
 
 def _read(file: Path) -> bytes:

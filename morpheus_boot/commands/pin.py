@@ -1,7 +1,6 @@
 """``pin``: prints models.yaml with digests, sizes and commits filled in, its comments kept."""
 
 import logging
-import sys
 import threading
 from typing import Final
 
@@ -16,6 +15,7 @@ from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
 from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.stdout import print_text
 
 _LOG: Final = logging.getLogger("morpheus.pin")
 
@@ -24,7 +24,7 @@ def run(invocation: Invocation) -> None:
     """Asks every origin and prints. Raises the first failure, and then prints nothing."""
     deployment = read_deployment(invocation)
     text = run_to_end(lambda stopping: _pin(invocation, deployment, stopping))
-    sys.stdout.write(text)
+    print_text(text)
 
 
 def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> str:

@@ -1,8 +1,6 @@
 """``plan``: what ``up`` would do, and whether it fits; changes nothing."""
 
-import json
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +26,7 @@ from morpheus_boot.heartbeat import Beat
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.publish import require_writable
 from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume import Volume, measure, size_text
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -159,15 +158,15 @@ def _planned(step: Step, filler: Filler, volume: Volume) -> PlannedModel:
 
 def _print_text(answer: Answer) -> None:
     root = answer.volume.root
-    print(f"volume {root}" if root.exists() else f"volume {root} (not there yet)")
+    print_line(f"volume {root}" if root.exists() else f"volume {root} (not there yet)")
     width = max((len(m.path) for m in answer.models), default=0)
     for model in answer.models:
         size = size_text(model.size_bytes) if model.size_bytes else "?"
         notes = "".join(f"  {note}" for note in _notes(model))
-        print(f"{model.action:<8} {model.path:<{width}} {size:>10}{notes}")
+        print_line(f"{model.action:<8} {model.path:<{width}} {size:>10}{notes}")
     room = answer.room
     unknown = f" and {room.unknown} of unknown size" if room.unknown else ""
-    print(f"to fetch: {size_text(room.missing_bytes)}{unknown}; {room.summary}")
+    print_line(f"to fetch: {size_text(room.missing_bytes)}{unknown}; {room.summary}")
 
 
 def _notes(model: PlannedModel) -> Iterator[str]:
@@ -193,5 +192,4 @@ def _print_json(answer: Answer) -> None:
         "errors": [str(error) for error in answer.errors],
         "warnings": [str(warning) for warning in answer.warnings],
     }
-    json.dump(document, sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    print_json(document)

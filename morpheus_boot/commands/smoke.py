@@ -4,6 +4,7 @@ from morpheus_boot.invocation import Invocation
 from morpheus_boot.run.interrupt import run_to_end
 from morpheus_boot.smoke.chain import run_chain
 from morpheus_boot.smoke.steps import table
+from morpheus_boot.stdout import print_line
 
 # Long enough for an inner boot to end after its own grace, and for the rest to be killed.
 _GRACE_S = 15.0
@@ -13,8 +14,8 @@ def run(invocation: Invocation) -> None:
     """Runs the chain and prints its table. Raises MorpheusError: the first failure."""
     report = run_to_end(lambda stopping: run_chain(invocation.settings, stopping), grace_s=_GRACE_S)
     boots = [step.seconds for step in report.steps if "boot" in step.name]
-    print(table(report.steps))
-    print(
+    print_line(table(report.steps))
+    print_line(
         f"smoke passed with {report.target.description}:"
         f" cold {boots[0]:.2f} s, warm {boots[-1]:.2f} s"
     )

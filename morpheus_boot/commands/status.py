@@ -1,8 +1,6 @@
 """``status``: the cache, the workers seen on the volume, and the services of this container."""
 
-import json
 import os
-import sys
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
@@ -14,6 +12,7 @@ from morpheus_boot.errors import storage_error
 from morpheus_boot.heartbeat import Beat
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.state import BootState, read_state, state_file
+from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume import size_text
 from morpheus_boot.workers import BEAT_S, SeenWorker, seen_workers
 
@@ -115,12 +114,11 @@ def _runs(pid: int) -> bool:
 
 
 def _print_json(status: Status) -> None:
-    json.dump(asdict(status), sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    print_json(asdict(status))
 
 
 def _print_text(status: Status) -> None:
-    print(f"volume {status.volume}")
+    print_line(f"volume {status.volume}")
     width = max((len(m.path) for m in status.models), default=0)
     for model in status.models:
         detail = model.detail
@@ -128,20 +126,20 @@ def _print_text(status: Status) -> None:
             detail = f"by {model.holder.worker}, {size_text(model.holder.done_bytes)} are there"
         size = "?" if model.size_bytes is None else size_text(model.size_bytes)
         notes = "  ".join(filter(None, (detail, "" if model.required else "(not required)")))
-        print(f"  {model.state:<8} {model.path:<{width}} {size:>10}  {notes}".rstrip())
+        print_line(f"  {model.state:<8} {model.path:<{width}} {size:>10}  {notes}".rstrip())
     for worker in status.workers:
         silent = "silent" if worker.age_s > 3 * BEAT_S else "alive"
         how = "ended" if worker.ended else silent
-        print(f"worker {worker.worker}: {how}, last beat {worker.age_s:.0f} s ago")
+        print_line(f"worker {worker.worker}: {how}, last beat {worker.age_s:.0f} s ago")
     if status.boot is None:
-        print("no boot runs in this container")
+        print_line("no boot runs in this container")
         return
-    print(
+    print_line(
         f"boot of {status.boot.worker}: {status.boot.readiness.value} {status.boot.error}".rstrip()
     )
     for phase in status.boot.phases:
         took = "running" if phase.seconds is None else f"{phase.seconds:.1f} s"
-        print(f"  {phase.name}: {took} {phase.detail}".rstrip())
+        print_line(f"  {phase.name}: {took} {phase.detail}".rstrip())
     for service in status.boot.services:
         where = "" if service.port is None else f" on {service.port}"
-        print(f"  {service.name}{where}: {service.stage.value} {service.detail}".rstrip())
+        print_line(f"  {service.name}{where}: {service.stage.value} {service.detail}".rstrip())

@@ -1,7 +1,5 @@
 """``verify``: reads every cached model again and compares its SHA-256 with its record."""
 
-import json
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.progress import Progress, Reading
 from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.stdout import print_json, print_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ def run(invocation: Invocation) -> None:
     if invocation.json:
         _print_json(found)
     elif not found:
-        print("no model is recorded on this volume yet: there is nothing to verify")
+        print_line("no model is recorded on this volume yet: there is nothing to verify")
     errors = [f.error for f in found if f.error is not None]
     if errors:
         raise all_of(errors)
@@ -60,7 +59,7 @@ def _verify(
             found = _repaired(repairs, found.verdict, named.get(record.path))
         if not invocation.json:
             verdict = found.verdict
-            print(f"{verdict.condition:<10} {verdict.path}  {verdict.detail}", flush=True)
+            print_line(f"{verdict.condition:<10} {verdict.path}  {verdict.detail}")
         yield found
 
 
@@ -98,5 +97,4 @@ def _print_json(found: tuple[Found, ...]) -> None:
         {"path": v.path, "condition": v.condition, "detail": v.detail}
         for v in (f.verdict for f in found)
     ]
-    json.dump({"models": models}, sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    print_json({"models": models})

@@ -119,14 +119,15 @@ def look_at_ports(patient: Patient) -> Iterator[Finding]:
     """Whether each is free, or held by this container's own service."""
     settings = patient.settings
     wanted = [
-        (settings.comfyui_port, "ComfyUI"),
-        *((port, "the file server") for port in (settings.fileserver_port, *settings.extra_ports)),
+        (settings.comfyui_port, "ComfyUI", "COMFYUI_PORT"),
+        (settings.fileserver_port, "the file server", "FILESERVER_PORT"),
+        *((port, "the file server", "PORT or PORT_HEALTH") for port in settings.extra_ports),
     ]
     state = read_state(state_file(settings.local_dir))
     ours = {s.pid: s.name for s in state.services if s.pid is not None} if state else {}
-    for port, what in wanted:
+    for port, what, variable in wanted:
         try:
-            require_free(port, what)
+            require_free(port, what, variable)
         except NotSetUp as taken:
             holder = holder_of(port)
             if holder in ours:

@@ -54,7 +54,11 @@ def read_document(name: str, text: str, environ: Mapping[str, str]) -> Document:
             "remove it",
         ) from error
     return Document(
-        root, builder.lines, tuple(builder.mistakes), tuple(map(Secret, builder.brought))
+        root,
+        builder.lines,
+        tuple(builder.mistakes),
+        secrets=tuple(map(Secret, builder.brought)),
+        variables=tuple(builder.variables),
     )
 
 
@@ -85,6 +89,7 @@ class _Builder:
         self.lines: dict[Place, int] = {(): 1}
         self.mistakes: list[Mistake] = []
         self.brought: list[str] = []
+        self.variables: list[str] = []
 
     def build(self) -> dict[str, Tree]:
         next(self._events)  # the stream begins
@@ -167,6 +172,7 @@ class _Builder:
         # A number is no secret: taken for one it would blot out its like in every line of the log.
         if not expansion.text.isdecimal():
             self.brought += expansion.brought
+            self.variables += expansion.names
         if expansion.faults:
             return Unread()
         return Scalar(expansion.text, event.value, not event.style, expansion.brought)

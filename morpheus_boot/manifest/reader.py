@@ -85,4 +85,5 @@ def _manifest(path: Path, document: Document, entries: ManifestEntry) -> Manifes
             for position, entry in enumerate(entries.custom_nodes)
         ),
         secrets=document.secrets,
+        variables=document.variables,
     )

@@ -20,10 +20,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A value with its references replaced; ``brought`` are the values they stood for."""
+    """A value with its references replaced; ``brought`` are the values that the variables ``names`` stood for."""
 
     text: str
     brought: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
 
 
@@ -36,7 +37,7 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
     """Replaces each ``${NAME}`` in ``text``, and ``$${`` by ``${``; what is brought in is not read again."""
     if "${" not in text:
         return Expansion(text)
-    brought: list[str] = []
+    brought: dict[str, str] = {}
     faults: list[Fault] = []
 
     def value_of(reference: re.Match[str]) -> str:
@@ -55,9 +56,9 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
                 )
             )
         else:
-            brought.append(environ[name])
+            brought[name] = environ[name]
             return environ[name]
         return reference[0]
 
     expanded = _REFERENCE.sub(value_of, text)
-    return Expansion(expanded, tuple(brought), tuple(faults))
+    return Expansion(expanded, tuple(brought.values()), tuple(brought), tuple(faults))

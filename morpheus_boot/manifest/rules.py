@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+from morpheus_boot.comfyui_args import OWN_COMFYUI_ARGS, may_mean
 from morpheus_boot.digests import sha256_in
 from morpheus_boot.manifest.references import is_environment_name
-from morpheus_boot.settings import OWN_COMFYUI_ARGS
 
 Rule: TypeAlias = Callable[[str], str | None]
 
@@ -126,7 +126,4 @@ def wrong_comfyui_arg(text: str) -> str | None:
         return None
     if " " in option:
         return "is two arguments in one"
-    # argparse takes any unique beginning of an option for the option itself.
-    if len(option) > 3 and any(own.startswith(option) for own in OWN_COMFYUI_ARGS):
-        return "is set by this program"
-    return None
+    return "is set by this program" if may_mean(text, OWN_COMFYUI_ARGS) else None

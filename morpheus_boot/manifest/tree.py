@@ -59,13 +59,15 @@ class Mistake:
 class Document:
     """The file's tree, and what was wrong with its values already.
 
-    ``lines`` has the line of each key and list item, from 1, and of the root under ().
+    ``lines`` has the line of each key and list item, from 1, and of the root under (). ``secrets`` are the values of
+    the ``variables`` that ``${NAME}`` named.
     """
 
     root: dict[str, Tree]
     lines: Mapping[Place, int]
     mistakes: tuple[Mistake, ...]
     secrets: tuple[Secret, ...]
+    variables: tuple[str, ...]
 
     def line(self, place: Place) -> int:
         """The line of ``place``, or of what it is missing from."""

@@ -85,7 +85,7 @@ class Manifest:
     """models.yaml, whole and right.
 
     ``size_gb`` is the volume as bought, in 10^9 bytes. ``comfyui_env`` names variables that ComfyUI may see.
-    ``secrets`` are the values that ``${NAME}`` brought in: none of them may be logged.
+    ``secrets`` are the values that ``${NAME}`` brought in: none of them may be logged. ``variables`` are their names.
     """
 
     path: Path
@@ -95,3 +95,4 @@ class Manifest:
     models: tuple[ModelSpec, ...]
     nodes: tuple[NodeSpec, ...]
     secrets: tuple[Secret, ...]
+    variables: tuple[str, ...]

@@ -9,10 +9,10 @@ from typing import Final
 
 from morpheus_boot.errors import ServiceFailed
 from morpheus_boot.run.events import Event, Exited, Signalled, StoryEnded
-from morpheus_boot.run.mailbox import STOP_SIGNALS
 from morpheus_boot.run.output import quote_lines
 from morpheus_boot.run.process import ServiceSpec, ending_text
 from morpheus_boot.run.restarts import Convalescence, Due
+from morpheus_boot.stopping import STOP_SIGNALS
 
 _MENDS: Final = {
     -signal.SIGKILL: "look whether its memory ran out, and at its lines in the log",
@@ -81,7 +81,7 @@ class Course:
                 return self
 
     def _after_death(self, ended: Exited, now: float) -> "Course":
-        recovery = self.recovery.after_death(ended.service, now)
+        recovery = self.recovery.after_death(ended, now)
         if recovery is None:
             return self._giving_up(_failure(ended), now)
         return replace(self, recovery=recovery)

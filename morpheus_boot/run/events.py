@@ -22,11 +22,12 @@ class StoryEnded:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A service's first process is gone. ``code`` is negative for a signal."""
+    """A service's first process is gone, after ``lived_s``. ``code`` is negative for a signal."""
 
     service: str
     code: int
     lines: tuple[str, ...] = ()
+    lived_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A command's one long piece of work, which SIGTERM and SIGINT end in order."""
+"""A command's one long piece of work, which a signal ends in order."""
 
 import math
 import signal
@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from morpheus_boot.background import begin
-from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
+from morpheus_boot.run.mailbox import Mailbox
+from morpheus_boot.stopping import stop_signals
 
 _T = TypeVar("_T")
 
 
 class Interrupted(Exception):
-    """SIGTERM or SIGINT ended the work before its time; ``128 + signum`` is the exit code that says so."""
+    """A signal ended the work before its time; ``128 + signum`` is the exit code that says so."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -33,7 +34,7 @@ def run_to_end(work: Callable[[threading.Event], _T], *, grace_s: float = 4.0) -
     """
     stopping = threading.Event()
     events: Mailbox[int | None] = Mailbox()  # a signal's number; None: the work is over
-    with events.receiving(STOP_SIGNALS, int):
+    with events.receiving(stop_signals(), int):
         outcome = begin(lambda: work(stopping), "work")
         outcome.add_done_callback(lambda _: events.put(None))
         signum = _wait(events, stopping, grace_s)

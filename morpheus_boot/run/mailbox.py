@@ -8,9 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final, Generic, TypeVar
-
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 

@@ -14,10 +14,11 @@ _PROC: Final = Path("/proc")
 _COMMAND_CHARS: Final = 120
 
 
-def require_free(port: int, what: str, host: str = _ANY_ADDRESS) -> None:
+def require_free(port: int, what: str, variable: str, host: str = _ANY_ADDRESS) -> None:
     """Makes sure that ``what`` can listen on ``port``: a service itself may notice only after its whole start.
 
-    Raises NotSetUp, which names the process that has the port where it can be seen.
+    Raises NotSetUp, which names the process that has the port where it can be seen, and the ``variable`` that moves
+    ``what`` to another.
     """
     with socket.socket() as probe:
         # As servers do: connections of an earlier run that linger must not count.
@@ -25,16 +26,17 @@ def require_free(port: int, what: str, host: str = _ANY_ADDRESS) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise _port_error(port, what, error) from error
+            raise _port_error(port, what, variable, error) from error
 
 
-def _port_error(port: int, what: str, error: OSError) -> NotSetUp:
+def _port_error(port: int, what: str, variable: str, error: OSError) -> NotSetUp:
     subject = f"port {port}"
+    another = f"set {variable} to another port"
     if error.errno == errno.EADDRINUSE:
         cause = f"{what} needs it, but {_holder_text(port)} has it"
-        return NotSetUp(subject, cause, f"stop that process, or choose another port for {what}")
+        return NotSetUp(subject, cause, f"stop that process, or {another}")
     cause = f"{what} needs it, but may not listen there ({(error.strerror or str(error)).lower()})"
-    return NotSetUp(subject, cause, f"choose another port for {what}")
+    return NotSetUp(subject, cause, another)
 
 
 def holder_of(port: int) -> int | None:

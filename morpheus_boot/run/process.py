@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class Process:
             raise ServiceFailed(spec.name, cause, "look at this path") from error
         finally:
             os.close(write_fd)
+        self.started_at = time.monotonic()
+        """Of the monotonic clock."""
         self.output = Output(read_fd, spec.name, on_line)
 
     @property

@@ -26,8 +26,8 @@ def read_process_table() -> Iterator[Entry]:
             continue
         try:
             stat = (folder / "stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended between the listing and the read
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended between the listing and the read, or is another user's (hidepid of proc(5))
         # The name in brackets may itself hold spaces and brackets.
         state, parent, group = stat.rpartition(")")[2].split()[:3]
         yield Entry(int(folder.name), int(parent), int(group), state in _DEAD)

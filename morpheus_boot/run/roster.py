@@ -74,7 +74,8 @@ class Roster:
             code = process.take_exit_code()
             if code is None:
                 continue
-            exits.append(Exited(name, code, process.output.last_lines))
+            lived_s = now - process.started_at
+            exits.append(Exited(name, code, process.output.last_lines, lived_s))
             _LOG.info("%s ended: %s", name, ending_text(code))
             self._say(process, ServiceStage.ENDED, ending_text(code))
             process.request_stop(now + self._grace_s)

@@ -21,13 +21,13 @@ from morpheus_boot.run.events import (
     StartRequested,
     StoryEnded,
 )
-from morpheus_boot.run.mailbox import STOP_SIGNALS, Mailbox
+from morpheus_boot.run.mailbox import Mailbox
 from morpheus_boot.run.process import ServiceSpec
 from morpheus_boot.run.reaper import Reaper
 from morpheus_boot.run.restarts import Convalescence, Restarts
 from morpheus_boot.run.roster import Roster
 from morpheus_boot.state import ServiceState
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.stopping import Stopped, stop_signals
 
 __all__ = ["Hold", "Supervisor"]
 
@@ -99,7 +99,7 @@ class Supervisor:
             BaseException: what the story raised.
         """
         course = Course(self._grace_s, self._recovery, hold)
-        with self._events.receiving((*STOP_SIGNALS, signal.SIGCHLD), Signalled):
+        with self._events.receiving((*stop_signals(), signal.SIGCHLD), Signalled):
             threading.Thread(target=self._tell, args=(story,), name="story", daemon=True).start()
             try:
                 course = self._loop(course, on_failure)

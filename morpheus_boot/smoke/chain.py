@@ -44,7 +44,7 @@ def run_chain(settings: Settings, stopping: threading.Event) -> Report:
     with tempfile.TemporaryDirectory(prefix="morpheus-smoke-") as folder:
         workspace = Path(folder).resolve()
         target = choose_target(settings, workspace)
-        _LOG.info("using %s", target.description)
+        _LOG.info("using %s, and models and a volume of smoke's own", target.description)
         chain = _Chain(settings, workspace, target, stopping)
         try:
             return chain.run()
@@ -117,6 +117,7 @@ class _Chain:
             for name, value in self._settings.environ.items()
             if not name.startswith(("RUNPOD_", "MORPHEUS_")) and name not in {"PORT", "PORT_HEALTH"}
         }
+        # For the embedded origin, which the fill would ask through the user's proxy; ComfyUI is asked directly.
         known_to_no_proxy = ",".join(filter(None, (own.get("NO_PROXY"), "127.0.0.1")))
         python_path = ":".join(filter(None, (str(REPOSITORY), own.get("PYTHONPATH"))))
         return own | {

@@ -143,6 +143,9 @@ def test_where_several_models_fail_the_status_page_has_the_exit_code_to_come(
         assert up.get("/status").json()["exit_code"] == 69
         assert up.stop() == 69
 
+    assert up.log.count("ERROR: giving up in 60 s: ") == 2
+    assert not [line for line in up.log.splitlines() if not line.startswith("20")]
+
 
 def test_no_comfyui_ends_with_78_saying_where_it_looked(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "nothing-here"
@@ -189,7 +192,7 @@ def test_a_comfyui_that_dies_ends_the_boot_with_69_and_its_last_lines(
 
     assert ended.code == 69
     assert "exit code 3" in ended.err
-    assert "no CUDA today" in ended.err
+    assert ended.err.count("comfyui    no CUDA today") == 3
 
 
 def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_end(
@@ -204,6 +207,37 @@ def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_e
         assert "modles" in status["error"]
         assert status["exit_code"] == 65
         assert up.stop() == 65
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "code", "named"),
+    [
+        ({"COMFYUI_ARGS": "--port 1"}, (), 64, "COMFYUI_ARGS"),
+        ({"MORPHEUS_JOB_TTL_HOURS": "0", "COMFYUI_ARGS": "'"}, (), 64, "COMFYUI_ARGS"),
+        ({"PORT": "{comfyui_port}"}, (), 78, "PORT"),
+        ({}, ("--nonsense",), 64, "command line"),
+    ],
+)
+def test_a_wrong_variable_or_argument_is_held_for_reading_as_any_other_error(
+    site: Site, variables: dict[str, str], arguments: tuple[str, ...], code: int, named: str
+) -> None:
+    site.environ = {
+        "MORPHEUS_HOLD_S": "60",
+        **{k: v.format(comfyui_port=site.comfyui_port) for k, v in variables.items()},
+    }
+
+    with site.start("up", *arguments) as up:
+        wait_until(lambda: up.ping() == 503, timeout_s=20)
+        status = up.get("/status").json()
+        assert status["error"].startswith(f"{named}: ")
+        assert status["exit_code"] == code
+        assert up.stop() == code
+
+
+def test_a_wrong_variable_does_not_hold_what_does_not_stay(site: Site) -> None:
+    site.environ = {"MORPHEUS_HOLD_S": "60", "COMFYUI_ARGS": "--port 1"}
+
+    assert site.run("plan").code == 64
 
 
 def test_files_serves_the_volume_without_a_comfyui(site: Site, tmp_path: Path) -> None:
@@ -233,6 +267,18 @@ def test_with_a_token_both_ports_ask_for_it_and_no_process_or_log_shows_it(site:
         commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
         assert token not in commands.stdout
         assert token not in up.log
+
+
+def test_a_proxy_for_the_internet_does_not_get_what_is_asked_of_this_container(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        site.environ = {"MORPHEUS_TOKEN": "x" * 20, "http_proxy": url, "HTTP_PROXY": url}
+        with site.start("up") as up:
+            up.wait_until_ready()
+            assert up.stop() == 0
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_with_a_token_a_comfyui_without_our_node_is_refused(site: Site) -> None:
@@ -275,15 +321,39 @@ def test_comfyui_sees_no_secret_of_ours(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "telling"
     site.comfyui.mkdir()
     (site.comfyui / "main.py").write_text("import json, os; print(json.dumps(dict(os.environ)))\n")
-    site.environ = {"HF_TOKEN": "hf_secret", "MY_API_KEY": "k3y", "PLAIN": "plain"}
+    site.environ = {
+        "HF_TOKEN": "hf_secret",
+        "MY_API_KEY": "k3y",
+        "CDN_PAT": "p4t-p4t",
+        "PIP_INDEX_URL": "https://me:p4ss@pypi.example",
+        "PLAIN": "plain",
+    }
+    site.models = (
+        "version: 1\nmodels:\n"
+        "  - {path: loras/a.safetensors, url: 'http://127.0.0.1:9/?pat=${CDN_PAT}', required: false}\n"
+    )
 
     ended = site.run("up")
 
     printed = next(line for line in ended.err.splitlines() if '{"' in line)
     seen = json.loads(printed[printed.index("{") :])
     assert seen["PLAIN"] == "plain"
-    assert not {"HF_TOKEN", "MY_API_KEY", "MORPHEUS_LOCAL_DIR"} & set(seen)
+    assert set(seen).isdisjoint({*site.environ, "MORPHEUS_LOCAL_DIR"} - {"PLAIN"})
     assert "hf_secret" not in ended.err
+
+
+def test_an_error_of_comfyuis_is_one_in_our_log(site: Site, tmp_path: Path) -> None:
+    site.comfyui = tmp_path / "failing"
+    site.comfyui.mkdir()
+    (site.comfyui / "main.py").write_text(
+        "print('\\x1b[31m[ERROR] no database\\x1b[0m')\nprint('usage')\nraise SystemExit(3)\n"
+    )
+
+    ended = site.run("up", "--log-format", "json")
+
+    said = [json.loads(line) for line in ended.err.splitlines()]
+    levels = {entry["message"]: entry["level"] for entry in said if entry["source"] == "comfyui"}
+    assert levels == {"no database": "error", "usage": "info"}
 
 
 def test_a_json_log_is_an_object_a_line(site: Site) -> None:
@@ -293,6 +363,26 @@ def test_a_json_log_is_an_object_a_line(site: Site) -> None:
 
     entries = [json.loads(line) for line in ended.err.splitlines()]
     assert entries[-1]["level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments"),
+    [
+        ({"MORPHEUS_LOG": "json"}, ("--lock-timeout", "x")),
+        ({}, ("--nonsense", "--log-format=json")),
+        ({"MORPHEUS_LOG": "json", "COMFYUI_ARGS": "--port 1"}, ()),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_told_in_json_too(
+    site: Site, variables: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    site.environ = variables
+
+    ended = site.run("up", *arguments)
+
+    assert ended.code == 64
+    [line] = ended.err.splitlines()
+    assert json.loads(line)["level"] == "error"
 
 
 def pid_of(up: Program, service: str) -> int:
@@ -340,3 +430,45 @@ def test_a_full_disk_of_the_container_ends_nothing(site: Site) -> None:
         assert up.stop() == 0
         assert "Traceback" not in up.log
         assert up.log.count("No space left on device") == 1
+
+
+@pytest.mark.parametrize("command", ["up", "files"])
+def test_a_second_boot_is_refused_with_78_and_changes_nothing_for_the_first(
+    site: Site, command: str
+) -> None:
+    with site.start("up") as up:
+        up.wait_until_ready()
+        before = up.get("/status").json()
+
+        second = site.run(command)
+
+        assert second.code == 78
+        assert f"process {before['pid']} boots and serves with {site.local} already" in second.err
+        assert up.ping() == 200
+        assert up.get("/status").json() == before
+        assert "ready" in site.run("status").out
+        assert up.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["up", "files"])
+def test_a_local_folder_that_can_not_be_made_ends_with_74_and_names_its_variable(
+    site: Site, command: str
+) -> None:
+    site.local.write_text("in the way")
+
+    ended = site.run(command)
+
+    assert ended.code == 74
+    [error] = ended.err.splitlines()
+    assert f"{site.local} can't be written (File exists)" in error
+    assert "set MORPHEUS_LOCAL_DIR" in error
+
+
+def test_a_local_folder_that_is_full_ends_with_74_and_names_its_variable(site: Site) -> None:
+    with mounted(site.local, "size=1m"):
+        fill_up(site.local)
+        ended = site.run("up")
+
+    assert ended.code == 74
+    assert "set MORPHEUS_LOCAL_DIR" in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err

@@ -106,6 +106,16 @@ def test_only_401_refuses_a_stranger(comfyui: Answers) -> None:
     assert api(comfyui).refuses_strangers()
 
 
+def test_comfyui_is_asked_directly_whatever_proxy_the_container_has(
+    comfyui: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comfyui.routes["/models/loras"] = ["a.safetensors"]
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    assert api(comfyui).files_of("loras") == {"a.safetensors"}
+
+
 def fall_silent(comfyui: Answers, how: Silence) -> None:
     comfyui.silence = how
     if how is Silence.NOBODY:

@@ -34,6 +34,26 @@ def test_what_is_no_secret_is_there(name: str) -> None:
     assert environment(**{name: "x"})[name] == "x"
 
 
+def test_a_variable_that_models_yaml_names_is_withheld_whatever_it_is_called() -> None:
+    environ = {"CDN_PAT": "x", "PLAIN": "y"}
+
+    kept = comfyui_environment(environ, (), REPOSITORY, NODE_CACHE, named=["CDN_PAT"])
+    passed = comfyui_environment(environ, ["CDN_PAT"], REPOSITORY, NODE_CACHE, named=["CDN_PAT"])
+
+    assert "CDN_PAT" not in kept
+    assert kept["PLAIN"] == "y"
+    assert passed["CDN_PAT"] == "x"
+
+
+def test_a_url_with_a_password_is_withheld_and_a_proxy_is_not() -> None:
+    url = "https://me:pass@pypi.example/simple"
+
+    assert "PIP_INDEX_URL" not in environment(PIP_INDEX_URL=url)
+    assert environment("PIP_INDEX_URL", PIP_INDEX_URL=url)["PIP_INDEX_URL"] == url
+    assert environment(https_proxy=url, HTTP_PROXY=url)["https_proxy"] == url
+    assert "PIP_INDEX_URL" in environment(PIP_INDEX_URL="https://pypi.example/simple")
+
+
 def test_our_own_modules_are_not_on_its_path_and_others_stay() -> None:
     path = f"{REPOSITORY}:/opt/other"
 

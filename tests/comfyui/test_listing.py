@@ -47,3 +47,19 @@ def test_a_dangling_link_is_named_although_comfyui_lists_it(models: Path) -> Non
     )
 
     assert unlisted.reason == "its link dangles"
+
+
+def test_however_many_models_each_folder_is_asked_once(models: Path) -> None:
+    names = [f"loras/{number}.safetensors" for number in range(5)]
+    for name in names:
+        (models / name).write_bytes(b"m")
+    asked: list[str] = []
+
+    def files_of(folder: str) -> frozenset[str]:
+        asked.append(folder)
+        return frozenset(Path(name).name for name in names)
+
+    paths = {"loras": [str(models / "loras")], "vae": [str(models / "vae")]}
+
+    assert find_unlisted(models, names, paths, files_of) == ()
+    assert asked == ["loras"]

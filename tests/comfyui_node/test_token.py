@@ -112,6 +112,28 @@ def test_runpods_own_key_beside_the_token_does_not_matter(closed: Served) -> Non
     assert closed.get("/system_stats", headers={"Authorization": "Bearer runpods"}).ok
 
 
+def test_a_browser_without_the_token_is_shown_a_form_that_opens(closed: Served) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml"}
+
+    shown = requests.get(f"{closed.url}/", headers=browser, timeout=10)
+    wrong = requests.get(f"{closed.url}/?token=wrong", headers=browser, timeout=10)
+
+    assert (shown.status_code, wrong.status_code) == (401, 401)
+    assert shown.headers["Content-Type"].startswith("text/html")
+    assert '<form action="/">' in shown.text
+    assert 'name="token"' in shown.text
+    assert "that was another" in wrong.text
+    assert "that was another" not in shown.text
+    assert "wrong" not in wrong.text  # nothing of what was given
+
+
+def test_a_program_without_the_token_is_told_both_headers(closed: Served) -> None:
+    detail = requests.get(f"{closed.url}/nothing", timeout=10).json()["detail"]
+
+    assert "Authorization: Bearer" in detail
+    assert "X-Morpheus-Token" in detail
+
+
 def test_a_browser_gets_a_session_cookie_and_uses_it(closed: Served) -> None:
     browser = requests.Session()
 

@@ -29,7 +29,7 @@ def test_what_the_work_raises_comes_out() -> None:
     assert raised.value is full
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_the_work_save_what_it_holds(signum: signal.Signals) -> None:
     saved: list[str] = []
 
@@ -52,6 +52,19 @@ def test_a_signal_that_comes_to_the_work_itself_is_answered() -> None:
 
     with pytest.raises(Interrupted):
         run_to_end(work, grace_s=1000)
+
+
+def test_under_nohup_a_lost_terminal_ends_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def work(_stopping: threading.Event) -> str:
+        signal_us(signal.SIGHUP)
+        return "done"
+
+    try:
+        assert run_to_end(work) == "done"
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_work_that_hangs_is_left_after_its_grace() -> None:

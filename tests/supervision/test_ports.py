@@ -40,12 +40,12 @@ def test_a_taken_port_is_an_error_that_names_who_has_it(listener: tuple[int, int
     pid, port = listener
 
     with pytest.raises(NotSetUp) as raised:
-        require_free(port, "ComfyUI")
+        require_free(port, "ComfyUI", "COMFYUI_PORT")
 
     assert raised.value.exit_code is Exit.SETUP
     text = str(raised.value)
     assert text.startswith(f"port {port}: ComfyUI needs it, but process {pid} ({sys.executable} ")
-    assert text.endswith("stop that process, or choose another port for ComfyUI")
+    assert text.endswith("stop that process, or set COMFYUI_PORT to another port")
     assert len(text.splitlines()) == 1
 
 
@@ -56,7 +56,7 @@ def test_a_port_that_is_free_again_is_free_at_once() -> None:
             accepted, _ = server.accept()
             accepted.close()  # our side closes first and lingers in TIME_WAIT
 
-    require_free(port, "ComfyUI")
+    require_free(port, "ComfyUI", "COMFYUI_PORT")
 
 
 def test_our_own_port_is_named_as_ours() -> None:
@@ -64,7 +64,7 @@ def test_our_own_port_is_named_as_ours() -> None:
         port = server.getsockname()[1]
 
         with pytest.raises(NotSetUp, match=f"process {os.getpid()} "):
-            require_free(port, "the file server")
+            require_free(port, "the file server", "FILESERVER_PORT")
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def nobody() -> Iterator[None]:
 
 def test_a_process_that_cannot_be_seen_is_said_to_be_so(listener: tuple[int, int]) -> None:
     with nobody(), pytest.raises(NotSetUp, match="a process that can't be seen from here"):
-        require_free(listener[1], "ComfyUI")
+        require_free(listener[1], "ComfyUI", "COMFYUI_PORT")
 
 
 def test_a_port_that_only_root_may_have_is_an_error() -> None:
@@ -90,4 +90,4 @@ def test_a_port_that_only_root_may_have_is_an_error() -> None:
         pytest.skip("every port is for everybody here")
 
     with nobody(), pytest.raises(NotSetUp, match=r"may not listen there \(permission denied\)"):
-        require_free(first - 1, "ComfyUI")
+        require_free(first - 1, "ComfyUI", "COMFYUI_PORT")

@@ -16,7 +16,7 @@ from tests.supervision.watched import Watched, child, program, runs, signal_this
 from tests.wait import wait_until
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_every_service_in_order(signum: signal.Signals) -> None:
     watched = Watched()
     pids: list[int] = []

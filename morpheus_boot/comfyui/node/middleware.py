@@ -24,6 +24,19 @@ if TYPE_CHECKING:  # older versions of aiohttp don't have these names
 # The runner of jobs (jobs/comfyui.py) says here whose files the prompt makes.
 _JOB_HEADER = "X-Morpheus-Job"
 _FRESH_BYTES = 8
+# What a browser shows instead: it asks for / with the token, which sets the cookie.
+_FORM = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Token</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<p>ComfyUI asks for MORPHEUS_TOKEN here{wrong}.</p>
+<form action="/"><label>Token <input type="password" name="token" autofocus></label>
+<button>Enter</button></form>
+"""
+_FORM_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 @dataclass(frozen=True)
@@ -57,13 +70,19 @@ def _at_the_door(request: web.Request, door: Door) -> web.Response | None:
     given = request.query.get("token")
     if given is not None and request.method == "GET" and request.path == "/":
         right = door.is_right(given.encode(errors="replace"))
-        return _with_cookie(request, given) if right else _unauthorized()
-    return None if door.opens_to(request.raw_headers) else _unauthorized()
+        return _with_cookie(request, given) if right else _unauthorized(request, given)
+    return None if door.opens_to(request.raw_headers) else _unauthorized(request)
 
 
-def _unauthorized() -> web.Response:
-    detail = "token: it is missing or wrong; send Authorization: Bearer <token>"
-    return web.json_response({"detail": detail}, status=401, headers={"WWW-Authenticate": "Bearer"})
+def _unauthorized(request: web.Request, given: str = "") -> web.Response:
+    headers = {"WWW-Authenticate": "Bearer"}
+    if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+        page = _FORM.format(wrong=", and that was another" if given else "")
+        return web.Response(
+            text=page, content_type="text/html", status=401, headers={**headers, **_FORM_HEADERS}
+        )
+    detail = "token: it is missing or wrong; send Authorization: Bearer <token>, or X-Morpheus-Token: <token>"
+    return web.json_response({"detail": detail}, status=401, headers=headers)
 
 
 def _with_cookie(request: web.Request, token: str) -> web.Response:

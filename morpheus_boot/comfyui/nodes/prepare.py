@@ -87,10 +87,14 @@ class Preparation:
         layout: Layout,
         local: Path,
         environ: Mapping[str, str],
+        named: Iterable[str] = (),
         turn: Turn,
         stopping: threading.Event,
     ) -> None:
-        """All is put below ``local``. ``turn`` keeps several workers from making the same at once."""
+        """All is put below ``local``. ``turn`` keeps several workers from making the same at once.
+
+        ``named``: the variables that models.yaml names, see comfyui_environment().
+        """
         self._comfyui = comfyui
         self._shelf = layout.archives / "packages"
         self._home = local / "nodes"
@@ -98,7 +102,9 @@ class Preparation:
         self._stopping = stopping
         # What builds a package is other people's code, as ComfyUI's nodes are. pip's own settings it must have.
         settings = [name for name in environ if name.startswith("PIP_")]
-        self._environ = comfyui_environment(environ, settings, REPOSITORY, layout.node_cache)
+        self._environ = comfyui_environment(
+            environ, settings, REPOSITORY, layout.node_cache, named=named
+        )
         self._trees = Trees(
             layout,
             self.folder,

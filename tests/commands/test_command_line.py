@@ -1,0 +1,40 @@
+"""The command line itself, before any command."""
+
+from pathlib import Path
+
+import pytest
+
+from morpheus_boot import __version__
+from tests.boot.program import Site
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (("help",), "usage: pod_start.sh [-h]"),
+        (("help", "fill"), "usage: pod_start.sh fill [-h]"),
+        (("fill", "--help"), "usage: pod_start.sh fill [-h]"),
+    ],
+)
+def test_help_is_there_as_a_command_too(
+    tmp_path: Path, arguments: tuple[str, ...], usage: str
+) -> None:
+    ended = Site(tmp_path).run(*arguments)
+
+    assert ended.code == 0
+    assert ended.out.startswith(usage)
+
+
+def test_an_unknown_option_points_to_the_help_of_its_command(tmp_path: Path) -> None:
+    ended = Site(tmp_path).run("fill", "--foo")
+
+    assert ended.code == 64
+    assert "unrecognized arguments: --foo; see pod_start.sh fill --help" in ended.err
+
+
+def test_fill_begins_with_its_version_and_who_it_is(tmp_path: Path) -> None:
+    site = Site(tmp_path, environ={"RUNPOD_POD_ID": "pod1", "RUNPOD_ENDPOINT_ID": "e"})
+
+    first, *_ = site.run("fill").err.splitlines()
+
+    assert first.endswith(f"morpheus boot {__version__}, fill, worker pod1")
