@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 def base_python() -> Path:
-    """The real interpreter below this environment."""
-    return Path(sys.executable).resolve()
+    """The real interpreter below this environment, whether that has a link to it or a copy of it."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return (Path(sys.base_prefix) / "bin" / name).resolve()
 
 
 def python_without(prefix: Path, *modules: str) -> Path:

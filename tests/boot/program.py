@@ -121,6 +121,7 @@ class Program:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+                self._process.wait()
         self._reader.join(10)
         if self._process.stdout is not None:
             self._process.stdout.close()

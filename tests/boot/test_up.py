@@ -320,7 +320,9 @@ def test_on_runpod_a_volume_on_the_containers_own_disk_is_refused(site: Site) ->
 def test_comfyui_sees_no_secret_of_ours(site: Site, tmp_path: Path) -> None:
     site.comfyui = tmp_path / "telling"
     site.comfyui.mkdir()
-    (site.comfyui / "main.py").write_text("import json, os; print(json.dumps(dict(os.environ)))\n")
+    (site.comfyui / "main.py").write_text(
+        "import json, os, signal; print(json.dumps(dict(os.environ)), flush=True); signal.pause()\n"
+    )
     site.environ = {
         "HF_TOKEN": "hf_secret",
         "MY_API_KEY": "k3y",
@@ -333,13 +335,15 @@ def test_comfyui_sees_no_secret_of_ours(site: Site, tmp_path: Path) -> None:
         "  - {path: loras/a.safetensors, url: 'http://127.0.0.1:9/?pat=${CDN_PAT}', required: false}\n"
     )
 
-    ended = site.run("up")
+    with site.start("up") as up:
+        wait_until(lambda: '{"' in up.log, timeout_s=30)
+        assert up.stop() == 0
+        printed = next(line for line in up.log.splitlines() if '{"' in line)
 
-    printed = next(line for line in ended.err.splitlines() if '{"' in line)
-    seen = json.loads(printed[printed.index("{") :])
-    assert seen["PLAIN"] == "plain"
-    assert set(seen).isdisjoint({*site.environ, "MORPHEUS_LOCAL_DIR"} - {"PLAIN"})
-    assert "hf_secret" not in ended.err
+        seen = json.loads(printed[printed.index("{") :])
+        assert seen["PLAIN"] == "plain"
+        assert set(seen).isdisjoint({*site.environ, "MORPHEUS_LOCAL_DIR"} - {"PLAIN"})
+        assert "hf_secret" not in up.log
 
 
 def test_an_error_of_comfyuis_is_one_in_our_log(site: Site, tmp_path: Path) -> None:

@@ -54,7 +54,11 @@ class FileServer:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._is_up, 30)
+        try:
+            wait_until(self._is_up, 60)
+        except BaseException:
+            self.kill()
+            raise
 
     def __enter__(self) -> Self:
         return self
