@@ -14,10 +14,11 @@ from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.fetch import Fetcher
 from morpheus_boot.cache.http import Client
+from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.lock import Claim
 from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import FillOptions
-from morpheus_boot.cache.part import Version, drop_parts
+from morpheus_boot.cache.parts import drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.reports import fetching

@@ -9,10 +9,12 @@ from typing import Final
 from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.http import Client
+from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins import Origin, Resolved
-from morpheus_boot.cache.part import Part, Version, open_part
+from morpheus_boot.cache.part import Part
+from morpheus_boot.cache.parts import open_part
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.stream import VersionChanged
 from morpheus_boot.cache.transfer import Transfer, resolve_patiently

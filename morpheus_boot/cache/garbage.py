@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.cache.journal import journal_of
 from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
 from morpheus_boot.cache.lock import held_if_free
-from morpheus_boot.cache.part import journal_of
 from morpheus_boot.layout import Layout, model_key
 from morpheus_boot.publish import is_temporary
 

@@ -9,7 +9,9 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.cache.part import Part, Version, journal_of, open_part, read_journal
+from morpheus_boot.cache.journal import Version, journal_of, read_journal
+from morpheus_boot.cache.part import Part
+from morpheus_boot.cache.parts import open_part
 from morpheus_boot.layout import Layout
 from tests.cache.worker import MIB
 from tests.wait import wait_until

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.cache.journal import read_journal
 from morpheus_boot.cache.keeping import Keeping
 from morpheus_boot.cache.lock import ModelLock, heartbeat_of
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.cache.part import read_journal
 from morpheus_boot.cache.planner import Action
 from morpheus_boot.documents import from_document
 from morpheus_boot.errors import StorageFailed

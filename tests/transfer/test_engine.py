@@ -12,10 +12,12 @@ import pytest
 from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.front import FrontHash
 from morpheus_boot.cache.http import Client
+from morpheus_boot.cache.journal import Version, read_journal
 from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins import origin_of
-from morpheus_boot.cache.part import Part, Version, open_part, read_journal
+from morpheus_boot.cache.part import Part
+from morpheus_boot.cache.parts import open_part
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.cache.transfer import Transfer
 from morpheus_boot.layout import Layout

@@ -14,7 +14,7 @@ from morpheus_boot.cache.http import Client
 from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import Credentials, RetryPolicy, TransferTimes
 from morpheus_boot.cache.origins.web import WebOrigin
-from morpheus_boot.cache.part import open_part
+from morpheus_boot.cache.parts import open_part
 from morpheus_boot.cache.stream import VersionChanged
 from morpheus_boot.cache.transfer import Transfer, resolve_patiently
 from morpheus_boot.errors import MorpheusError

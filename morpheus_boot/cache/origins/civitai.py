@@ -12,10 +12,10 @@ import requests
 import urllib3
 
 from morpheus_boot.cache.http import Answer, Client, Request, refuse, strong_etag
+from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.origins.web import size_of
-from morpheus_boot.cache.part import Version
 from morpheus_boot.cache.retry import TransientFailure
 from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import OriginDenied, OriginUnavailable

@@ -14,9 +14,9 @@ from huggingface_hub.errors import (
 )
 
 from morpheus_boot.cache.http import check_redirect, reason, retry_after_s
+from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
-from morpheus_boot.cache.part import Version
 from morpheus_boot.cache.retry import TRY_LATER, TransientFailure
 from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import OriginDenied, OriginUnavailable

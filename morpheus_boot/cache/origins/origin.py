@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from morpheus_boot.cache.part import Version
+from morpheus_boot.cache.journal import Version
 from morpheus_boot.redact import Secret
 
 

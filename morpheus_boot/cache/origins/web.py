@@ -13,9 +13,9 @@ from morpheus_boot.cache.http import (
     content_range,
     strong_etag,
 )
+from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
-from morpheus_boot.cache.part import Version
 from morpheus_boot.errors import OriginUnavailable, storage_error
 from morpheus_boot.manifest import UrlSource
 
