@@ -12,6 +12,9 @@ _WITHHELD: Final = re.compile(r"(?i)(?:MORPHEUS|RUNPOD_WEBHOOK)_")
 # Whoever may use the network must know the way out, password and all.
 _PROXY: Final = re.compile(r"(?i)\w+_proxy")
 
+# No program does without these, whatever models.yaml makes of them.
+_NEEDED: Final = frozenset({"HOME", "PATH", "TMPDIR", "USER"})
+
 # Where the libraries of custom nodes keep their downloads: transformers, diffusers and open_clip (by huggingface_hub),
 # torch.hub and timm. insightface and facexlib know no such variable (docs/custom-nodes.md).
 _NODE_CACHES: Final = {"HF_HOME": "huggingface", "TORCH_HOME": "torch"}
@@ -32,7 +35,7 @@ def comfyui_environment(
     goes to ``node_cache`` on the volume, unless the user said where, so that only the first worker pays for it.
     """
     wanted = frozenset(passed)
-    hidden = frozenset(named) - wanted
+    hidden = frozenset(named) - wanted - _NEEDED
     known = {name: value for name, value in environ.items() if name not in hidden}
     kept = without_secrets(known, wanted, repository)
     for name, folder in _NODE_CACHES.items():

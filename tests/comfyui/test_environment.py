@@ -65,3 +65,11 @@ def test_what_nodes_download_is_kept_on_the_volume_unless_the_user_says_where() 
     assert environment()["HF_HOME"] == f"{NODE_CACHE}/huggingface"
     assert environment()["TORCH_HOME"] == f"{NODE_CACHE}/torch"
     assert environment(HF_HOME="/mine")["HF_HOME"] == "/mine"
+
+
+def test_what_no_program_does_without_stays_though_models_yaml_names_it() -> None:
+    environ = {"HOME": "/root", "PATH": "/bin"}
+
+    kept = comfyui_environment(environ, (), REPOSITORY, NODE_CACHE, named=["HOME", "PATH"])
+
+    assert environ.items() <= kept.items()
