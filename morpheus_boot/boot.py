@@ -15,9 +15,9 @@ from typing import Final
 from morpheus_boot import __version__
 from morpheus_boot.background import begin
 from morpheus_boot.boot_lock import take_boot_lock
-from morpheus_boot.cache import Action, CachedModel, Heart, Plan, Step, hash_pending, preload
+from morpheus_boot.cache import CachedModel, Heart, Plan, hash_pending, preload
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.cache.reports import outcome_of, planned
 from morpheus_boot.cache.turn import Turns
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.listing import Unlisted
@@ -36,7 +36,6 @@ from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch, make_launch
-from morpheus_boot.log import Entry, for_no_terminal, parse_json_line, parse_terminal_line
 from morpheus_boot.progress import Progress
 from morpheus_boot.redact import Redactor
 from morpheus_boot.run.ports import require_free
@@ -49,12 +48,11 @@ from morpheus_boot.run.services import (
     wait_until_it_listens,
 )
 from morpheus_boot.run.supervisor import Hold, Supervisor
-from morpheus_boot.serverless import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
+from morpheus_boot.serverless import prepare_queue, warn_of_long_fill
+from morpheus_boot.service_log import log_line
 from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.state import (
     BootState,
-    ModelStage,
-    ModelState,
     Readiness,
     ServiceState,
     StateBoard,
@@ -187,7 +185,7 @@ class Boot:
         threading.Thread(target=until_stopped, name="background", daemon=True).start()
 
     def _on_line(self, service: str, line: str) -> None:
-        _log_line(service, line)
+        log_line(service, line)
         if service == COMFYUI and self._launch is not None:
             self._launch.heard(line)
 
@@ -248,7 +246,7 @@ class Boot:
     def _plan(self, deployment: Deployment) -> Plan:
         """The plan for the models that the boot waits for."""
         plan = plan_models(deployment)
-        self._board.put_models(map(_planned, plan.steps))
+        self._board.put_models(map(planned, plan.steps))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
         if self._settings.runpod.endpoint_id is not None:
@@ -362,32 +360,3 @@ def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
         ),
         redact,
     )
-
-
-def _planned(step: Step) -> ModelState:
-    present = step.action is Action.PRESENT
-    size_bytes = step.record.size_bytes if step.record else step.model.size_bytes
-    return ModelState(
-        step.model.path,
-        ModelStage.PRESENT if present else ModelStage.MISSING,
-        done_bytes=(size_bytes or 0) if present else 0,
-        size_bytes=size_bytes,
-        required=step.model.required,
-        detail=step.reason,
-    )
-
-
-def _entry(service: str, line: str) -> Entry | None:
-    """The file server and RunPod's SDK log in JSON; ComfyUI's lines are text for a terminal."""
-    if service == FILE_SERVER:
-        return parse_json_line(line)
-    return read_sdk_line(line) if service == QUEUE else parse_terminal_line(line)
-
-
-def _log_line(service: str, line: str) -> None:
-    logger = logging.getLogger(f"morpheus.{service}")
-    entry = _entry(service, line)
-    if entry is None:
-        logger.info("%s", for_no_terminal(line))
-    else:
-        logger.log(entry.level, "%s", entry.message)

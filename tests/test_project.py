@@ -65,6 +65,7 @@ ROOMS: Final = (
     {"invocation"},
     {"deployment"},
     {"launch", "serverless"},
+    {"service_log"},
     {"boot", "doctor", "smoke"},
     {"commands"},
     {"cli"},
@@ -222,6 +223,15 @@ def test_every_variable_has_its_row_in_the_docs(name: str) -> None:
 @pytest.mark.parametrize("code", list(Exit))
 def test_every_exit_code_has_its_row_in_the_docs(code: Exit) -> None:
     assert str(code.value) in first_cells()
+
+
+def test_every_module_stands_in_the_architectures_rooms() -> None:
+    table = (REPOSITORY / "docs" / "architecture.md").read_text().partition("## The rooms")[2]
+    named = {name.strip("/") for name in re.findall(r"`([\w/]+)`", table.partition("\n\nThe ")[0])}
+    package = REPOSITORY / "morpheus_boot"
+    there = {path.stem for path in package.glob("[a-z]*") if path.suffix in {"", ".py"}}
+
+    assert there - named == set()
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])

@@ -4,11 +4,25 @@ import threading
 from collections.abc import Callable
 
 from morpheus_boot.cache.meter import Reading
-from morpheus_boot.cache.planner import CachedModel
+from morpheus_boot.cache.planner import Action, CachedModel, Step
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.heartbeat import Beat
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.state import ModelStage, ModelState
+
+
+def planned(step: Step) -> ModelState:
+    """How a model stands before anything is done for it."""
+    present = step.action is Action.PRESENT
+    size_bytes = step.record.size_bytes if step.record else step.model.size_bytes
+    return ModelState(
+        step.model.path,
+        ModelStage.PRESENT if present else ModelStage.MISSING,
+        done_bytes=(size_bytes or 0) if present else 0,
+        size_bytes=size_bytes,
+        required=step.model.required,
+        detail=step.reason,
+    )
 
 
 def fetching(model: ModelSpec, reading: Reading) -> ModelState:
