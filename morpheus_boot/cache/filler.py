@@ -183,10 +183,10 @@ class Filler:
             again = self._decide(step.model)
             return as_it_lies(again) or self._actions.carry_out(again, claim)
 
-    def _is_worth_a_try(self, turn: "_Turn") -> bool:
+    def _is_worth_a_try(self, turn: _Turn, only_waits: bool) -> bool:  # noqa: FBT001 - as the line calls it
         """Whether a model that was taken may be free or there by now; says else who holds it, and how far that is."""
         try:
-            if not turn.lock.is_held() or turn.look_at_record():
+            if not turn.lock.is_held(waits=only_waits) or turn.look_at_record():
                 return True
         except (WaitedTooLong, OSError):
             return True  # the try says what is wrong

@@ -21,7 +21,7 @@ _Outcome = TypeVar("_Outcome")
 def work_through(
     items: Iterable[_Item],
     work: Callable[[_Item], _Outcome | None],
-    is_ready: Callable[[_Item], bool],
+    is_ready: Callable[[_Item, bool], bool],
     *,
     at_once: int,
     poll_s: float,
@@ -31,7 +31,8 @@ def work_through(
     """Each item with what ``work`` returns for it, as it comes, from up to ``at_once`` threads.
 
     None puts the item aside. The caller's thread asks ``is_ready`` of it every ``poll_s``, or where many stand aside
-    less often, up to ``most_polls`` of these apart, until it may go back into the line.
+    less often, up to ``most_polls`` of these apart, until it may go back into the line; and tells it whether nothing is
+    at work, so that all there is to do is to wait.
 
     Raises Stopped, or what ``work`` raised, once those at work are through.
     """
@@ -54,7 +55,7 @@ def work_through(
                 raise Stopped
             polls = min(most_polls, polls_between_looks(len(aside)))
             if time.monotonic() - looked_at >= polls * poll_s:
-                back = [item for item in aside if is_ready(item)]
+                back = [item for item in aside if is_ready(item, not at_work)]
                 ready.extend(back)
                 aside = [item for item in aside if item not in back]
                 looked_at = time.monotonic()

@@ -109,10 +109,11 @@ class ModelLock:
         self._wait()
         return None
 
-    def is_held(self) -> bool:
+    def is_held(self, *, waits: bool = True) -> bool:
         """Whether a holder is at work, as a look that costs little shows; False: try_claim() is worth a try.
 
-        Nothing is claimed, so that whoever has its hands free may. Raises as try_claim() does.
+        Nothing is claimed, so that whoever has its hands free may. ``waits``: since the last look this worker has
+        had nothing else to do, and its deadline comes nearer. Raises as try_claim() does.
         """
         held = any(
             _is_held(path) and watch.look() < self._times.silence_s
@@ -121,8 +122,9 @@ class ModelLock:
                 (self._takeover, self._takeover_watch),
             )
         )
-        if held:
+        if held and waits:
             self._wait()
+        self._looked_at = self._clock()
         return held
 
     def _claim_freed(self, main: FileLock) -> Claim | None:

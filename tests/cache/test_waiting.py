@@ -157,6 +157,23 @@ def test_the_deadline_of_a_wait_counts_the_waiting_alone(tmp_path: Path) -> None
             wait_for(1.0)
 
 
+def test_a_wait_beside_the_workers_own_download_does_not_count(scene: Scene) -> None:
+    waiter = scene.worker("worker-2", deadline_s=0.2)
+    other = model(NEXT, scene.origin.serve("/b", WEIGHTS))
+    busy = Gate(MIB)
+    with scene.held(scene.process()) as (process, gate):
+        scene.origin.misbehave("/b", busy, after=1, times=1)
+        with filling(waiter, scene.wanted(), other):
+            busy.wait_reached()
+            looked = len(waiting(waiter.states))
+            wait_until(lambda: len(waiting(waiter.states)) >= looked + 20)
+            gate.open()
+            finish(process)
+            busy.open()
+
+    assert {s.path for s in waiter.states if s.stage is ModelStage.PRESENT} == {PATH, NEXT}
+
+
 def test_what_others_brought_while_the_origin_was_asked_is_not_missing_any_more(
     tmp_path: Path, origin: Origin
 ) -> None:
