@@ -102,7 +102,9 @@ uv_python() {
 command_in() {
   while (($# > 0)); do
     case "$1" in
-      --models | --volume | --comfyui | --log-format) shift ;; # its value is no command
+      --models | --volume | --comfyui | --log-format | --lock-timeout | --retry-for | --jobs-older-than | --forget)
+        shift # its value is no command
+        ;;
       -*) ;;
       *)
         printf '%s\n' "$1"

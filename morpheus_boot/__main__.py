@@ -18,10 +18,12 @@ if __name__ == "__main__":
     for stop in stop_signals():
         signal.signal(stop, _stop_early)
 
-    # The imports take a while, and a stop may come during them.
-    from morpheus_boot.cli import main
     from morpheus_boot.installed import hold_environment
 
     # Another start, with another lock, removes the environments that nobody holds.
     held = hold_environment(Path(sys.prefix))
+
+    # The imports take a while, and a stop may come during them.
+    from morpheus_boot.cli import main
+
     sys.exit(main(sys.argv[1:]))

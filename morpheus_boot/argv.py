@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from typing import Final
 
 # What follows these is no command. pod_start.sh's command_in knows the same; a test compares the two.
-_TAKES_VALUE: Final = frozenset({"--models", "--volume", "--comfyui", "--log-format"})
+_TAKES_VALUE: Final = frozenset(
+    {
+        "--models",
+        "--volume",
+        "--comfyui",
+        "--log-format",
+        "--lock-timeout",
+        "--retry-for",
+        "--jobs-older-than",
+        "--forget",
+    }
+)
 _STAYING: Final = frozenset({"up", "files"})
 
 

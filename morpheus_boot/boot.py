@@ -2,14 +2,12 @@
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from morpheus_boot import __version__
@@ -27,12 +25,12 @@ from morpheus_boot.deployment import (
     fill_models,
     fill_optional,
     fill_options,
+    keep_our_environment,
     make_volume_folder,
     plan_models,
     read_deployment,
 )
 from morpheus_boot.errors import Exit, MorpheusError, each_of
-from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.launch import Launch, make_launch
@@ -172,10 +170,10 @@ class Boot:
     def _finish(
         self, cached: tuple[CachedModel, ...], launch: Launch, deployment: Deployment
     ) -> None:
-        """What the boot did not wait for: our packages on the volume, optional models, digests not yet known."""
-        keep_environment(deployment.volume.layout, Path(sys.prefix))
+        """What the boot did not wait for: optional models, digests not yet known, our packages on the volume."""
         there = self._fill_optional(launch, deployment)
         self._hash_pending((*cached, *there), deployment.volume)
+        keep_our_environment(self._invocation, deployment, self._supervisor.stopping)
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def until_stopped() -> None:
@@ -203,7 +201,9 @@ class Boot:
             deployment = read_deployment(self._invocation)
         self._start_file_server(deployment.volume, runs_jobs=False)
         self._wait_for_file_server()
-        self._board.set_readiness(Readiness.READY)
+        with self._turning:
+            self._supervisor.raise_if_stopping()
+            self._board.set_readiness(Readiness.READY)
 
     def _supervise(self, story: Callable[[], None]) -> None:
         hold = Hold(self._settings.hold_s, self._file_server(None, runs_jobs=False))

@@ -4,12 +4,22 @@
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache import CachedModel, Plan, fill, fill_what_fits, hub_roots, make_plan
+from morpheus_boot.cache import (
+    Action,
+    CachedModel,
+    Plan,
+    fill,
+    fill_what_fits,
+    hub_roots,
+    make_plan,
+)
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
     is_left,
@@ -25,8 +35,10 @@ from morpheus_boot.cache.options import (
     TransferTimes,
 )
 from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.cache.turn import Turns
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.heartbeat import Heart
+from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.state import ModelState
@@ -154,28 +166,49 @@ def fill_optional(
 ) -> Iterator[CachedModel | MorpheusError]:
     """Brings in the models that are not required, those that fit: each, or its error, as it comes.
 
-    The plan is made now: since the boot's first one, other workers may have brought them in. Raises Stopped.
+    The plan is made now: since the boot's first one, other workers may have brought them in. What keeps the others
+    from being fetched at all is one error. Raises Stopped.
     """
     volume = deployment.volume
+    missing = [model for model in deployment.manifest.models if not model.required]
     try:
-        plan = Plan(tuple(s for s in plan_models(deployment).steps if not s.model.required))
-        require_agreement(invocation, deployment, plan)
+        steps = tuple(s for s in plan_models(deployment).steps if not s.model.required)
+        for step in steps:
+            if step.action is Action.PRESENT:
+                missing.remove(step.model)
+                yield step.as_cached()
+        work = Plan(tuple(s for s in steps if s.action is not Action.PRESENT))
+        require_agreement(invocation, deployment, work)
         options = fill_options(invocation, volume)
-        yield from fill_what_fits(plan, volume, options, stopping=stopping, report=report)
+        for outcome in fill_what_fits(work, volume, options, stopping=stopping, report=report):
+            if isinstance(outcome, CachedModel):
+                missing.remove(outcome.model)
+            yield outcome
     except (MorpheusError, OSError) as error:
         failure = (
             storage_error("volume", volume.root, error) if isinstance(error, OSError) else error
         )
-        for model in deployment.manifest.models:
-            if not model.required:
-                report(outcome_of(model, failure))
+        for model in missing:
+            report(outcome_of(model, failure))
         yield failure
+
+
+def keep_our_environment(
+    invocation: Invocation, deployment: Deployment, stopping: threading.Event
+) -> None:
+    """Leaves what this program runs on on the volume, as keep_environment() does; that it can't ends nothing."""
+    layout, worker = deployment.volume.layout, invocation.settings.worker
+    turns = Turns(layout, worker, stopping, LockTimes())
+    try:
+        keep_environment(layout, Path(sys.prefix), turns.turn)
+    except MorpheusError as error:
+        _LOG.info("our environment is not kept on the volume: %s", error)
 
 
 def require_agreement(invocation: Invocation, deployment: Deployment, plan: Plan) -> None:
     """Raises ManifestError where the plan would fetch, and another endpoint names a path with another origin.
 
-    StorageFailed where another endpoint's manifest can't be read; OSError where the volume can't.
+    OSError where the volume can't be read.
     """
     if any(step.needs_bytes for step in plan.steps):
         ours = _manifest_of(invocation, deployment)

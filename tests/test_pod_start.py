@@ -43,10 +43,12 @@ print(json.dumps({
     "value": morpheus_sample.VALUE,
 }), flush=True)
 if "keep" in sys.argv:
+    from contextlib import nullcontext
     from pathlib import Path
     from morpheus_boot.installed import keep_environment
     from morpheus_boot.layout import Layout
-    keep_environment(Layout(Path(sys.argv[sys.argv.index("--volume") + 1])), Path(sys.prefix))
+    volume = Path(sys.argv[sys.argv.index("--volume") + 1])
+    keep_environment(Layout(volume), Path(sys.prefix), nullcontext)
 if "wait" in sys.argv:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
     print("waiting", flush=True)
@@ -488,6 +490,9 @@ def test_the_local_folder_is_where_settings_say(
         ("import up", "import"),
         ("gc --forget up --apply", "gc"),
         ("--comfyui up --volume files verify", "verify"),
+        ("--lock-timeout 7200", "up"),
+        ("--retry-for 30 --lock-timeout 9 fill", "fill"),
+        ("--forget files --jobs-older-than 9 gc", "gc"),
     ],
 )
 def test_shell_and_program_see_the_same_command(arguments: str, command: str) -> None:

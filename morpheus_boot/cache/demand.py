@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from morpheus_boot.cache.options import FillOptions
-from morpheus_boot.cache.planner import Action, Plan, Step, decide
+from morpheus_boot.cache.planner import Action, Plan, Step, make_plan
 from morpheus_boot.cache.resolutions import Resolutions
 from morpheus_boot.cache.room import IN_PLACE, Room, look_for_room, require_room
 from morpheus_boot.errors import MorpheusError, VolumeFull
-from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume import Volume
+
+# What begins with a file under the model's name, which a download would replace.
+_OVER_A_FILE: Final = frozenset({Action.ADOPT, Action.RECHECK, Action.REFETCH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ class Demand:
 
     def decide_again(self, steps: Iterable[Step]) -> tuple[Step, ...]:
         """The steps that the same models need now. Raises OSError."""
-        layout, roots = self.volume.layout, self.options.hub_roots
-        return tuple(decide(step.model, layout, roots) for step in steps)
+        models = (step.model for step in steps)
+        return make_plan(models, self.volume.layout, self.options.hub_roots).steps
 
     def require_room(self, plan: Plan) -> None:
         """Raises VolumeFull where what the plan must fetch doesn't fit; OSError; Stopped."""
@@ -49,8 +52,8 @@ class Demand:
             room = self.price(plan)
             require_room(room, self.volume, replace_in_place=self.options.replace_in_place)
 
-    def with_numbers(self, error: MorpheusError, model: ModelSpec) -> MorpheusError:
-        """The error; where the volume turned out to be full, with who uses how much of it.
+    def with_numbers(self, error: MorpheusError, step: Step) -> MorpheusError:
+        """The error of a step; where the volume turned out to be full, with who uses how much of it.
 
         Not all is weighed before: a file that was to be taken over may turn out to be damaged.
         """
@@ -58,9 +61,9 @@ class Demand:
             return error
         try:
             room = look_for_room(self.volume, with_jobs=True)
-            is_replaced = self.volume.layout.model(model.path).exists()
         except OSError:
             return error
+        is_replaced = step.action in _OVER_A_FILE
         mend = IN_PLACE if is_replaced and not self.options.replace_in_place else error.mend
         return VolumeFull(error.subject, f"{error.cause}: {room.summary}", mend)
 

@@ -178,11 +178,13 @@ def _let_go(part: Part, model: ModelSpec, error: OSError) -> None:
     may_be_taken = part.is_open or isinstance(error, FileNotFoundError)
     is_taken = may_be_taken and not part.path.exists()
     if is_full(error):
-        _LOG.warning(
-            "%s: the rest has no room; the %s that had come are removed again, so that jobs can write",
-            model.path,
-            size_text(part.written_bytes),
-        )
+        # Without its name it was published, and only its record has found no room.
+        if part.path.exists():
+            _LOG.warning(
+                "%s: the rest has no room; the %s that had come are removed again, so that jobs can write",
+                model.path,
+                size_text(part.written_bytes),
+            )
         part.discard()
     part.close()
     if is_taken:

@@ -141,26 +141,26 @@ class Filler:
         if self._stopping.is_set():
             raise Stopped
         model = turn.step.model
-        outcome = self._outcome(turn)
-        if outcome is not None:
-            self._report(reports.outcome_of(model, outcome))
-        else:
-            # By the time that it is this worker's turn, its origin may have moved on.
-            self.resolutions.forget(model)
-        return outcome
-
-    def _outcome(self, turn: "_Turn") -> CachedModel | MorpheusError | None:
-        model = turn.step.model
         try:
-            return self._try(turn)
+            there = self._try(turn)
+            if there is None:
+                # By the time that it is this worker's turn, its origin may have moved on.
+                self.resolutions.forget(model)
+            else:
+                self._report(reports.outcome_of(model, there))
         except TakenOver:
             _LOG.warning("%s: another worker took it over meanwhile", model.path)
+            self.resolutions.forget(model)
             return None
         except MorpheusError as error:
-            return error
+            failed = error
         except OSError as error:
             translated = storage_error(model.path, self._layout.model(model.path), error)
-            return self.demand.with_numbers(translated, model)
+            failed = self.demand.with_numbers(translated, turn.step)
+        else:
+            return there
+        self._report(reports.outcome_of(model, failed))
+        return failed
 
     def _try(self, turn: "_Turn") -> CachedModel | None:
         step = turn.step

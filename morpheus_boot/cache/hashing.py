@@ -13,11 +13,12 @@ from morpheus_boot.cache.lock import Claim, ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import CachedModel
 from morpheus_boot.cache.records import Record, read_record, write_record
+from morpheus_boot.cache.reports import waiting
 from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Verdict, judge, look
 from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.state import ModelState
 from morpheus_boot.stopping import Stopped
 from morpheus_boot.volume import Volume
 
@@ -135,17 +136,7 @@ class Repairs:
 
     def _wait_for_claim(self, model: ModelSpec, lock: ModelLock) -> Claim:
         while (claim := lock.try_claim()) is None:
-            holder = lock.holder
-            self._report(
-                ModelState(
-                    model.path,
-                    ModelStage.WAITING,
-                    holder.done_bytes if holder else 0,
-                    holder.size_bytes if holder else None,
-                    required=model.required,
-                    detail=f"{holder.worker if holder else 'another worker'} is at it",
-                )
-            )
+            self._report(waiting(model, lock.holder))
             if self._stopping.wait(self._options.lock_times.poll_s):
                 raise Stopped
         return claim

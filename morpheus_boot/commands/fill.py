@@ -3,7 +3,6 @@
 import logging
 import sys
 import threading
-from pathlib import Path
 from typing import Final
 
 from morpheus_boot import __version__
@@ -14,11 +13,11 @@ from morpheus_boot.deployment import (
     announce,
     fill_models,
     fill_options,
+    keep_our_environment,
     make_volume_folder,
     plan_models,
     read_deployment,
 )
-from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.progress import Progress
 from morpheus_boot.run.interrupt import Interrupted, run_to_end
@@ -53,7 +52,6 @@ def _fill(
     states: dict[str, ModelState],
     stopping: threading.Event,
 ) -> None:
-    keep_environment(deployment.volume.layout, Path(sys.prefix))
     plan = plan_models(deployment)
 
     def put(model: ModelState) -> None:
@@ -65,3 +63,4 @@ def _fill(
     if pending:
         options = fill_options(invocation, deployment.volume)
         hash_pending(pending, deployment.volume, options, stopping=stopping, report=Progress())
+    keep_our_environment(invocation, deployment, stopping)

@@ -41,10 +41,12 @@ def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
         version = agreed_version(model, resolved.version)
         sha256 = version.sha256 or _recorded_sha256(volume.layout, model, version)
         if sha256 is None:
-            _LOG.warning(
-                "%s: its origin names no digest; fill the cache first, then pin takes it from there",
-                model.path,
+            mend = (
+                "and no size either: write both into models.yaml by hand"
+                if version.size_bytes is None
+                else "fill the cache first, then pin takes it from there"
             )
+            _LOG.warning("%s: its origin names no digest; %s", model.path, mend)
         hub = isinstance(model.source, HuggingFaceSource)
         pins[model.path] = Pin(sha256, version.size_bytes, resolved.commit if hub else None)
     environ = invocation.settings.environ

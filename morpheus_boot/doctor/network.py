@@ -53,7 +53,7 @@ def _hugging_face_token(endpoint: str, token: str) -> Finding:
             timeout=_TIMEOUT_S,
             allow_redirects=False,
         )
-        name = answer.json().get("name") if answer.ok else None
+        said = answer.json() if answer.ok else None
     except (requests.RequestException, ValueError) as failure:
         return warning("tokens", f"HF_TOKEN can't be tried ({reason(failure)})", "see origins")
     if answer.status_code in (401, 403):
@@ -62,6 +62,7 @@ def _hugging_face_token(endpoint: str, token: str) -> Finding:
             "Hugging Face does not know HF_TOKEN",
             f"make one at {endpoint}/settings/tokens",
         )
+    name = said.get("name") if isinstance(said, dict) else None
     return ok("tokens", f"HF_TOKEN is {name}'s" if name else "HF_TOKEN is set")
 
 
@@ -95,11 +96,11 @@ def _fetches(patient: Patient) -> bool:
 
 
 def _clock(dates: list[str | None]) -> Iterator[Finding]:
-    said = next((date for date in dates if date), None)
+    said = next((at for date in dates if (at := _parsed(date)) is not None), None)
     if said is None:
         yield warning("clock", "not compared: no origin says what time it is", "see origins")
         return
-    skew_s = time.time() - email.utils.parsedate_to_datetime(said).timestamp()
+    skew_s = time.time() - said
     if abs(skew_s) > _MOST_SKEW_S:
         how = "ahead" if skew_s > 0 else "behind"
         yield error(
@@ -107,6 +108,14 @@ def _clock(dates: list[str | None]) -> Iterator[Finding]:
         )
     else:
         yield ok("clock", "as the origins' clocks")
+
+
+def _parsed(date: str | None) -> float | None:
+    """A Date header as seconds since the epoch; None where it says nothing."""
+    try:
+        return email.utils.parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return None
 
 
 def _hosts(patient: Patient) -> list[str]:

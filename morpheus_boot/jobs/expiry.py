@@ -1,5 +1,6 @@
 """The sweep of old jobs (MORPHEUS_JOB_TTL_HOURS, gc): by one worker, and never what somebody has just touched."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from morpheus_boot.workers import seen_workers, volume_time
 _TOUCHED: Final = ("input", "output", "job.json")
 # A worker without a beat for so long has lost its jobs for certain; who asks for one is told so far sooner.
 _LOST_S: Final = 3600.0
+_TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 
 
 def old_jobs(layout: Layout, ttl_s: float) -> list[str]:
@@ -135,6 +137,11 @@ class _Sweep:
             moved = move_to_trash(jobs, trash, name, EXPIRED)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            # Some quotas refuse even a rename, and room is what this is about.
+            if is_full(error):
+                return remove_tree(jobs, name)
+            raise
         return self._settle(jobs, trash, moved)
 
     def _settle(self, jobs: int, trash: int, moved: str) -> bool:
@@ -144,7 +151,9 @@ class _Sweep:
         name = moved.removesuffix(EXPIRED).rpartition(".")[0]
         try:
             os.rename(moved, name, src_dir_fd=trash, dst_dir_fd=jobs)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise  # it is still there, and the next sweep settles it
             # The job was made anew meanwhile: what is new there stays, the rest is put beside it.
             _put_back(trash, moved, jobs, name)
             remove_tree(trash, moved)

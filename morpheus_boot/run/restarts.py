@@ -40,7 +40,7 @@ class Convalescence:
         """With the service due again, or None where it has died too often."""
         was_well = death.lived_s >= self.rule.well_after_s
         before = () if was_well else tuple(d for d in self.deaths if d.service == death.service)
-        row = (*before, death)
+        row = () if was_well else (*before, death)
         if len(row) >= self.rule.most or self._is_hopeless(row):
             return None
         backoff_s = min(self.rule.longest_s, self.rule.first_s * 2 ** len(before))
@@ -56,6 +56,8 @@ class Convalescence:
         return replace(self, due=tuple(d for d in self.due if d.service != service))
 
     def _is_hopeless(self, row: tuple[Exited, ...]) -> bool:
+        if not row:
+            return False
         last = row[-self.rule.alike :]
         said = {(death.code, death.lines[-1:]) for death in last}
         # A signal's death has no last words of its own.

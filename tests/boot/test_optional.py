@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache import fill_what_fits
+from morpheus_boot.cache import CachedModel, fill_what_fits
 from morpheus_boot.errors import MorpheusError, VolumeFull
 from tests.boot.program import Program, Site
 from tests.cache.worker import Worker, model
@@ -114,3 +114,26 @@ def test_optional_models_that_do_not_all_fit_are_filled_as_far_as_they_do(
     assert isinstance(full, VolumeFull)
     assert full.subject == "loras/c"
     assert [path.name for path in sorted(worker.layout.model_cache.glob("*/*"))] == ["a", "b"]
+
+
+def test_an_optional_model_that_is_blocked_or_does_not_fit_keeps_no_other_from_its_place(
+    tmp_path: Path, origin: Origin
+) -> None:
+    worker = Worker(tmp_path, size_bytes=int(1.5 * SMALL.size_bytes))
+    paths = ("loras/a", "loop/b", "loras/c")
+    wanted = [model(path, origin.serve(f"/{path}", SMALL)) for path in paths]
+    worker.fill(wanted[0])
+    (worker.layout.model_cache / "loop").symlink_to("loop")
+
+    outcomes = list(
+        fill_what_fits(
+            worker.plan(*wanted),
+            worker.volume,
+            worker.options,
+            stopping=worker.stopping,
+            report=worker.states.append,
+        )
+    )
+
+    assert [o.model.path for o in outcomes if isinstance(o, CachedModel)] == ["loras/a"]
+    assert {o.subject for o in outcomes if isinstance(o, MorpheusError)} == {"loop/b", "loras/c"}

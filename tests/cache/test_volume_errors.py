@@ -90,7 +90,11 @@ class Failing:
             with Origin() as origin:
                 fill = self.fill(origin, error)
                 env = self.shim.env(root=fill.root, match=match, since=since, do=f"errno:{error}")
-                _assert_named(fill.run(env=env), error)
+                done = fill.run(env=env)
+                _assert_named(done, error)
+                published = Layout(fill.root).model(PATH).exists()
+                assert not (published and "removed again" in done.stderr)
+                assert "--replace-in-place" not in done.stderr
                 _fill_again(fill, origin, error)
         except BaseException as failure:
             failure.add_note(f"{error} at {step}")

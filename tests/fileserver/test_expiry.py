@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,9 +21,10 @@ from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.removal import EXPIRED
 from morpheus_boot.layout import Layout
 from morpheus_boot.workers import beat_for
-from tests.fileserver.serving import FileServer
+from tests.fileserver.serving import REPOSITORY, FileServer
 from tests.testbed.moosefs import MooseFS
 from tests.testbed.mounts import mounted
+from tests.testbed.shim import Shim
 from tests.wait import wait_until
 
 HOUR_S = 3600.0
@@ -265,3 +268,52 @@ def test_old_jobs_free_a_volume_that_takes_no_file_more(tmp_path: Path) -> None:
         assert old_jobs(layout, HOUR_S) == ["old"]
         assert expire_jobs(layout, HOUR_S) == ["old"]
         assert list(layout.jobs.iterdir()) == []
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.layout import Layout
+print(expire_jobs(Layout(Path(sys.argv[1])), 3600.0))
+"""
+
+
+def sweep_where_nothing_may_be_moved(shim: Shim, root: Path) -> subprocess.CompletedProcess[str]:
+    env = shim.env(root=root, match="rename:trash", do="errno:EDQUOT")
+    return subprocess.run(
+        [sys.executable, "-c", SWEEP, root],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_old_jobs_free_a_volume_that_refuses_even_to_move_them_away(
+    shim: Shim, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path)
+    make_old(layout, "old")
+
+    swept = sweep_where_nothing_may_be_moved(shim, tmp_path)
+
+    assert swept.stdout == "['old']\n", swept.stderr
+    assert list(layout.jobs.iterdir()) == []
+
+
+def test_a_touched_job_that_cannot_be_put_back_now_stays_for_the_next_sweep(
+    shim: Shim, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path)
+    folder = make_old(layout, "j")
+    moved = layout.ours / "trash" / f"j.0123456789ab{EXPIRED}"
+    (folder / "input/new").write_bytes(b"in time")
+    moved.parent.mkdir(parents=True)
+    folder.rename(moved)
+
+    refused = sweep_where_nothing_may_be_moved(shim, tmp_path)
+
+    assert refused.returncode != 0
+    assert expire_jobs(layout, HOUR_S) == []
+    assert (folder / "input/new").read_bytes() == b"in time"

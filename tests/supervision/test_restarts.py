@@ -62,8 +62,8 @@ def test_a_service_whose_start_takes_long_before_it_dies_is_given_up_all_the_sam
 
 def test_a_minute_of_life_forgives_the_deaths_before_it() -> None:
     assert stage_after(*[died(lived_s=61)] * 9) is Stage.UP
-    assert stage_after(*[died()] * 4, died(lived_s=61), *[died()] * 3) is Stage.UP
-    assert stage_after(*[died()] * 4, died(lived_s=61), *[died()] * 4) is Stage.STOPPING
+    assert stage_after(*[died()] * 4, died(lived_s=61), *[died()] * 4) is Stage.UP
+    assert stage_after(*[died()] * 4, died(lived_s=61), *[died()] * 5) is Stage.STOPPING
 
 
 def test_three_deaths_in_a_row_that_say_the_same_are_giving_up() -> None:
