@@ -88,6 +88,11 @@ class Run:
 
     def _step(self, data: Json) -> None:
         before = self.record.progress or self._progress()
+        node = data.get("node")
+        if node is not None and before.node != str(node):
+            # What said that it was entered came before the socket was connected.
+            self._enter(str(node))
+            before = self.record.progress or before
         value, maximum = data.get("value"), data.get("max")
         if isinstance(value, int | float) and isinstance(maximum, int | float):
             steps = {"step": int(value), "steps": int(maximum)}
