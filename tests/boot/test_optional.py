@@ -6,6 +6,7 @@ import pytest
 
 from morpheus_boot.cache import CachedModel, fill_what_fits
 from morpheus_boot.errors import MorpheusError, VolumeFull
+from morpheus_boot.manifest import ModelSpec
 from tests.boot.program import Program, Site
 from tests.cache.worker import Worker, model
 from tests.testbed.content import safetensors
@@ -94,21 +95,20 @@ def test_an_optional_model_that_fails_is_shown_as_failed_and_is_said_once(
     assert len([line for line in up.log.splitlines() if "404" in line]) == 1
 
 
+def outcomes_of(worker: Worker, *wanted: ModelSpec) -> list[CachedModel | MorpheusError]:
+    """What comes of models that are not required, each in its turn."""
+    plan, stopping, report = worker.plan(*wanted), worker.stopping, worker.states.append
+    filled = fill_what_fits(plan, worker.volume, worker.options, stopping=stopping, report=report)
+    return list(filled)
+
+
 def test_optional_models_that_do_not_all_fit_are_filled_as_far_as_they_do(
     tmp_path: Path, origin: Origin
 ) -> None:
     worker = Worker(tmp_path, size_bytes=int(2.5 * SMALL.size_bytes))
     wanted = [model(f"loras/{n}", origin.serve(f"/{n}", SMALL)) for n in ("a", "b", "c")]
 
-    outcomes = list(
-        fill_what_fits(
-            worker.plan(*wanted),
-            worker.volume,
-            worker.options,
-            stopping=worker.stopping,
-            report=worker.states.append,
-        )
-    )
+    outcomes = outcomes_of(worker, *wanted)
 
     (full,) = (o for o in outcomes if isinstance(o, MorpheusError))
     assert isinstance(full, VolumeFull)
@@ -125,15 +125,7 @@ def test_an_optional_model_that_is_blocked_or_does_not_fit_keeps_no_other_from_i
     worker.fill(wanted[0])
     (worker.layout.model_cache / "loop").symlink_to("loop")
 
-    outcomes = list(
-        fill_what_fits(
-            worker.plan(*wanted),
-            worker.volume,
-            worker.options,
-            stopping=worker.stopping,
-            report=worker.states.append,
-        )
-    )
+    outcomes = outcomes_of(worker, *wanted)
 
     assert [o.model.path for o in outcomes if isinstance(o, CachedModel)] == ["loras/a"]
     assert {o.subject for o in outcomes if isinstance(o, MorpheusError)} == {"loop/b", "loras/c"}
