@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morpheus_boot.errors import UsageError
-from morpheus_boot.jobs.course import Times
+from morpheus_boot.jobs.following import Times
 from morpheus_boot.layout import Layout, is_job_id
 from morpheus_boot.limits import Limits, read_limits
 from morpheus_boot.redact import Secret, secrets_in

@@ -37,13 +37,13 @@ def comfyui_environment(
     wanted = frozenset(passed)
     hidden = frozenset(named) - wanted - _NEEDED
     known = {name: value for name, value in environ.items() if name not in hidden}
-    kept = without_secrets(known, wanted, repository)
+    kept = environment_without_secrets(known, wanted, repository)
     for name, folder in _NODE_CACHES.items():
         kept.setdefault(name, str(node_cache / folder))
     return kept
 
 
-def without_secrets(
+def environment_without_secrets(
     environ: Mapping[str, str], passed: Iterable[str], repository: Path
 ) -> dict[str, str]:
     """``environ`` for a program of another Python: no secret but those ``passed`` by name, and none of our modules."""

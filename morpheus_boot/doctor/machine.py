@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
-from morpheus_boot.comfyui.environment import without_secrets
+from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.nodes.interpreter import look_at
 from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
@@ -151,7 +151,7 @@ def _arguments(patient: Patient) -> tuple[str, ...]:
 
 
 def _environ(patient: Patient) -> dict[str, str]:
-    return without_secrets(patient.settings.environ, (), REPOSITORY)
+    return environment_without_secrets(patient.settings.environ, (), REPOSITORY)
 
 
 def _version(comfyui: ComfyUI) -> str:

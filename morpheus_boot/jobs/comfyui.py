@@ -53,7 +53,7 @@ class PromptRejected(MorpheusError):
         self.node_errors = node_errors
 
 
-class Place(StrEnum):
+class QueuePlace(StrEnum):
     """Where a prompt is in ComfyUI's queue."""
 
     PENDING = "pending"
@@ -68,7 +68,7 @@ class Accepted:
     node_errors: Json
 
 
-class ComfyUI:
+class ComfyUIClient:
     """The ComfyUI of this container. Every method raises ComfyUIGone or ComfyUISilent."""
 
     def __init__(self, port: int, token: Secret | None, client_id: str) -> None:
@@ -107,12 +107,12 @@ class ComfyUI:
         entry = answer.get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
-    async def place(self, prompt_id: str) -> Place | None:
+    async def place(self, prompt_id: str) -> QueuePlace | None:
         """Where the prompt is in the queue; None where it is not in it."""
         status, answer = await self._ask("GET", "/queue")
         if status != 200 or not isinstance(answer, dict):
             raise self._nonsense("/queue", status)
-        for place in Place:
+        for place in QueuePlace:
             if any(item[1] == prompt_id for item in answer.get(f"queue_{place}", ())):
                 return place
         return None
@@ -129,7 +129,7 @@ class ComfyUI:
         """Takes the prompt out of the queue, or interrupts it where it runs."""
         await self._ask("POST", "/queue", {"delete": [prompt_id]})
         # An older ComfyUI does not look at the id, and would interrupt somebody else's.
-        if await self.place(prompt_id) is Place.RUNNING:
+        if await self.place(prompt_id) is QueuePlace.RUNNING:
             await self._ask("POST", "/interrupt", {"prompt_id": prompt_id})
 
     async def listen(self, on_message: Callable[[str, Json], None]) -> None:

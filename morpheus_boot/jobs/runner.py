@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.comfyui import ComfyUI, ComfyUIGone, ComfyUISilent
-from morpheus_boot.jobs.course import Course, Times
+from morpheus_boot.jobs.comfyui import ComfyUIClient, ComfyUIGone, ComfyUISilent
 from morpheus_boot.jobs.ending import Ending
+from morpheus_boot.jobs.following import Following, Times
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.outputs import Outputs
 from morpheus_boot.jobs.record import JobRecord, Status
@@ -47,7 +47,7 @@ class Runner:
         self._waiting: asyncio.Queue[Run] = asyncio.Queue()
         self._ended: Callable[[Status], object] = lambda _status: None
         self._group: asyncio.TaskGroup | None = None
-        self._comfyui: ComfyUI | None = None
+        self._comfyui: ComfyUIClient | None = None
 
     @property
     def runs(self) -> Sequence[Run]:
@@ -89,7 +89,7 @@ class Runner:
     async def run(self, port: int, token: Secret | None) -> None:
         """Runs jobs on the ComfyUI at ``port`` until it is cancelled; first those that an earlier process left."""
         async with (
-            ComfyUI(port, token, f"morpheus-{self.worker}") as comfyui,
+            ComfyUIClient(port, token, f"morpheus-{self.worker}") as comfyui,
             asyncio.TaskGroup() as group,
         ):
             self._group = group
@@ -114,7 +114,7 @@ class Runner:
         for job, record in left:
             self.add(job, record)
 
-    async def _lane(self, comfyui: ComfyUI) -> None:
+    async def _lane(self, comfyui: ComfyUIClient) -> None:
         while True:
             run = await self._waiting.get()
             if run.taken:
@@ -126,10 +126,10 @@ class Runner:
                 _log.exception("job %s", run.job)
                 await self._finish(run, Ending(Status.FAILED, "a bug of ours; see the log"))
 
-    async def _carry_out(self, run: Run, comfyui: ComfyUI) -> None:
+    async def _carry_out(self, run: Run, comfyui: ComfyUIClient) -> None:
         outputs = Outputs(self._layout, run.job, run.record.posted_ns)
         made: tuple[str, ...] = ()
-        course = Course(
+        following = Following(
             run,
             comfyui,
             self._times,
@@ -137,7 +137,7 @@ class Runner:
             has_made=lambda: self._threads.run(outputs.there_is_any),
         )
         try:
-            ending = await course.ending()
+            ending = await following.ending()
             made = await self._threads.run(lambda: outputs.made(ending.named, ending.texts))
         except JobGone as gone:
             _log.info("%s", gone)
@@ -207,7 +207,7 @@ class Runner:
             else:
                 run.refused = False
 
-    async def _listen(self, comfyui: ComfyUI) -> None:
+    async def _listen(self, comfyui: ComfyUIClient) -> None:
         """Hands what ComfyUI's socket says to the runs; connects again for ever."""
         while True:
             with contextlib.suppress(ComfyUIGone, ComfyUISilent):

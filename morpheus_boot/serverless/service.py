@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.archive import Turn
-from morpheus_boot.comfyui.environment import without_secrets
+from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.errors import local_error
 from morpheus_boot.layout import Layout
@@ -74,7 +74,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """RunPod's own variables, which the SDK reads, and the way to the file server; no other secret."""
     environ = settings.environ
     runpods = [name for name in environ if name.startswith("RUNPOD_")]
-    env = without_secrets(environ, runpods, REPOSITORY)
+    env = environment_without_secrets(environ, runpods, REPOSITORY)
     # Nothing must import the modules beside the handler by their bare names. Python 3.10 does not know this, so none of
     # them may be called like one of the standard library.
     env["PYTHONSAFEPATH"] = "1"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fileserver.__main__ import run
 from fileserver.settings import read_settings
-from morpheus_boot.jobs.course import Times
+from morpheus_boot.jobs.following import Times
 
 _TIMES: Final = Times(withdrawal_s=5.0, tick_s=0.1, look_s=0.3, retry_s=0.1)
 

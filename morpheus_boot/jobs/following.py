@@ -6,7 +6,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from morpheus_boot.jobs.comfyui import ComfyUI, ComfyUIGone, ComfyUISilent, Place, PromptRejected
+from morpheus_boot.jobs.comfyui import (
+    ComfyUIClient,
+    ComfyUIGone,
+    ComfyUISilent,
+    PromptRejected,
+    QueuePlace,
+)
 from morpheus_boot.jobs.ending import Ending, read_ending
 from morpheus_boot.jobs.record import Status
 from morpheus_boot.jobs.run import Json, Run
@@ -33,7 +39,7 @@ class Times:
     silence_s: float = 60.0
 
 
-class Course:
+class Following:
     """Brings one run to its ending.
 
     ``save`` tells the volume how it stands; ``has_made`` says whether there is a file of it.
@@ -42,7 +48,7 @@ class Course:
     def __init__(
         self,
         run: Run,
-        comfyui: ComfyUI,
+        comfyui: ComfyUIClient,
         times: Times,
         *,
         save: Callable[[], Awaitable[None]],
@@ -165,7 +171,7 @@ class Course:
         if entry is not None or not quiet:
             return entry
         place = await self._comfyui.place(prompt_id)
-        if place is Place.RUNNING:
+        if place is QueuePlace.RUNNING:
             self._run.begin()
         elif place is None:
             # It may have ended between the two looks.
