@@ -92,7 +92,7 @@ def test_an_optional_model_that_fails_is_shown_as_failed_and_is_said_once(
         wait_until(lambda: stages(up)[OPTIONAL[0]] == "failed")
         assert up.stop() == 0
 
-    assert len([line for line in up.log.splitlines() if "404" in line]) == 1
+    assert len([line for line in up.log.splitlines() if "answers 404" in line]) == 1
 
 
 def outcomes_of(worker: Worker, *wanted: ModelSpec) -> list[CachedModel | MorpheusError]:

@@ -140,7 +140,10 @@ def test_a_failure_is_explained_once(site: Site, origin: Origin) -> None:
     ended = site.run("fill")
 
     said = [line for line in ended.err.splitlines() if MODEL in line]
-    assert [("404" in line, "ERROR" in line) for line in said] == [(False, False), (True, True)]
+    assert [("answers 404" in line, "ERROR" in line) for line in said] == [
+        (False, False),
+        (True, True),
+    ]
 
 
 def test_a_replacement_that_does_not_fit_beside_the_old_model_names_replace_in_place(

@@ -163,7 +163,7 @@ def test_a_client_as_fast_as_we_are_takes_no_other_ones_turn(
             assert server.get("/health").status_code == 200
             between.append(taken_bytes() - before)
     # Together they get a mebibyte before each other client has its turn; one request needs a few turns.
-    assert statistics.median(between) < 10 * MIB
+    assert statistics.median(between) < 32 * MIB
 
 
 def test_many_downloads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:
