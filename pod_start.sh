@@ -155,7 +155,7 @@ make_environment() {
         "install one, whole (apt-get install python3 python3-venv)" 78
     # These would send our packages elsewhere: into another Python, perhaps ComfyUI's.
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PYTHONHOME
-    PYTHONPATH="$repository" exec "$python" -P -s -m morpheus_boot.environment "$folder" "$lock" "$@"
+    PYTHONPATH="$repository" exec "$python" -P -s -m morpheus_boot.start.environment "$folder" "$lock" "$@"
   ) </dev/null &
   MAKER=$!
   set +m

@@ -10,9 +10,9 @@ from types import FrameType
 from typing import Final
 
 from fileserver.settings import Settings, read_log_format, read_settings
+from morpheus_boot.config.redact import Redactor
 from morpheus_boot.errors import MorpheusError, NotSetUp
-from morpheus_boot.log import set_up_log
-from morpheus_boot.redact import Redactor
+from morpheus_boot.report.log import set_up_log
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 

@@ -37,7 +37,7 @@ from morpheus_boot.jobs.folder import count_jobs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.runner import Runner
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 # Cold reads on MooseFS wait for the network: as many at once as there are likely to be downloads.
 _READERS: Final = 128

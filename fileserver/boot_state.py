@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from morpheus_boot.state import BootState, Readiness, read_state, state_file
+from morpheus_boot.report.state import BootState, Readiness, read_state, state_file
 
 # What RunPod's load balancer takes for initializing, healthy, and anything else for unhealthy.
 _PING = {Readiness.STARTING: 204, Readiness.READY: 200}

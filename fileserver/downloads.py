@@ -16,7 +16,7 @@ from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
 from morpheus_boot.jobs.folder import OpenFile, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 # All downloads together hold so much that the sockets have not taken, in pieces between these sizes.
 _PENDING_BYTES: Final = 8 * 2**20

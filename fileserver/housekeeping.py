@@ -10,7 +10,7 @@ from morpheus_boot.jobs.expiry import expire_jobs
 from morpheus_boot.jobs.part import sweep_parts
 from morpheus_boot.jobs.removal import empty_trash
 from morpheus_boot.jobs.resumable import UploadStore
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 

@@ -7,7 +7,7 @@ from typing import Final
 from fileserver.answers import TooManyFiles
 from morpheus_boot.jobs.folder import count_inputs, has_input
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _REMEMBERED_JOBS: Final = 1024
 

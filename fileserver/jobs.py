@@ -14,7 +14,7 @@ from morpheus_boot.jobs.request import parse_request
 from morpheus_boot.jobs.runner import Runner
 from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.jobs.views import JobView, view_job
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 # A cleanup waits so long for a job that was cancelled for its sake.
 _LET_GO_S: Final = 15.0

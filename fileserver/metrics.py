@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fileserver.boot_state import BootStatus
 from morpheus_boot.jobs.record import Status
-from morpheus_boot.state import BootState, ModelStage, Readiness, ServiceStage
+from morpheus_boot.report.state import BootState, ModelStage, Readiness, ServiceStage
 
 _NOT_FOUND: Final = "none"
 

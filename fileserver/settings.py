@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from morpheus_boot.config.limits import Limits, read_limits
+from morpheus_boot.config.redact import Secret, secrets_in
+from morpheus_boot.config.variables import parse_port, parse_positive
 from morpheus_boot.errors import UsageError
 from morpheus_boot.jobs.following import Times
-from morpheus_boot.layout import Layout, is_job_id
-from morpheus_boot.limits import Limits, read_limits
-from morpheus_boot.redact import Secret, secrets_in
-from morpheus_boot.variables import parse_port, parse_positive
+from morpheus_boot.volume.layout import Layout, is_job_id
 
 
 @dataclass(frozen=True, slots=True)

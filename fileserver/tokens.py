@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from morpheus_boot.redact import Secret
+from morpheus_boot.config.redact import Secret
 
 _COOKIE: Final = b"morpheus_token"
 _OPEN: Final = frozenset({"/health", "/ping"})

@@ -18,7 +18,7 @@ from fileserver.tus_uploads import TusUploads
 from fileserver.uploads import upload_answer
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.resumable import ResumableUpload, UploadId
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _VERSION: Final = "1.0.0"
 _ROUTE: Final = "/uploads"

@@ -10,11 +10,11 @@ from fileserver.answers import TooSlow, WrongOffset
 from fileserver.input_counts import InputCounts
 from fileserver.intake import Intake, PartFile, too_large
 from fileserver.threads import VolumeThreads
+from morpheus_boot.config.limits import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.journal import UploadPlan
 from morpheus_boot.jobs.resumable import OpenUpload, ResumableUpload, UploadId, UploadStore
-from morpheus_boot.layout import Layout
-from morpheus_boot.limits import Limits
+from morpheus_boot.volume.layout import Layout
 
 # A server that dies loses so much at most, and who waits for the end of a request waits for no more.
 _SETTLE_BYTES: Final = 16 * 2**20

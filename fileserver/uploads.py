@@ -9,10 +9,10 @@ from fileserver.form import UploadForm
 from fileserver.input_counts import InputCounts
 from fileserver.intake import Intake, PartFile, Uploaded, too_large
 from fileserver.threads import VolumeThreads
+from morpheus_boot.config.limits import Limits
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.part import UploadPart
-from morpheus_boot.layout import Layout
-from morpheus_boot.limits import Limits
+from morpheus_boot.volume.layout import Layout
 
 # A final fsync of 1 GiB costs 0.4 s and more; so often in the background it is hidden.
 _SETTLE_BYTES: Final = 64 * 2**20

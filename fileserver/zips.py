@@ -15,7 +15,7 @@ from fileserver.zip_format import Member, archive_bytes, directory
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.folder import NoSuchFile, OpenFile, Output, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _PIECE_BYTES: Final = 256 * 2**10
 

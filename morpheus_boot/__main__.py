@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from morpheus_boot.argv import stays
-from morpheus_boot.stopping import stop_signals
+from morpheus_boot.config.argv import stays
+from morpheus_boot.work.stopping import stop_signals
 
 
 def _stop_early(signum: int, _frame: FrameType | None) -> None:
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     for stop in stop_signals():
         signal.signal(stop, _stop_early)
 
-    from morpheus_boot.installed import hold_environment
+    from morpheus_boot.start.installed import hold_environment
 
     # Another start, with another lock, removes the environments that nobody holds.
     held = hold_environment(Path(sys.prefix))

@@ -11,14 +11,16 @@ from dataclasses import replace
 from typing import Final
 
 from morpheus_boot import __version__
-from morpheus_boot.background import begin
 from morpheus_boot.boot_lock import take_boot_lock
 from morpheus_boot.cache import CachedModel, Heart, Plan, hash_pending, preload
+from morpheus_boot.cache.lock.turn import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.reports import outcome_of, planned
-from morpheus_boot.cache.turn import Turns
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
+from morpheus_boot.comfyui.launch import Launch, make_launch
 from morpheus_boot.comfyui.listing import Unlisted
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.config.settings import REPOSITORY, Settings
 from morpheus_boot.deployment import (
     Deployment,
     announce,
@@ -33,23 +35,10 @@ from morpheus_boot.deployment import (
 from morpheus_boot.errors import Exit, MorpheusError, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
-from morpheus_boot.launch import Launch, make_launch
-from morpheus_boot.progress import Progress
-from morpheus_boot.redact import Redactor
-from morpheus_boot.run.ports import require_free
-from morpheus_boot.run.process import ServiceSpec
-from morpheus_boot.run.restarts import Restarts
-from morpheus_boot.run.services import (
-    COMFYUI,
-    FILE_SERVER,
-    file_server,
-    wait_until_it_listens,
-)
-from morpheus_boot.run.supervisor import Hold, Supervisor
-from morpheus_boot.serverless import prepare_queue, warn_of_long_fill
-from morpheus_boot.service_log import log_line
-from morpheus_boot.settings import REPOSITORY, Settings
-from morpheus_boot.state import (
+from morpheus_boot.queue import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
+from morpheus_boot.report.log import parse_json_line
+from morpheus_boot.report.progress import Progress
+from morpheus_boot.report.state import (
     BootState,
     Readiness,
     ServiceState,
@@ -58,10 +47,24 @@ from morpheus_boot.state import (
     state_file,
     utc_now,
 )
-from morpheus_boot.stopping import Stopped
-from morpheus_boot.volume import Volume
+from morpheus_boot.services.ports import require_free
+from morpheus_boot.services.process import ServiceSpec
+from morpheus_boot.services.restarts import Restarts
+from morpheus_boot.services.service_log import log_line
+from morpheus_boot.services.services import (
+    COMFYUI,
+    FILE_SERVER,
+    file_server,
+    wait_until_it_listens,
+)
+from morpheus_boot.services.supervisor import Hold, Supervisor
+from morpheus_boot.volume.mount import Volume
+from morpheus_boot.work.background import begin
+from morpheus_boot.work.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.boot")
+# The file server and RunPod's SDK log in JSON.
+_READERS: Final = {FILE_SERVER: parse_json_line, QUEUE: read_sdk_line}
 _FILE_SERVER_DEADLINE_S: Final = 120.0
 
 
@@ -183,7 +186,7 @@ class Boot:
         threading.Thread(target=until_stopped, name="background", daemon=True).start()
 
     def _on_line(self, service: str, line: str) -> None:
-        log_line(service, line)
+        log_line(_READERS, service, line)
         if service == COMFYUI and self._launch is not None:
             self._launch.heard(line)
 

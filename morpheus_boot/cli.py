@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from morpheus_boot import __version__
-from morpheus_boot.argv import find_command, stays, value_of
 from morpheus_boot.cache.options import LockTimes, RetryPolicy
-from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
-from morpheus_boot.invocation import Invocation
-from morpheus_boot.log import set_up_log
-from morpheus_boot.redact import Redactor
-from morpheus_boot.run.interrupt import Interrupted
-from morpheus_boot.settings import (
+from morpheus_boot.config.argv import find_command, stays, value_of
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.config.settings import (
     LOG_FORMATS,
     Overrides,
     Settings,
     read_settings,
     read_what_is_right,
 )
+from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
+from morpheus_boot.invocation import Invocation
+from morpheus_boot.report.log import set_up_log
+from morpheus_boot.services.interrupt import Interrupted
 from morpheus_boot.stdout import ReaderGone, print_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")

@@ -20,6 +20,9 @@ from morpheus_boot.cache import (
     hub_roots,
     make_plan,
 )
+from morpheus_boot.cache.lock.heartbeat import Heart
+from morpheus_boot.cache.lock.turn import Turns
+from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
     is_left,
@@ -35,15 +38,12 @@ from morpheus_boot.cache.options import (
     TransferTimes,
 )
 from morpheus_boot.cache.reports import outcome_of
-from morpheus_boot.cache.turn import Turns
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
-from morpheus_boot.heartbeat import Heart
-from morpheus_boot.installed import keep_environment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
-from morpheus_boot.state import ModelState
-from morpheus_boot.volume import Volume, find_volume, size_text
-from morpheus_boot.workers import beat_for
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.start.installed import keep_environment
+from morpheus_boot.volume.mount import Volume, find_volume, size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 

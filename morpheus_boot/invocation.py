@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morpheus_boot.cache.options import LockTimes, RetryPolicy
-from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import Settings
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.boot.program import REPOSITORY, Site
-from tests.comfyui_nodes.git_server import commit
+from tests.custom_nodes.git_server import commit
 
 MOST_MORE_S: Final = 2.0
 READY_LIMIT_S: Final = 600.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.package_index import fetch_pip, index_url
+from morpheus_boot.start.package_index import fetch_pip, index_url
 
 pytest_plugins = ["tests.testbed.fixtures"]
 

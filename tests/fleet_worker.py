@@ -24,6 +24,7 @@ def work(root: Path, folder: Path) -> None:
     """Announces itself at the first command, then plans, fills and links at each, until stdin ends."""
     began = time.perf_counter()
     from morpheus_boot.comfyui.links import Link, put_links
+    from morpheus_boot.config.settings import Overrides, read_settings
     from morpheus_boot.deployment import (
         announce,
         fill_models,
@@ -32,7 +33,6 @@ def work(root: Path, folder: Path) -> None:
         read_deployment,
     )
     from morpheus_boot.invocation import Invocation
-    from morpheus_boot.settings import Overrides, read_settings
 
     imported = time.perf_counter()
     invocation = Invocation(read_settings(Overrides(folder.parent / "models.yaml", root)))

@@ -22,8 +22,8 @@ from subprocess import Popen
 from typing import Final
 
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.volume.layout import Layout
 from tests.cache.fill_process import FillProcess
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed import shim as shim_bed

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.background import begin, together
 from morpheus_boot.errors import NotSetUp
+from morpheus_boot.work.background import begin, together
 
 FULL = NotSetUp("volume", "it is full of eels", "drain it")
 
@@ -60,7 +60,7 @@ def test_the_first_error_comes_out_once_all_are_through() -> None:
     ],
 )
 def test_work_that_hangs_does_not_keep_the_process(hanging: str) -> None:
-    program = f"import threading\nfrom morpheus_boot.background import *\n{hanging}\n"
+    program = f"import threading\nfrom morpheus_boot.work.background import *\n{hanging}\n"
 
     ended = subprocess.run(
         [sys.executable, "-c", program],

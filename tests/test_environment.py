@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.environment import main, make_environment
 from morpheus_boot.errors import NotSetUp, OriginUnavailable, StorageFailed, WaitedTooLong
-from morpheus_boot.installed import hold_environment
-from morpheus_boot.package_index import PIP_WHEEL, fetch_pip, index_url
+from morpheus_boot.start.environment import main, make_environment
+from morpheus_boot.start.installed import hold_environment
+from morpheus_boot.start.package_index import PIP_WHEEL, fetch_pip, index_url
 from tests.package_index import PackageIndex, package_index, sample_lock, with_sample
 from tests.pythons import python_without, run
 from tests.testbed.mounts import mounted
@@ -75,7 +75,7 @@ def test_a_python_without_pip_makes_a_whole_environment_from_the_index_alone(
     python = python_without(tmp_path / "bare", "pip", "ensurepip")
 
     ended = run(
-        [python, "-P", "-s", "-m", "morpheus_boot.environment", tmp_path / "local", lock],
+        [python, "-P", "-s", "-m", "morpheus_boot.start.environment", tmp_path / "local", lock],
         dict(os.environ, PIP_INDEX_URL=index.url, PYTHONPATH=str(REPOSITORY)),
     )
 
@@ -133,7 +133,7 @@ def test_nothing_in_the_working_directory_is_taken_for_pip_or_a_part_of_it(
     python = tmp_path / "host" / "bin" / "python"
 
     ended = run(
-        [python, "-P", "-s", "-m", "morpheus_boot.environment", tmp_path / "local", lock],
+        [python, "-P", "-s", "-m", "morpheus_boot.start.environment", tmp_path / "local", lock],
         dict(os.environ, PIP_INDEX_URL=index.url, PYTHONPATH=str(REPOSITORY)),
         folder,
     )
@@ -237,7 +237,7 @@ def test_a_python_that_makes_no_environments_is_78(lock: Path, tmp_path: Path) -
     python = python_without(tmp_path / "bare", "venv")
 
     ended = run(
-        [python, "-P", "-s", "-m", "morpheus_boot.environment", tmp_path / "local", lock],
+        [python, "-P", "-s", "-m", "morpheus_boot.start.environment", tmp_path / "local", lock],
         dict(os.environ, PYTHONPATH=str(REPOSITORY)),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.log import Entry, for_no_terminal, parse_terminal_line
+from morpheus_boot.report.log import Entry, for_no_terminal, parse_terminal_line
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.comfyui_args import OWN_COMFYUI_ARGS
+from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS
+from morpheus_boot.config.redact import Secret
+from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.errors import ManifestError, MorpheusError, SeveralErrors
 from morpheus_boot.manifest import (
     CivitaiSource,
@@ -21,8 +23,6 @@ from morpheus_boot.manifest import (
     read_manifest,
 )
 from morpheus_boot.manifest.tree import Scalar
-from morpheus_boot.redact import Secret
-from morpheus_boot.settings import REPOSITORY
 
 _SHA256 = "0123456789abcdef" * 4
 

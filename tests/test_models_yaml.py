@@ -1,7 +1,7 @@
 """The manifest that the repository ships: the service's own."""
 
+from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.manifest import HuggingFaceSource, Manifest, UrlSource, read_manifest
-from morpheus_boot.settings import REPOSITORY
 
 
 def shipped() -> Manifest:

@@ -3,7 +3,7 @@
 import pytest
 
 from morpheus_boot.errors import OriginUnavailable, StorageFailed
-from morpheus_boot.pip_words import errors_in, is_new_enough, machine_error_in
+from morpheus_boot.start.pip_words import errors_in, is_new_enough, machine_error_in
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from morpheus_boot.argv import command_in
-from morpheus_boot.settings import read_settings
+from morpheus_boot.config.argv import command_in
+from morpheus_boot.config.settings import read_settings
 from tests.package_index import (
     SAMPLE_PAGE,
     SAMPLE_WHEEL,
@@ -25,7 +25,7 @@ from tests.package_index import (
     with_sample,
 )
 from tests.pythons import base_python, run
-from tests.supervision.watched import runs
+from tests.services.watched import runs
 from tests.wait import wait_until
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -45,8 +45,8 @@ print(json.dumps({
 if "keep" in sys.argv:
     from contextlib import nullcontext
     from pathlib import Path
-    from morpheus_boot.installed import keep_environment
-    from morpheus_boot.layout import Layout
+    from morpheus_boot.start.installed import keep_environment
+    from morpheus_boot.volume.layout import Layout
     volume = Path(sys.argv[sys.argv.index("--volume") + 1])
     keep_environment(Layout(volume), Path(sys.prefix), nullcontext)
 if "wait" in sys.argv:

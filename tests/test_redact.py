@@ -2,7 +2,13 @@
 
 import pytest
 
-from morpheus_boot.redact import Redactor, Secret, names_a_secret, secrets_in, without_secrets
+from morpheus_boot.config.redact import (
+    Redactor,
+    Secret,
+    names_a_secret,
+    secrets_in,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fileserver.settings import read_settings as file_server_settings
+from morpheus_boot.config.settings import Overrides, read_settings
 from morpheus_boot.errors import NotSetUp, UsageError
-from morpheus_boot.layout import is_job_id
-from morpheus_boot.settings import Overrides, read_settings
+from morpheus_boot.volume.layout import is_job_id
 
 
 def test_defaults_need_no_environment() -> None:

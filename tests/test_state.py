@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.redact import Redactor, Secret
-from morpheus_boot.state import (
+from morpheus_boot.config.redact import Redactor, Secret
+from morpheus_boot.report.state import (
     BootState,
     ModelStage,
     ModelState,

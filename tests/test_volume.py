@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.errors import NotSetUp
-from morpheus_boot.volume import Mount, find_volume, size_text
+from morpheus_boot.volume.mount import Mount, find_volume, size_text
 
 ROOT = Mount(Path("/"), "overlay")
 

@@ -4,13 +4,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from morpheus_boot.cache.hub_cache import hub_roots
+from morpheus_boot.cache.lock.heartbeat import Heart
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, make_plan
 from morpheus_boot.cache.preload import preload
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.heartbeat import Heart
-from morpheus_boot.state import ModelState
-from morpheus_boot.volume import Volume
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.mount import Volume
 
 __all__ = [
     "Action",

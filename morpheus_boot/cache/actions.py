@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.adopt import is_whole
-from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.fetch import Fetcher
-from morpheus_boot.cache.http import Client
-from morpheus_boot.cache.journal import Version
-from morpheus_boot.cache.lock import Claim
-from morpheus_boot.cache.meter import Reading
+from morpheus_boot.cache.lock.lock import Claim
 from morpheus_boot.cache.options import FillOptions
-from morpheus_boot.cache.parts import drop_parts
+from morpheus_boot.cache.origins.resolutions import Resolutions
+from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts.parts import drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.reports import fetching
-from morpheus_boot.cache.resolutions import Resolutions
+from morpheus_boot.cache.transfer.budget import Budget
+from morpheus_boot.cache.transfer.http import Client
+from morpheus_boot.cache.transfer.meter import Reading
 from morpheus_boot.errors import MorpheusError, StorageFailed
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.publish import require_place
-from morpheus_boot.state import ModelState, utc_now
-from morpheus_boot.volume import Volume
+from morpheus_boot.report.state import ModelState, utc_now
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.mount import Volume
+from morpheus_boot.volume.publish import require_place
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.checks import complaint, proves_completeness
-from morpheus_boot.cache.journal import Version
+from morpheus_boot.cache.parts.journal import Version
 from morpheus_boot.errors import MorpheusError, OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.work.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 _HASH_BYTES: Final = 4 * 1024 * 1024

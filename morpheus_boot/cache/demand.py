@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.cache.options import FillOptions
+from morpheus_boot.cache.origins.resolutions import Resolutions
 from morpheus_boot.cache.planner import Action, Plan, Step, make_plan
-from morpheus_boot.cache.resolutions import Resolutions
 from morpheus_boot.cache.room import IN_PLACE, Room, look_for_room, require_room
 from morpheus_boot.errors import MorpheusError, VolumeFull
-from morpheus_boot.volume import Volume
+from morpheus_boot.volume.mount import Volume
 
 # What begins with a file under the model's name, which a download would replace.
 _OVER_A_FILE: Final = frozenset({Action.ADOPT, Action.RECHECK, Action.REFETCH})

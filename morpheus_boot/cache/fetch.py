@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from morpheus_boot.cache.budget import Budget
 from morpheus_boot.cache.checks import complaint
-from morpheus_boot.cache.http import Client
-from morpheus_boot.cache.journal import Version
-from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins import Origin, Resolved
-from morpheus_boot.cache.part import Part
-from morpheus_boot.cache.parts import open_part
+from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts.parts import open_part
 from morpheus_boot.cache.records import Record, write_record
-from morpheus_boot.cache.stream import VersionChanged
-from morpheus_boot.cache.transfer import Transfer, resolve_patiently
+from morpheus_boot.cache.transfer.budget import Budget
+from morpheus_boot.cache.transfer.http import Client
+from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.stream import VersionChanged
+from morpheus_boot.cache.transfer.transfer import Transfer, resolve_patiently
 from morpheus_boot.errors import OriginUnavailable, is_full
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.publish import publish
-from morpheus_boot.state import utc_now
-from morpheus_boot.volume import size_text
+from morpheus_boot.report.state import utc_now
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.mount import size_text
+from morpheus_boot.volume.publish import publish
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 _MOST_BEGINNINGS: Final = 3

@@ -12,7 +12,7 @@ from morpheus_boot.cache.actions import READ_ONLY, as_it_lies, blocked, make_act
 from morpheus_boot.cache.demand import Demand
 from morpheus_boot.cache.fetch import TakenOver
 from morpheus_boot.cache.line import work_through
-from morpheus_boot.cache.lock import MOST_POLLS, ModelLock
+from morpheus_boot.cache.lock.lock import MOST_POLLS, ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, decide
 from morpheus_boot.errors import (
@@ -23,9 +23,9 @@ from morpheus_boot.errors import (
     storage_error,
 )
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelState
-from morpheus_boot.stopping import Stopped
-from morpheus_boot.volume import Volume
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.mount import Volume
+from morpheus_boot.work.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 

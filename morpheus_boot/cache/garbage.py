@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.journal import journal_of
 from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
-from morpheus_boot.cache.lock import held_if_free
-from morpheus_boot.layout import Layout, model_key
-from morpheus_boot.publish import is_temporary
+from morpheus_boot.cache.lock.lock import held_if_free
+from morpheus_boot.cache.parts.journal import journal_of
+from morpheus_boot.volume.layout import Layout, model_key
+from morpheus_boot.volume.publish import is_temporary
 
 _PART_KEEPS_S: Final = 7 * 86_400.0
 _ARCHIVE_KEEPS_S: Final = 30 * 86_400.0

@@ -9,18 +9,18 @@ from typing import Final
 from morpheus_boot.cache.actions import Actions, make_actions
 from morpheus_boot.cache.adopt import sha256_of
 from morpheus_boot.cache.fetch import TakenOver
-from morpheus_boot.cache.lock import Claim, ModelLock
+from morpheus_boot.cache.lock.lock import Claim, ModelLock
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.planner import CachedModel
 from morpheus_boot.cache.records import Record, read_record, write_record
 from morpheus_boot.cache.reports import waiting
 from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Verdict, judge, look
-from morpheus_boot.digests import sha256_in
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelState
-from morpheus_boot.stopping import Stopped
-from morpheus_boot.volume import Volume
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.digests import sha256_in
+from morpheus_boot.volume.mount import Volume
+from morpheus_boot.work.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 

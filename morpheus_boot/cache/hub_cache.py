@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.digests import sha256_in
 from morpheus_boot.manifest import HuggingFaceSource
+from morpheus_boot.volume.digests import sha256_in
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _BELOW: Final = Path("huggingface-cache/hub")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.cache.lock.workers import volume_time, worker_age_s
 from morpheus_boot.cache.manifests import EndpointManifest, manifest_files, read_manifest_file
-from morpheus_boot.layout import Layout
-from morpheus_boot.workers import volume_time, worker_age_s
+from morpheus_boot.volume.layout import Layout
 
 WORKER_KEEPS_S: Final = 7 * 86_400.0
 

@@ -8,8 +8,8 @@ from functools import partial
 from threading import Event
 from typing import Final, TypeVar
 
-from morpheus_boot.background import begin
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.work.background import begin
+from morpheus_boot.work.stopping import Stopped
 
 # Each look is three calls on the volume: a worker makes no more than some dozens of looks a second.
 _LOOKS_A_POLL: Final = 16

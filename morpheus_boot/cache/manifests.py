@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.documents import from_document
+from morpheus_boot.cache.lock.workers import seen_worker, volume_time
 from morpheus_boot.errors import ManifestError, StorageFailed, all_of
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.publish import write_whole
-from morpheus_boot.workers import seen_worker, volume_time
+from morpheus_boot.volume.documents import from_document
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.

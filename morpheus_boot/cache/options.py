@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from morpheus_boot.redact import Secret
+from morpheus_boot.config.redact import Secret
 
 
 @dataclass(frozen=True, slots=True)

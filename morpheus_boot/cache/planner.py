@@ -15,8 +15,8 @@ from typing import Final
 from morpheus_boot.cache.hub_cache import HubFile, find_hub_file
 from morpheus_boot.cache.records import Record, read_record
 from morpheus_boot.errors import storage_error
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
+from morpheus_boot.volume.layout import Layout
 
 _NS_PER_S: Final = 10**9
 # What is wrong with one path, not with the volume.

@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from morpheus_boot.documents import from_document
-from morpheus_boot.layout import Layout
-from morpheus_boot.publish import write_whole
+from morpheus_boot.volume.documents import from_document
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.publish import write_whole
 
 
 @dataclass(frozen=True, slots=True)

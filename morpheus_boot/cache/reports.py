@@ -3,12 +3,12 @@
 import threading
 from collections.abc import Callable
 
-from morpheus_boot.cache.meter import Reading
+from morpheus_boot.cache.lock.heartbeat import Beat
 from morpheus_boot.cache.planner import Action, CachedModel, Step
+from morpheus_boot.cache.transfer.meter import Reading
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.heartbeat import Beat
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.report.state import ModelStage, ModelState
 
 
 def planned(step: Step) -> ModelState:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from morpheus_boot.errors import VolumeFull
-from morpheus_boot.volume import Usage, Volume, measure, size_text
+from morpheus_boot.volume.mount import Usage, Volume, measure, size_text
 
 IN_PLACE: Final = (
     "enlarge the volume, or use --replace-in-place, which removes the old models first"

@@ -10,7 +10,7 @@ from typing import Final
 
 from morpheus_boot.cache.adopt import sha256_of
 from morpheus_boot.cache.records import Record, read_record
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 
 class Condition(StrEnum):

@@ -10,9 +10,9 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import WaitedTooLong
-from morpheus_boot.redact import Secret
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.work.stopping import Stopped
 
 # For one file list ComfyUI walks a whole folder, on a volume that may be cold.
 _TIMEOUT_S: Final = 60.0

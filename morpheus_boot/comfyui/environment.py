@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.redact import holds_userinfo, names_a_secret
+from morpheus_boot.config.redact import holds_userinfo, names_a_secret
 
 # Ours, and RunPod's queue, beside whatever is named like a secret.
 _WITHHELD: Final = re.compile(r"(?i)(?:MORPHEUS|RUNPOD_WEBHOOK)_")

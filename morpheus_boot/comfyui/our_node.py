@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.comfyui_args import may_mean
+from morpheus_boot.config.comfyui_args import may_mean
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import NotSetUp
-from morpheus_boot.redact import Secret
-from morpheus_boot.volume import MOUNT_PATHS
+from morpheus_boot.volume.mount import MOUNT_PATHS
 
 NODE_NAME: Final = "morpheus_boot_node"
-_SOURCE: Final = Path(__file__).parent / "node"
+_SOURCE: Final = Path(__file__).parent / "guard"
 _DISABLE_ALL: Final = "--disable-all-custom-nodes"
 
 

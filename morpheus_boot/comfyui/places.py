@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.publish import write_whole
-from morpheus_boot.volume import Mount, mount_of
+from morpheus_boot.volume.mount import Mount, mount_of
+from morpheus_boot.volume.publish import write_whole
 
 # Folders below models/ that ComfyUI reads under another name (folder_paths.py).
 _READ_AS: Final = {

@@ -6,7 +6,6 @@ import threading
 from typing import Final
 
 from morpheus_boot import __version__
-from morpheus_boot.bars import shown_on
 from morpheus_boot.cache import hash_pending
 from morpheus_boot.deployment import (
     Deployment,
@@ -19,10 +18,11 @@ from morpheus_boot.deployment import (
     read_deployment,
 )
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.progress import Progress
-from morpheus_boot.run.interrupt import Interrupted, run_to_end
-from morpheus_boot.state import ModelStage, ModelState
-from morpheus_boot.volume import size_text
+from morpheus_boot.report.bars import shown_on
+from morpheus_boot.report.progress import Progress
+from morpheus_boot.report.state import ModelStage, ModelState
+from morpheus_boot.services.interrupt import Interrupted, run_to_end
+from morpheus_boot.volume.mount import size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 

@@ -6,16 +6,16 @@ from typing import Final
 
 from morpheus_boot.cache.actions import make_actions
 from morpheus_boot.cache.fetch import agreed_version
-from morpheus_boot.cache.journal import Version
+from morpheus_boot.cache.parts.journal import Version
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.comfyui.nodes.fetch import Repository
+from morpheus_boot.comfyui.custom_nodes.fetch import Repository
 from morpheus_boot.deployment import Deployment, fill_options, read_deployment
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
-from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.services.interrupt import run_to_end
 from morpheus_boot.stdout import print_text
+from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.pin")
 

@@ -9,8 +9,9 @@ from typing import Final
 from morpheus_boot.cache import Action, Plan, Step
 from morpheus_boot.cache.actions import blocked
 from morpheus_boot.cache.filler import Filler
-from morpheus_boot.cache.lock import who_holds
-from morpheus_boot.cache.parts import kept_bytes
+from morpheus_boot.cache.lock.heartbeat import Beat
+from morpheus_boot.cache.lock.lock import who_holds
+from morpheus_boot.cache.parts.parts import kept_bytes
 from morpheus_boot.cache.room import Room, require_room
 from morpheus_boot.comfyui.find import find_comfyui
 from morpheus_boot.deployment import (
@@ -22,12 +23,11 @@ from morpheus_boot.deployment import (
     require_folder,
 )
 from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
-from morpheus_boot.heartbeat import Beat
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.publish import require_writable
-from morpheus_boot.run.interrupt import run_to_end
+from morpheus_boot.services.interrupt import run_to_end
 from morpheus_boot.stdout import print_json, print_line
-from morpheus_boot.volume import Volume, measure, size_text
+from morpheus_boot.volume.mount import Volume, measure, size_text
+from morpheus_boot.volume.publish import require_writable
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 

@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
-from morpheus_boot.cache.lock import who_holds
+from morpheus_boot.cache.lock.heartbeat import Beat
+from morpheus_boot.cache.lock.lock import who_holds
+from morpheus_boot.cache.lock.workers import BEAT_S, SeenWorker, seen_workers
 from morpheus_boot.cache.planner import Action, Step
 from morpheus_boot.deployment import Deployment, plan_models, read_deployment
 from morpheus_boot.errors import storage_error
-from morpheus_boot.heartbeat import Beat
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.state import BootState, read_state, state_file
+from morpheus_boot.report.state import BootState, read_state, state_file
 from morpheus_boot.stdout import print_json, print_line
-from morpheus_boot.volume import size_text
-from morpheus_boot.workers import BEAT_S, SeenWorker, seen_workers
+from morpheus_boot.volume.mount import size_text
 
 
 class State(StrEnum):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, TypeAlias
 
-from morpheus_boot.background import begin
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.config.settings import Settings
 from morpheus_boot.doctor.finding import Finding, Level, error, errors_of, ok
 from morpheus_boot.doctor.machine import look_at_comfyui, look_at_gpu, look_at_ports, look_at_python
 from morpheus_boot.doctor.network import look_at_origins, look_at_tokens
@@ -14,8 +15,7 @@ from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.doctor.storage import look_at_mount, look_at_room
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.manifest import Manifest, read_manifest
-from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import Settings
+from morpheus_boot.work.background import begin
 
 __all__ = ["Finding", "Level", "examine"]
 

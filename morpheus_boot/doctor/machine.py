@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
+from morpheus_boot.comfyui.custom_nodes.interpreter import look_at
 from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
-from morpheus_boot.comfyui.nodes.interpreter import look_at
+from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
 from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.errors import NotSetUp
-from morpheus_boot.program import run_program
-from morpheus_boot.run.ports import holder_of, require_free
-from morpheus_boot.settings import REPOSITORY
-from morpheus_boot.state import read_state, state_file
-from morpheus_boot.volume import mount_of, read_mounts, size_text
+from morpheus_boot.report.state import read_state, state_file
+from morpheus_boot.services.ports import holder_of, require_free
+from morpheus_boot.volume.mount import mount_of, read_mounts, size_text
+from morpheus_boot.work.program import run_program
 
 _LITTLE_DISK_BYTES: Final = 2 * 10**9
 _TORCH_TIMEOUT_S: Final = 300.0

@@ -4,9 +4,9 @@ import threading
 from dataclasses import dataclass
 
 from morpheus_boot.cache import Plan, hub_roots, make_plan
+from morpheus_boot.config.settings import Settings
 from morpheus_boot.manifest import Manifest, ModelSpec, NodeSpec
-from morpheus_boot.settings import Settings
-from morpheus_boot.volume import Volume, find_volume
+from morpheus_boot.volume.mount import Volume, find_volume
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from morpheus_boot.cache.room import look_for_room
 from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
 from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.errors import storage_error
-from morpheus_boot.volume import Volume, size_text
+from morpheus_boot.volume.mount import Volume, size_text
 
 
 def look_at_mount(patient: Patient) -> Iterator[Finding]:

@@ -14,10 +14,10 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import Exit, MorpheusError
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.templates import Graph
-from morpheus_boot.redact import Secret
 
 Json = dict[str, Any]
 
@@ -26,7 +26,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 # A node may show a client whatever it likes.
 _LONGEST_MESSAGE_BYTES: Final = 64 * 2**20
 _BEAT_S: Final = 20.0
-# Our node in ComfyUI puts the prompt's files into this job (comfyui/node/middleware.py).
+# Our node in ComfyUI puts the prompt's files into this job (comfyui/guard/middleware.py).
 _JOB_HEADER: Final = "X-Morpheus-Job"
 _BAD_REQUEST: Final = 400
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
+from morpheus_boot.cache.lock.workers import seen_workers, volume_time
 from morpheus_boot.errors import is_full, storage_error
 from morpheus_boot.jobs.folder import FOLDER, is_folder, names_in, open_below, open_or_make
 from morpheus_boot.jobs.removal import (
@@ -16,8 +17,7 @@ from morpheus_boot.jobs.removal import (
     remove_tree,
 )
 from morpheus_boot.jobs.store import record_in
-from morpheus_boot.layout import Layout, is_job_id
-from morpheus_boot.workers import seen_workers, volume_time
+from morpheus_boot.volume.layout import Layout, is_job_id
 
 # A job's age is that of the youngest of these and of its own folder: four stats, no walk.
 _TOUCHED: Final = ("input", "output", "job.json")

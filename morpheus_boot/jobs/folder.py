@@ -14,7 +14,7 @@ from typing import Final
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.names import MAX_DEPTH, FileName, JobId, OutputPath, SubDir
 from morpheus_boot.jobs.openat2 import open_without_links
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 # O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
 _WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -3,12 +3,12 @@
 import shutil
 from contextlib import suppress
 
+from morpheus_boot.cache.lock.workers import seen_worker, seen_workers, volume_time
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import JobRecord, Status, now
 from morpheus_boot.jobs.store import JobGone, JobStore
-from morpheus_boot.layout import Layout
-from morpheus_boot.workers import seen_worker, seen_workers, volume_time
+from morpheus_boot.volume.layout import Layout
 
 
 def settle_lost(layout: Layout, job: JobId, record: JobRecord, silence_s: float) -> JobRecord:

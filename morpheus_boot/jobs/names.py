@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError
-from morpheus_boot.layout import is_job_id
+from morpheus_boot.volume.layout import is_job_id
 
 # What Linux takes for one name (NAME_MAX), MooseFS too.
 NAME_MAX_BYTES: Final = 255

@@ -9,7 +9,7 @@ from typing import Final
 from morpheus_boot.errors import storage_error
 from morpheus_boot.jobs.folder import Output, list_outputs, open_or_make
 from morpheus_boot.jobs.names import FileName, JobId
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -24,7 +24,7 @@ from morpheus_boot.jobs.folder import (
     touch_input,
 )
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Linux's IOV_MAX.

@@ -11,7 +11,7 @@ from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.request import GraphJob, InputImage, TemplateJob
 from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.jobs.templates import Graph, fill_template, load_template
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _RUN_BYTES: Final = 6
 

@@ -13,7 +13,7 @@ from typing import Final
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.jobs.folder import FOLDER, is_folder, names_in, open_below, open_or_make
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 # What the sweep of old jobs moved there is its own to settle: it may be put back.
 EXPIRED: Final = ".expired"

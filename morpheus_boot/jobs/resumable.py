@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.folder import FOLDER, names_in, open_below, open_or_make
 from morpheus_boot.jobs.journal import Journal, UploadPlan
@@ -26,8 +27,7 @@ from morpheus_boot.jobs.part import (
     make_durable,
     new_part,
 )
-from morpheus_boot.layout import Layout
-from morpheus_boot.workers import volume_time
+from morpheus_boot.volume.layout import Layout
 
 _PART: Final = ".part"
 _JOURNAL: Final = ".journal"

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.comfyui import ComfyUIClient, ComfyUIGone, ComfyUISilent
 from morpheus_boot.jobs.ending import Ending
@@ -15,8 +16,7 @@ from morpheus_boot.jobs.outputs import Outputs
 from morpheus_boot.jobs.record import JobRecord, Status
 from morpheus_boot.jobs.run import Json, Run
 from morpheus_boot.jobs.store import JobGone, JobStore
-from morpheus_boot.layout import Layout
-from morpheus_boot.redact import Secret
+from morpheus_boot.volume.layout import Layout
 
 _log = logging.getLogger("morpheus.fileserver")
 _T = TypeVar("_T")

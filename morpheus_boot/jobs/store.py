@@ -18,7 +18,7 @@ from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.folder import FOLDER, leads_to, names_in, open_below, open_or_make
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import JobRecord
-from morpheus_boot.layout import Layout, is_job_id
+from morpheus_boot.volume.layout import Layout, is_job_id
 
 _FILE: Final = "job.json"
 _OPEN: Final = "open"

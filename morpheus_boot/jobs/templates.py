@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.folder import FOLDER, names_in, open_below
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 Graph = dict[str, Any]
 

@@ -10,7 +10,7 @@ from morpheus_boot.jobs.ending import kind_of
 from morpheus_boot.jobs.folder import Output, list_outputs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, Progress, Status
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 _MEDIA: Final = ("image", "video", "audio")
 

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.layout import Layout
-from morpheus_boot.publish import write_whole
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 

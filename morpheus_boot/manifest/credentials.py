@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from morpheus_boot.redact import is_secret_field
+from morpheus_boot.config.redact import is_secret_field
 
 CIVITAI_HOSTS: Final = frozenset({"civitai.com", "www.civitai.com"})
 

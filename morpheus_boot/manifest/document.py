@@ -21,10 +21,10 @@ from yaml.events import (
     StreamEndEvent,
 )
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import ManifestError
 from morpheus_boot.manifest.references import expand
 from morpheus_boot.manifest.tree import Document, Mistake, Place, Scalar, Tree, Unread
-from morpheus_boot.redact import Secret
 
 # The C parser reads 200 models in 5 ms, the Python one in 100; a PyYAML without libyaml has only that.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import ManifestError, all_of
 from morpheus_boot.manifest.agreement import find_disagreements
 from morpheus_boot.manifest.document import read_document
@@ -11,7 +12,6 @@ from morpheus_boot.manifest.schema import ManifestEntry
 from morpheus_boot.manifest.tree import Document
 from morpheus_boot.manifest.validation import validate
 from morpheus_boot.manifest.values import Manifest, ModelSpec, NodeSpec
-from morpheus_boot.redact import Secret
 
 _NAME_ANOTHER: Final = "name one that can be read with --models or MORPHEUS_MODELS"
 _SAVE_AS_UTF8: Final = "save it as UTF-8"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import ManifestError, all_of
 from morpheus_boot.manifest import rules
 from morpheus_boot.manifest.credentials import CIVITAI_HOSTS, public_url
@@ -21,7 +22,6 @@ from morpheus_boot.manifest.values import (
     Source,
     UrlSource,
 )
-from morpheus_boot.redact import Secret
 
 _HUGGING_FACE_HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _HUGGING_FACE_FILE: Final = re.compile(r"/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+)")

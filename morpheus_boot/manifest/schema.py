@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.manifest import rules
 from morpheus_boot.manifest.tree import Scalar
 from morpheus_boot.manifest.values import CivitaiSource, HuggingFaceSource, Source, UrlSource
-from morpheus_boot.redact import Secret
 
 _T = TypeVar("_T")
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from morpheus_boot.config.redact import Redactor, Secret
 from morpheus_boot.errors import ManifestError
-from morpheus_boot.redact import Redactor, Secret
 
 _SHOWN_CHARACTERS: Final = 80
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from morpheus_boot.redact import Redactor, Secret, without_secrets
+from morpheus_boot.config.redact import Redactor, Secret, without_secrets
 
 
 @dataclass(frozen=True, slots=True)

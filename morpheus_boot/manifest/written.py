@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
+from morpheus_boot.config.redact import Redactor
 from morpheus_boot.manifest.resources import Resources
 from morpheus_boot.manifest.values import CivitaiSource, HuggingFaceSource, ModelSpec, NodeSpec
-from morpheus_boot.redact import Redactor
 
 _HEAD = """\
 # Made from {name}. What each field means: docs/models.md. `pin` fills in digests, sizes and commits.

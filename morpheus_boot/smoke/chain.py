@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from morpheus_boot.config.settings import REPOSITORY, Settings
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.settings import REPOSITORY, Settings
 from morpheus_boot.smoke.client import Client
 from morpheus_boot.smoke.inner import InnerBoot, free_ports
 from morpheus_boot.smoke.models import UPSCALER, make_models, write_manifest

@@ -26,7 +26,7 @@ from morpheus_boot.errors import (
     VolumeFull,
     WaitedTooLong,
 )
-from morpheus_boot.run.process_table import read_process_table
+from morpheus_boot.services.process_table import read_process_table
 
 # ComfyUI with CUDA and many nodes takes a minute or two; beyond this nobody waits for a test.
 _READY_LIMIT_S: Final = 300.0

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.config.settings import Settings
 from morpheus_boot.errors import NotSetUp
-from morpheus_boot.settings import Settings
 
 _STAND_IN: Final = Path(__file__).parent / "stand-in"
 _GPU_DEVICES: Final = (Path("/dev/nvidia0"), Path("/dev/kfd"))

@@ -19,9 +19,9 @@ from typing import Final
 
 from morpheus_boot.cache import FillOptions, fill
 from morpheus_boot.errors import Exit, MorpheusError, SeveralErrors, storage_error
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec, UrlSource
-from morpheus_boot.state import ModelState
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.layout import Layout
 from tests.cache.worker import QUICK, Worker, model
 
 _MODEL: Final = re.compile(r"(?P<path>[^=]+)=(?P<url>.+?)(=(?P<sha256>[0-9a-f]{64}))?")

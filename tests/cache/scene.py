@@ -8,11 +8,11 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Final
 
-from morpheus_boot.cache.lock import heartbeat_of, takeover_of
+from morpheus_boot.cache.lock.lock import heartbeat_of, takeover_of
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.report.state import ModelStage, ModelState
+from morpheus_boot.volume.layout import Layout
 from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, QUICK, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256

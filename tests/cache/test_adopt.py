@@ -14,7 +14,7 @@ from morpheus_boot.cache.records import read_record, write_record
 from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Verdict, judge
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.civitai import CivitaiStandIn
 from tests.testbed.content import (

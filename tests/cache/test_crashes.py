@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from morpheus_boot.errors import WaitedTooLong
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.report.state import ModelStage, ModelState
 from tests.cache.scene import (
     NEVER_S,
     PATH,

@@ -14,7 +14,7 @@ from morpheus_boot.errors import (
     SeveralErrors,
     StorageFailed,
 )
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import (
     Content,

@@ -13,14 +13,14 @@ import pytest
 
 from morpheus_boot.cache.garbage import find_garbage, remove
 from morpheus_boot.cache.keeping import Keeping
-from morpheus_boot.cache.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.lock.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.lock.turn import Turns
 from morpheus_boot.cache.manifests import leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.cache.turn import Turns
 from morpheus_boot.jobs.expiry import expire_jobs
-from morpheus_boot.layout import Layout, model_key
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.publish import temporary_beside, write_whole
+from morpheus_boot.volume.layout import Layout, model_key
+from morpheus_boot.volume.publish import temporary_beside, write_whole
 from tests.cache.worker import model
 
 DAY_S: Final = 86_400.0

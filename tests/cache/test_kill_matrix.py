@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import QUICK, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256, write_to

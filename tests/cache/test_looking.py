@@ -10,10 +10,10 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
-from morpheus_boot.cache.lock import ModelLock, heartbeat_of, takeover_of, who_holds
+from morpheus_boot.cache.lock.heartbeat import Beat
+from morpheus_boot.cache.lock.lock import ModelLock, heartbeat_of, takeover_of, who_holds
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.heartbeat import Beat
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 PATH: Final = "loras/a.safetensors"
 

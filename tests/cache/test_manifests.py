@@ -7,10 +7,10 @@ from typing import Final
 
 import pytest
 
+from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.cache.manifests import leave_manifest, manifest_of, require_no_conflict
 from morpheus_boot.errors import ManifestError
-from morpheus_boot.layout import Layout
-from morpheus_boot.workers import beat_for
+from morpheus_boot.volume.layout import Layout
 from tests.cache.worker import model
 
 PATH: Final = "checkpoints/a.safetensors"

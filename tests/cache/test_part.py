@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.cache.journal import Version, journal_of, read_journal
-from morpheus_boot.cache.part import Part
-from morpheus_boot.cache.parts import open_part
-from morpheus_boot.layout import Layout
+from morpheus_boot.cache.parts.journal import Version, journal_of, read_journal
+from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts.parts import open_part
+from morpheus_boot.volume.layout import Layout
 from tests.cache.worker import MIB
 from tests.wait import wait_until
 

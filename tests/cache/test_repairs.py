@@ -13,17 +13,17 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
-from morpheus_boot.background import begin
 from morpheus_boot.cache.hashing import Repairs
-from morpheus_boot.cache.lock import ModelLock
+from morpheus_boot.cache.lock.lock import ModelLock
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.records import read_record, write_record
 from morpheus_boot.cache.verdicts import Condition, Verdict, judge
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.progress import Reading
-from morpheus_boot.state import ModelStage
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.report.progress import Reading
+from morpheus_boot.report.state import ModelStage
+from morpheus_boot.work.background import begin
+from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.faults import Status

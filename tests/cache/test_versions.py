@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache.journal import read_journal
 from morpheus_boot.cache.keeping import Keeping
-from morpheus_boot.cache.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.lock.heartbeat import Beat, read_beat
+from morpheus_boot.cache.lock.lock import ModelLock, heartbeat_of
 from morpheus_boot.cache.options import LockTimes
+from morpheus_boot.cache.parts.journal import read_journal
 from morpheus_boot.cache.planner import Action
-from morpheus_boot.documents import from_document
 from morpheus_boot.errors import StorageFailed
-from morpheus_boot.heartbeat import Beat, read_beat
+from morpheus_boot.volume.documents import from_document
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import safetensors
 from tests.testbed.origin import Origin

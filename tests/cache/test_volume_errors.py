@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import StorageFailed, VolumeFull
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256, write_to

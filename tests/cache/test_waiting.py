@@ -12,11 +12,11 @@ import pytest
 from filelock import FileLock
 
 from morpheus_boot.cache.line import polls_between_looks
-from morpheus_boot.cache.lock import ModelLock
+from morpheus_boot.cache.lock.heartbeat import Heart
+from morpheus_boot.cache.lock.lock import ModelLock
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.errors import VolumeFull, WaitedTooLong
-from morpheus_boot.heartbeat import Heart
-from morpheus_boot.state import ModelStage
+from morpheus_boot.report.state import ModelStage
 from tests.cache.scene import PATH, WEIGHTS, Scene, filling, finish, waiting
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import safetensors

@@ -7,11 +7,11 @@ from pathlib import Path
 from morpheus_boot.cache import CachedModel, FillOptions, fill, make_plan
 from morpheus_boot.cache.options import Credentials, LockTimes, RetryPolicy, TransferTimes
 from morpheus_boot.cache.planner import Plan
-from morpheus_boot.layout import Layout
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec, UrlSource
-from morpheus_boot.redact import Secret
-from morpheus_boot.state import ModelState
-from morpheus_boot.volume import Mount, Volume
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.mount import Mount, Volume
 
 MIB = 1 << 20
 QUICK = FillOptions(

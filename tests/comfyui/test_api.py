@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.background import begin
 from morpheus_boot.comfyui.api import ComfyUIApi, NoAnswer
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import WaitedTooLong
-from morpheus_boot.redact import Secret
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.work.background import begin
+from morpheus_boot.work.stopping import Stopped
 
 TOKEN = "s3cret"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.comfyui.places import Place, choose_place, likely_misspelt, write_extra_paths
-from morpheus_boot.volume import Mount
+from morpheus_boot.volume.mount import Mount
 from tests.boot.given import FOLDER, PYTHON, REAL
 
 LOCAL_DISK = (Mount(Path("/"), "overlay"),)

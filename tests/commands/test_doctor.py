@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.config.settings import read_settings
 from morpheus_boot.doctor import Finding, Level, examine
-from morpheus_boot.redact import Redactor
-from morpheus_boot.settings import read_settings
 from tests.boot.program import REPOSITORY, Ended, Site
 from tests.testbed.content import safetensors
 from tests.testbed.hub import READER, HubStandIn

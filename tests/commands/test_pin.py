@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.records import read_record, write_record
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 from tests.boot.program import Site
 from tests.testbed.content import safetensors, sha256
 from tests.testbed.faults import Status

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from morpheus_boot.cache.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.lock.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.cache.manifests import leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.records import Record, write_record
@@ -18,8 +19,7 @@ from morpheus_boot.jobs.record import Form, JobRecord, now
 from morpheus_boot.jobs.record import Status as JobStatus
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.store import JobStore
-from morpheus_boot.layout import Layout
-from morpheus_boot.workers import beat_for
+from morpheus_boot.volume.layout import Layout
 from tests.boot.program import Site
 from tests.cache.worker import model
 from tests.testbed.content import read_all, safetensors, sha256, write_to

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from morpheus_boot.redact import Redactor
-from morpheus_boot.state import (
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.report.state import (
     BootState,
     ModelStage,
     ModelState,

@@ -15,7 +15,7 @@ import pytest
 
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import NameTaken, UploadPart, sweep_parts
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 from tests.fileserver.impatient import IMPATIENT
 from tests.fileserver.serving import MIB, FileServer, form, names_in, read_to_end, upload_head
 from tests.testbed.shim import Shim
@@ -136,7 +136,7 @@ import sys
 from pathlib import Path
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import NameTaken, UploadPart, sweep_parts
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 part = UploadPart(Layout(Path(sys.argv[1])))
 for _ in range(3):
     part.write([memoryview(b"new" * 1000)])

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import NameTaken, UploadPart
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.removal import EXPIRED
-from morpheus_boot.layout import Layout
-from morpheus_boot.workers import beat_for
+from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import REPOSITORY, FileServer
 from tests.testbed.moosefs import MooseFS
 from tests.testbed.mounts import mounted
@@ -274,7 +274,7 @@ SWEEP = """
 import sys
 from pathlib import Path
 from morpheus_boot.jobs.expiry import expire_jobs
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 print(expire_jobs(Layout(Path(sys.argv[1])), 3600.0))
 """
 

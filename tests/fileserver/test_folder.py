@@ -8,7 +8,7 @@ import pytest
 from morpheus_boot.jobs import openat2
 from morpheus_boot.jobs.folder import NoSuchFile, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 NO_SUCH_CALL = 100_000
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from morpheus_boot.redact import Redactor
-from morpheus_boot.state import (
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.report.state import (
     BootState,
     ModelStage,
     ModelState,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from morpheus_boot.state import (
+from morpheus_boot.report.state import (
     ModelStage,
     ModelState,
     Readiness,

@@ -20,7 +20,7 @@ from morpheus_boot.errors import VolumeFull
 from morpheus_boot.jobs.journal import UploadPlan
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadId, UploadStore
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import MIB, FileServer, names_in, read_to_end
 from tests.fileserver.tus import ask, create, files_of, offset_of, patch, patch_head
 from tests.testbed.shim import Shim
@@ -135,7 +135,7 @@ from morpheus_boot.errors import VolumeFull
 from morpheus_boot.jobs.journal import UploadPlan
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.resumable import UploadStore
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 store = UploadStore(Layout(Path(sys.argv[1])), 86_400)
 where = JobId("j"), SubDir.parse("s"), FileName("a.bin")
 upload = store.create(UploadPlan(6000, *where, "")).id
@@ -211,7 +211,7 @@ END = """
 import sys
 from pathlib import Path
 from morpheus_boot.jobs.resumable import UploadId, UploadStore
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 UploadStore(Layout(Path(sys.argv[1])), 86_400).remove(UploadId(sys.argv[2]))
 """
 

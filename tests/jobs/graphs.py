@@ -4,7 +4,7 @@ import base64
 from typing import Any, Final
 
 from morpheus_boot.smoke.picture import gradient
-from tests.comfyui_node.served import REAL, node
+from tests.guard.served import REAL, node
 
 PICTURE: Final = gradient(8, 4)
 # The checkpoint that worker-comfyui's test input asks for.

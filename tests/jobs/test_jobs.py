@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from morpheus_boot.smoke.picture import png_size
-from tests.comfyui_node.served import REAL, node, real_only
+from tests.guard.served import REAL, node, real_only
 from tests.jobs.graphs import (
     FLUX,
     PICTURE,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.comfyui_node.served import node
+from tests.guard.served import node
 from tests.jobs.graphs import rescale, rescale_graph
 from tests.jobs.workers import Worker
 

@@ -7,7 +7,7 @@ import pytest
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.run import Run
-from tests.comfyui_node.served import node
+from tests.guard.served import node
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.store import JobGone, JobStore, JobTaken
 from morpheus_boot.jobs.workflows import copy_workflows
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 JOB = JobId("j")
 _RACERS = 8

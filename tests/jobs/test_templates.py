@@ -16,7 +16,7 @@ from morpheus_boot.jobs.templates import (
     load_template,
     parameters_of,
 )
-from morpheus_boot.layout import Layout
+from morpheus_boot.volume.layout import Layout
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 NAME = WorkflowName("t")

@@ -10,11 +10,11 @@ from typing import Any, Final, Self
 
 import requests
 
-from morpheus_boot.heartbeat import Heart
-from morpheus_boot.layout import Layout
+from morpheus_boot.cache.lock.heartbeat import Heart
 from morpheus_boot.smoke import safetensors
-from tests.comfyui_node.served import NODE, REAL, START_LIMIT_S, comfyui_below
+from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import FileServer, free_port
+from tests.guard.served import NODE, REAL, START_LIMIT_S, comfyui_below
 from tests.jobs.graphs import FLUX
 from tests.wait import wait_until
 

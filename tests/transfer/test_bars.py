@@ -3,10 +3,10 @@
 import io
 import logging
 
-from morpheus_boot.bars import shown_on
-from morpheus_boot.log import set_up_log
-from morpheus_boot.redact import Redactor
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.report.bars import shown_on
+from morpheus_boot.report.log import set_up_log
+from morpheus_boot.report.state import ModelStage, ModelState
 from tests.wait import wait_until
 
 FETCHING = ModelState("loras/a.safetensors", ModelStage.FETCHING, 50, 100, retries=2)

@@ -8,9 +8,9 @@ import pytest
 
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import MorpheusError, OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import CivitaiSource
-from morpheus_boot.redact import Secret
 from tests.cache.worker import Worker, model
 from tests.testbed.civitai import TOKEN, Access, CivitaiStandIn
 from tests.testbed.content import sha256

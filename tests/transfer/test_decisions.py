@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.cache.budget import Budget
-from morpheus_boot.cache.growth import Growth
-from morpheus_boot.cache.http import retry_after_s
-from morpheus_boot.cache.meter import Meter
 from morpheus_boot.cache.options import RetryPolicy
-from morpheus_boot.cache.ranges import RangeSet, Span, Spans
-from morpheus_boot.cache.retry import Retries, TransientFailure
-from morpheus_boot.cache.watchdog import Watchdog
+from morpheus_boot.cache.transfer.budget import Budget
+from morpheus_boot.cache.transfer.growth import Growth
+from morpheus_boot.cache.transfer.http import retry_after_s
+from morpheus_boot.cache.transfer.meter import Meter
+from morpheus_boot.cache.transfer.ranges import RangeSet, Span, Spans
+from morpheus_boot.cache.transfer.retry import Retries, TransientFailure
+from morpheus_boot.cache.transfer.watchdog import Watchdog
 
 
 @dataclass

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache.budget import Budget
-from morpheus_boot.cache.front import FrontHash
-from morpheus_boot.cache.http import Client
-from morpheus_boot.cache.journal import Version, read_journal
-from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins import origin_of
-from morpheus_boot.cache.part import Part
-from morpheus_boot.cache.parts import open_part
+from morpheus_boot.cache.parts.journal import Version, read_journal
+from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts.parts import open_part
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.transfer import Transfer
-from morpheus_boot.layout import Layout
+from morpheus_boot.cache.transfer.budget import Budget
+from morpheus_boot.cache.transfer.front import FrontHash
+from morpheus_boot.cache.transfer.http import Client
+from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.transfer import Transfer
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.state import ModelStage
-from morpheus_boot.stopping import Stopped
+from morpheus_boot.report.state import ModelStage
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import Worker, model
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.exchange import Reply, Request, plain

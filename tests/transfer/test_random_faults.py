@@ -9,18 +9,18 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morpheus_boot.cache.budget import Budget
-from morpheus_boot.cache.http import Client
-from morpheus_boot.cache.meter import Reading
 from morpheus_boot.cache.options import Credentials, RetryPolicy, TransferTimes
 from morpheus_boot.cache.origins.web import WebOrigin
-from morpheus_boot.cache.parts import open_part
-from morpheus_boot.cache.stream import VersionChanged
-from morpheus_boot.cache.transfer import Transfer, resolve_patiently
+from morpheus_boot.cache.parts.parts import open_part
+from morpheus_boot.cache.transfer.budget import Budget
+from morpheus_boot.cache.transfer.http import Client
+from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.stream import VersionChanged
+from morpheus_boot.cache.transfer.transfer import Transfer, resolve_patiently
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import UrlSource
-from morpheus_boot.redact import Secret
+from morpheus_boot.volume.layout import Layout
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.faults import (
     Changed,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.progress import Progress
-from morpheus_boot.state import ModelStage, ModelState
+from morpheus_boot.report.progress import Progress
+from morpheus_boot.report.state import ModelStage, ModelState
 from tests.cache.scene import filling
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import safetensors

@@ -12,8 +12,8 @@ from typing import Any, Final
 import pytest
 
 from morpheus_boot.cache import fill
-from morpheus_boot.layout import Layout
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.volume.layout import Layout
 from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, torch_pickle, write_to

@@ -1,11 +1,11 @@
 """Origins: where a model comes from. An origin resolves; it moves no bytes."""
 
-from morpheus_boot.cache.http import Client
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.civitai import CivitaiOrigin
 from morpheus_boot.cache.origins.huggingface import HuggingFaceOrigin
 from morpheus_boot.cache.origins.origin import Origin, Resolved
 from morpheus_boot.cache.origins.web import FileOrigin, WebOrigin
+from morpheus_boot.cache.transfer.http import Client
 from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
 
 __all__ = ["Origin", "Resolved", "origin_of"]

@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from morpheus_boot.cache.http import Answer, Client, Request, refuse, strong_etag
-from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.origins.web import size_of
-from morpheus_boot.cache.retry import TransientFailure
-from morpheus_boot.digests import sha256_in
+from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.transfer.http import Answer, Client, Request, refuse, strong_etag
+from morpheus_boot.cache.transfer.retry import TransientFailure
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import CivitaiSource
-from morpheus_boot.redact import Secret
+from morpheus_boot.volume.digests import sha256_in
 
 _SET_TOKEN: Final = "set CIVITAI_TOKEN to the token of an account that may download it"  # noqa: S105 - a sentence, not a token
 _MOST_JSON_BYTES: Final = 8 * 1024 * 1024

@@ -13,15 +13,15 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from morpheus_boot.cache.http import check_redirect, reason, retry_after_s
-from morpheus_boot.cache.journal import Version
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
-from morpheus_boot.cache.retry import TRY_LATER, TransientFailure
-from morpheus_boot.digests import sha256_in
+from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.transfer.http import check_redirect, reason, retry_after_s
+from morpheus_boot.cache.transfer.retry import TRY_LATER, TransientFailure
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
-from morpheus_boot.redact import Secret
+from morpheus_boot.volume.digests import sha256_in
 
 
 class HuggingFaceOrigin:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from morpheus_boot.cache.journal import Version
-from morpheus_boot.redact import Secret
+from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.config.redact import Secret
 
 
 @dataclass(frozen=True, slots=True)

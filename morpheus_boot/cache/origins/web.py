@@ -6,16 +6,16 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from morpheus_boot.cache.http import (
+from morpheus_boot.cache.options import Credentials
+from morpheus_boot.cache.origins.origin import Resolved
+from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.transfer.http import (
     Client,
     Request,
     content_length,
     content_range,
     strong_etag,
 )
-from morpheus_boot.cache.journal import Version
-from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.errors import OriginUnavailable, storage_error
 from morpheus_boot.manifest import UrlSource
 

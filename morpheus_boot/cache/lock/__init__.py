@@ -1,0 +1,1 @@
+"""Who may fetch a model: locks, heartbeats, workers."""

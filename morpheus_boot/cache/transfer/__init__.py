@@ -1,0 +1,1 @@
+"""The engine: moves bytes from an origin into a part."""

@@ -1,0 +1,172 @@
+"""The custom nodes' folders on local disk: each unpacked from its archive on the volume, else fetched by git."""
+
+import hashlib
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.comfyui.custom_nodes.fetch import Repository, is_commit
+from morpheus_boot.config.redact import without_secrets
+from morpheus_boot.manifest import NodeSpec
+from morpheus_boot.start.byte_code import compile_command
+from morpheus_boot.volume.archive import Turn, pack, staged, stray_links, unpack
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.publish import write_whole
+from morpheus_boot.work.program import run_program
+
+_LOG: Final = logging.getLogger("morpheus.nodes")
+# In each node's folder: which commit it is. Written before the folder gets its name.
+_COMMIT: Final = ".morpheus-commit"
+# ComfyUI loads no folder with this ending (its main.py and nodes.py).
+_OFF: Final = ".disabled"
+_COMPILE_TIMEOUT_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A node's files in ``folder``, of ``commit``."""
+
+    node: NodeSpec
+    commit: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What a tag or branch of a repository stood for when it was first fetched."""
+
+    git: str
+    ref: str
+    commit: str
+
+
+class Trees:
+    """All custom nodes of this container, in one folder, as ComfyUI wants them."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        folder: Path,
+        *,
+        python: Path,
+        environ: Mapping[str, str],
+        turn: Turn,
+        stopping: threading.Event,
+    ) -> None:
+        """``folder``: on local disk, of this alone. ``environ``: git's."""
+        self._shelf = layout.archives / "nodes"
+        self._folder = folder
+        self._python = python
+        self._environ = environ
+        self._turn = turn
+        self._stopping = stopping
+
+    def bring(self, node: NodeSpec) -> Tree:
+        """Puts the node's files in place; safe from several threads, for different nodes.
+
+        What is there already, of the same commit, is left as it is. A tag or branch means what it meant when this
+        volume first had it, so that all workers run the same.
+
+        Raises MorpheusError and Stopped as Repository does; OSError where the local disk can't be written.
+        """
+        tree = self._unpacked(node)
+        if tree is not None:
+            return tree
+        with self._turn(f"nodes/{node.name}"):
+            return self._unpacked(node) or self._fetched(node)
+
+    def drop_all_but(self, trees: Collection[Tree]) -> None:
+        """Removes what an earlier boot of this container has left beside ``trees``. Raises OSError."""
+        names = {tree.node.name for tree in trees}
+        for path in self._folder.iterdir():
+            if path.name.removesuffix(_OFF) not in names:
+                shutil.rmtree(path)
+
+    def enable(self, trees: Iterable[Tree], left_out: Collection[str]) -> None:
+        """Makes ComfyUI see ``trees`` without those named in ``left_out``. Raises OSError."""
+        for tree in trees:
+            name = tree.node.name
+            wanted = self._folder / (f"{name}{_OFF}" if name in left_out else name)
+            if tree.folder != wanted:
+                tree.folder.rename(wanted)
+
+    def _unpacked(self, node: NodeSpec) -> Tree | None:
+        """The tree where neither git nor a network is needed."""
+        commit = self._known_commit(node)
+        if commit is None:
+            return None
+        on, off = self._folder / node.name, self._folder / f"{node.name}{_OFF}"
+        for folder in (on, off):
+            if _commit_in(folder) == commit:
+                return Tree(node, commit, folder)
+            if folder.exists():
+                shutil.rmtree(folder)
+        return Tree(node, commit, on) if unpack(self._archive(node, commit), on) else None
+
+    def _fetched(self, node: NodeSpec) -> Tree:
+        repository = Repository(node.name, node.git, environ=self._environ, stopping=self._stopping)
+        known = self._known_commit(node)
+        commit = known or repository.commit_of(node.ref)
+        folder = self._folder / node.name
+        if folder.exists():
+            shutil.rmtree(folder)
+        _LOG.info("%s: fetching %s", node.name, commit)
+        with staged(folder) as staging:
+            repository.fetch(commit, staging)
+            for link in stray_links(staging):
+                _LOG.warning(
+                    "%s: %s leads out of it and is left out", node.name, link.relative_to(staging)
+                )
+                link.unlink()
+            (staging / _COMMIT).write_text(commit, "utf-8")
+            self._compile(staging)
+        self._keep(node, commit, folder)
+        return Tree(node, commit, folder)
+
+    def _keep(self, node: NodeSpec, commit: str, folder: Path) -> None:
+        """Leaves the tree on the volume for the next worker; where it doesn't fit, that one fetches it, too."""
+        try:
+            pack(folder, self._archive(node, commit))
+            if not is_commit(node.ref):
+                meaning = _Meaning(without_secrets(node.git.reveal()), node.ref, commit)
+                write_whole(self._meaning_file(node), json.dumps(asdict(meaning)).encode())
+        except OSError as error:
+            _LOG.warning("%s: it can't be kept on the volume (%s)", node.name, error.strerror)
+
+    def _compile(self, folder: Path) -> None:
+        run_program(
+            compile_command(self._python, folder, edited=True),
+            environ=self._environ,
+            folder=folder,
+            timeout_s=_COMPILE_TIMEOUT_S,
+            stopping=self._stopping,
+        )
+
+    def _known_commit(self, node: NodeSpec) -> str | None:
+        if is_commit(node.ref):
+            return node.ref
+        try:
+            meaning = _Meaning(**json.loads(self._meaning_file(node).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return meaning.commit if is_commit(meaning.commit) else None
+
+    def _archive(self, node: NodeSpec, commit: str) -> Path:
+        return self._shelf / f"{node.name}-{commit}.tar.gz"
+
+    def _meaning_file(self, node: NodeSpec) -> Path:
+        identity = f"{without_secrets(node.git.reveal())} {node.ref}"
+        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return self._shelf / f"{node.name}-{key}.json"
+
+
+def _commit_in(folder: Path) -> str | None:
+    try:
+        return (folder / _COMMIT).read_text("utf-8")
+    except (OSError, UnicodeError):
+        return None

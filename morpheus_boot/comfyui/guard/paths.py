@@ -1,0 +1,90 @@
+"""Where ComfyUI reads and writes, and which path a name stands for there.
+
+`posixpath` is ComfyUI's own `os.path` on Linux: what is decided here must be what ComfyUI then does.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+# ComfyUI's main.py takes these names below its output directory for model folders.
+MODEL_FOLDERS = frozenset({"checkpoints", "clip", "vae", "diffusion_models", "loras"})
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_job_id(text: str) -> bool:
+    """Whether ``text`` may name a job's folder: the rule of morpheus_boot/volume/layout.py."""
+    return _JOB_ID.fullmatch(text) is not None and text not in MODEL_FOLDERS
+
+
+def is_within(folder: str, path: str) -> bool:
+    """Whether ``path`` is ``folder`` or lies in it, by what the links in both lead to.
+
+    False also for what can't be a path: a NUL, a lone surrogate.
+    """
+    try:
+        folder, path = posixpath.realpath(folder), posixpath.realpath(path)
+    except ValueError:
+        return False
+    return posixpath.commonpath((folder, path)) == folder
+
+
+@dataclass(frozen=True)
+class Places:
+    """ComfyUI's directories, absolute; ``jobs`` is its output.
+
+    ``other_jobs``: jobs/ of the same volume under the paths where other workers may have mounted it.
+    """
+
+    jobs: str
+    input: str
+    temp: str
+    other_jobs: tuple[str, ...] = ()
+
+    def directory(self, kind: str) -> str | None:
+        """The directory that `type=` or an annotation names; None for any other word."""
+        return {"output": self.jobs, "input": self.input, "temp": self.temp}.get(kind)
+
+    def split(self, name: str) -> tuple[str, str | None]:
+        """``x.png [output]`` as the name and its directory (folder_paths.annotated_filepath); None: not annotated."""
+        for kind in ("output", "input", "temp"):
+            # One character more than the brackets goes, whatever it is: so does ComfyUI.
+            if name.endswith(f"[{kind}]"):
+                return name[: -len(kind) - 3], self.directory(kind)
+        return name, None
+
+    def located(self, name: str) -> str:
+        """The path that ComfyUI takes ``name`` for (folder_paths.get_annotated_filepath)."""
+        bare, directory = self.split(name)
+        return posixpath.join(directory or self.input, bare)
+
+    def hold(self, path: str) -> bool:
+        """Whether ``path`` lies in input, temp or jobs, through links too.
+
+        Both as it stands, which ComfyUI 0.3 opens, and normalized, as later ones do: ``link/..`` is not the same.
+        """
+        return all(
+            any(is_within(folder, one) for folder in (self.input, self.temp, self.jobs))
+            for one in (path, posixpath.normpath(path))
+        )
+
+    def below_jobs(self, path: str) -> str | None:
+        """An absolute path below jobs/, ours or another mount's, relative to it; None for any other text."""
+        return _below((self.jobs, *self.other_jobs), path)
+
+    def here(self, path: str) -> str | None:
+        """A path below another mount's jobs/ as it is in this container; None for any other text."""
+        relative = _below(self.other_jobs, path)
+        return posixpath.join(self.jobs, relative) if relative else None
+
+
+def _below(folders: tuple[str, ...], path: str) -> str | None:
+    if not path.startswith("/"):
+        return None
+    normal = posixpath.normpath("/" + path.lstrip("/"))
+    for folder in folders:
+        if normal.startswith(f"{folder}/"):
+            return normal[len(folder) + 1 :]
+    return None

@@ -1,0 +1,1 @@
+"""Arguments and environment, read once: Settings; and the redactor of their secrets."""

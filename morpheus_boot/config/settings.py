@@ -1,0 +1,247 @@
+"""Arguments and environment, read once, at the edge; standard library only (environment.py uses it too)."""
+
+import os
+import re
+import secrets
+import shlex
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS, may_mean
+from morpheus_boot.config.limits import Limits, read_limits
+from morpheus_boot.config.redact import Secret, secrets_in
+from morpheus_boot.config.variables import parse_port, parse_positive
+from morpheus_boot.errors import MorpheusError, NotSetUp, UsageError
+from morpheus_boot.volume.layout import is_job_id
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+LOG_FORMATS: Final = ("text", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPod:
+    """What RunPod says about this container; all None or False elsewhere."""
+
+    pod_id: str | None
+    endpoint_id: str | None
+    queue_url: Secret | None
+    init_timeout_s: float | None
+    gives_gpu: bool
+
+    @property
+    def present(self) -> bool:
+        """Whether this is a RunPod container at all."""
+        return self.pod_id is not None
+
+    @property
+    def is_pod(self) -> bool:
+        """A Pod rather than a Serverless worker: RunPod starts it again when it exits, and bills it."""
+        return self.pod_id is not None and self.endpoint_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that arguments and environment say, parsed. None: not given, to be looked for."""
+
+    models: Path
+    volume: Path | None
+    volume_gb: float | None
+    local_dir: Path
+    comfyui_dir: Path | None
+    comfyui_python: Path | None
+    comfyui_args: tuple[str, ...]
+    comfyui_port: int
+    fileserver_port: int
+    extra_ports: tuple[int, ...]
+    hf_token: Secret | None
+    hf_endpoint: str
+    civitai_token: Secret | None
+    morpheus_token: Secret | None
+    job_ttl_hours: float | None
+    limits: Limits
+    hold_s: float
+    log_format: str
+    verbosity: int
+    runpod: RunPod
+    worker: str
+    environ: Mapping[str, str] = field(repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """Whose manifest this boot leaves on the volume: the endpoint's, else the worker's own."""
+        return self.runpod.endpoint_id or self.worker
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All that must never be seen in a log, a status page or a record."""
+        named = (self.hf_token, self.civitai_token, self.morpheus_token, self.runpod.queue_url)
+        return (*(s for s in named if s is not None), *secrets_in(self.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says in place of a variable; None: not given."""
+
+    models: Path | None = None
+    volume: Path | None = None
+    comfyui: Path | None = None
+    log_format: str | None = None
+    verbosity: int = 0
+
+
+def read_environ() -> dict[str, str]:
+    """The environment itself, for programs that need it before it is known to be right."""
+    return dict(os.environ)
+
+
+def read_settings(
+    overrides: Overrides = Overrides(),
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Reads arguments and environment.
+
+    Raises:
+        UsageError: names the variable and what it must be.
+        NotSetUp: PORT, where the platform sends requests, is ComfyUI's.
+    """
+    env = read_environ() if environ is None else dict(environ)
+
+    def text(name: str) -> str | None:
+        return env.get(name, "").strip() or None
+
+    def path(name: str) -> Path | None:
+        value = text(name)
+        return Path(value).expanduser().absolute() if value else None
+
+    def number(name: str) -> float | None:
+        value = text(name)
+        return parse_positive(name, value) if value else None
+
+    def secret(name: str) -> Secret | None:
+        value = text(name)
+        return Secret(value) if value else None
+
+    pod_id = text("RUNPOD_POD_ID")
+    runpod = RunPod(
+        pod_id,
+        text("RUNPOD_ENDPOINT_ID"),
+        secret("RUNPOD_WEBHOOK_GET_JOB"),
+        number("RUNPOD_INIT_TIMEOUT"),
+        text("RUNPOD_GPU_COUNT") not in (None, "0"),
+    )
+    comfyui_port = parse_port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
+    fileserver_port = parse_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
+    if comfyui_port == fileserver_port:
+        raise UsageError(
+            "FILESERVER_PORT", f"{fileserver_port} is COMFYUI_PORT too", "give them two ports"
+        )
+    return Settings(
+        models=_absolute(overrides.models) or path("MORPHEUS_MODELS") or REPOSITORY / "models.yaml",
+        volume=_absolute(overrides.volume) or path("MORPHEUS_VOLUME"),
+        volume_gb=number("MORPHEUS_VOLUME_GB"),
+        local_dir=path("MORPHEUS_LOCAL_DIR") or default_local_dir(env),
+        comfyui_dir=_absolute(overrides.comfyui) or path("COMFYUI_DIR"),
+        comfyui_python=path("COMFYUI_PYTHON"),
+        comfyui_args=_comfyui_args(text("COMFYUI_ARGS") or ""),
+        comfyui_port=comfyui_port,
+        fileserver_port=fileserver_port,
+        extra_ports=_extra_ports(text("PORT"), text("PORT_HEALTH"), comfyui_port),
+        hf_token=secret("HF_TOKEN"),
+        hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        civitai_token=secret("CIVITAI_TOKEN"),
+        morpheus_token=secret("MORPHEUS_TOKEN"),
+        job_ttl_hours=number("MORPHEUS_JOB_TTL_HOURS"),
+        limits=read_limits(env),
+        hold_s=_hold_s(text("MORPHEUS_HOLD_S"), runpod),
+        log_format=_log_format(overrides.log_format or text("MORPHEUS_LOG") or "text"),
+        verbosity=overrides.verbosity,
+        runpod=runpod,
+        worker=pod_id if pod_id and is_job_id(pod_id) else _drawn_worker_id(),
+        environ=env,
+    )
+
+
+def read_what_is_right(
+    overrides: Overrides = Overrides(),
+    environ: Mapping[str, str] | None = None,
+) -> Settings | None:
+    """As read_settings(), but what is wrong counts as not set, also in ``environ``; None where that is not enough."""
+    env = read_environ() if environ is None else dict(environ)
+    while True:
+        try:
+            return read_settings(overrides, env)
+        except MorpheusError as error:
+            # By default FILESERVER_PORT is not set, and may be COMFYUI_PORT all the same.
+            wrong = error.subject if error.subject in env else "COMFYUI_PORT"
+            if env.pop(wrong, None) is None:
+                return None
+
+
+def default_local_dir(environ: Mapping[str, str]) -> Path:
+    """``/opt/morpheus`` for root, else below the user's cache folder. Raises UsageError where there is none."""
+    if os.geteuid() == 0:
+        return Path("/opt/morpheus")
+    if cache := environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "morpheus"
+    try:
+        return Path.home() / ".cache" / "morpheus"
+    except RuntimeError as error:
+        raise UsageError(
+            "MORPHEUS_LOCAL_DIR",
+            f"user {os.geteuid()} has no home folder, and it is not set",
+            "set it to a folder on local disk",
+        ) from error
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path.expanduser().absolute() if path is not None else None
+
+
+def _drawn_worker_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")[:100] or "worker"
+    return f"{host}-{secrets.token_hex(3)}"
+
+
+def _extra_ports(port: str | None, health: str | None, comfyui_port: int) -> tuple[int, ...]:
+    if port is not None and parse_port("PORT", port) == comfyui_port:
+        # A load balancer would send its requests to ComfyUI, which knows neither /ping nor /jobs.
+        raise NotSetUp("PORT", f"{port} is COMFYUI_PORT too", "set COMFYUI_PORT to another port")
+    given = [
+        parse_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None
+    ]
+    return tuple(p for p in dict.fromkeys(given) if p != comfyui_port)
+
+
+def _hold_s(value: str | None, runpod: RunPod) -> float:
+    if value is None:
+        return 900.0 if runpod.is_pod else 0.0
+    if not re.fullmatch(r"\d+(\.\d+)?", value):
+        raise UsageError(
+            "MORPHEUS_HOLD_S", f"'{value}' is not a number of seconds", "give 0 or more"
+        )
+    return float(value)
+
+
+def _log_format(value: str) -> str:
+    if value not in LOG_FORMATS:
+        raise UsageError("MORPHEUS_LOG", f"'{value}' is not a log format", "give text or json")
+    return value
+
+
+def _comfyui_args(value: str) -> tuple[str, ...]:
+    try:
+        args = tuple(shlex.split(value))
+    except ValueError as error:
+        raise UsageError(
+            "COMFYUI_ARGS", f"can't be split as a shell does ({error})", "mend its quotes"
+        ) from error
+    for arg in args:
+        if may_mean(arg, OWN_COMFYUI_ARGS):
+            option = arg.partition("=")[0]
+            raise UsageError(
+                "COMFYUI_ARGS", f"{option} is set by this program", "remove it from COMFYUI_ARGS"
+            )
+    return args

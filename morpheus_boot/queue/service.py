@@ -1,0 +1,87 @@
+"""The queue handler as a service: which Python runs it, what it is told, and what its lines mean."""
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from morpheus_boot.comfyui.environment import environment_without_secrets
+from morpheus_boot.comfyui.find import ComfyUI
+from morpheus_boot.config.settings import REPOSITORY, Settings
+from morpheus_boot.errors import local_error
+from morpheus_boot.queue.sdk import Sdk, find_sdk, provide_sdk
+from morpheus_boot.report.log import Entry
+from morpheus_boot.services.process import ServiceSpec
+from morpheus_boot.volume.archive import Turn
+from morpheus_boot.volume.layout import Layout
+
+QUEUE: Final = "queue"
+_HANDLER: Final = Path(__file__).with_name("handler.py")
+
+
+def prepare_queue(
+    settings: Settings,
+    layout: Layout,
+    comfyui: ComfyUI,
+    *,
+    turn: Turn,
+    stopping: threading.Event,
+) -> ServiceSpec:
+    """The handler of RunPod's queue, ready to be started; installs the SDK where the image has none.
+
+    Raises:
+        OriginUnavailable: the SDK must be fetched and can't be.
+        StorageFailed: MORPHEUS_LOCAL_DIR can't be written.
+        WaitedTooLong: another worker, or an installer, took too long.
+        Stopped: the boot is being stopped.
+    """
+    environ, folder = _environment(settings), settings.local_dir
+    system = shutil.which("python3", path=environ.get("PATH"))
+    pythons = (comfyui.python, *((Path(system),) if system else ()))
+    try:
+        sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=stopping)
+        sdk = sdk or provide_sdk(layout=layout, local=folder, environ=settings.environ, turn=turn)
+    except OSError as error:
+        raise local_error("RunPod's SDK", folder, error) from error
+    return _service(sdk, environ, folder)
+
+
+def read_sdk_line(line: str) -> Entry | None:
+    """A line of the SDK's log on RunPod, an object with the job's id, as an entry of ours; None for any other."""
+    if not line.startswith("{"):
+        return None
+    try:
+        said = json.loads(line)
+        name = {"WARN": "WARNING"}.get(said["level"], said["level"])
+        level = logging.getLevelNamesMapping().get(name, logging.INFO)
+        job = f"{said['requestId']}: " if said.get("requestId") else ""
+        return Entry(level, f"{job}{said['message']}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _service(sdk: Sdk, environ: Mapping[str, str], folder: Path) -> ServiceSpec:
+    env = dict(environ)
+    if sdk.site is not None:
+        env["PYTHONPATH"] = str(sdk.site)
+    return ServiceSpec(QUEUE, (str(sdk.python), str(_HANDLER)), env, folder)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """RunPod's own variables, which the SDK reads, and the way to the file server; no other secret."""
+    environ = settings.environ
+    runpods = [name for name in environ if name.startswith("RUNPOD_")]
+    env = environment_without_secrets(environ, runpods, REPOSITORY)
+    # Nothing must import the modules beside the handler by their bare names. Python 3.10 does not know this, so none of
+    # them may be called like one of the standard library.
+    env["PYTHONSAFEPATH"] = "1"
+    env["FILESERVER_PORT"] = str(settings.fileserver_port)
+    if settings.morpheus_token is not None:
+        env["MORPHEUS_TOKEN"] = settings.morpheus_token.reveal()
+    if "RUNPOD_DEBUG_LEVEL" not in env:
+        # Without it the SDK says several lines at each poll, with the queue's URL in them.
+        env.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+    return env

@@ -1,0 +1,1 @@
+"""The state document, the log, progress: renderings of one state."""

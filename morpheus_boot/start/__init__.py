@@ -1,0 +1,1 @@
+"""Our environment, made by the host's Python: the standard library alone."""

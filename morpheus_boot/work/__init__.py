@@ -1,0 +1,1 @@
+"""Threads, programs that we run, and how work is stopped."""

@@ -1,0 +1,242 @@
+"""From ComfyUI's port no route reads or writes on the volume outside of jobs/."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from morpheus_boot.smoke import safetensors
+from tests.guard.served import PICTURE, REAL, SECRET, Served, everything, named, real_only
+
+
+@pytest.mark.parametrize(
+    ("filename", "fields"),
+    [
+        ("x.png", {"subfolder": "../model_cache"}),
+        ("x.png", {"subfolder": "../model_cache/checkpoints"}),
+        ("x.png", {"subfolder": "j1/../../model_cache"}),
+        ("x.png", {"subfolder": "{cache}"}),
+        ("x.png", {"subfolder": "j1/link"}),
+        ("x.png", {"subfolder": "j1/link/checkpoints"}),
+        ("link.png", {"subfolder": "j1/input"}),
+        ("../model_cache/x.png", {}),
+        ("{jobs}/j1/input/y.png", {"subfolder": "../model_cache/made"}),
+        ("../jobs/j1/input/y.png", {"subfolder": "../model_cache"}),
+        ("x.png", {"subfolder": "checkpoints"}),
+        ("x.png", {"subfolder": "j1/../loras/sub"}),
+        ("vae/x.png", {}),
+    ],
+)
+@pytest.mark.parametrize("route", ["/upload/image", "/api/upload/image", "/upload/mask"])
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+def test_no_upload_writes_outside(
+    closed: Served, route: str, filename: str, fields: dict[str, str], overwrite: str
+) -> None:
+    if not REAL and "mask" in route:
+        pytest.skip("the stand-in has no such route")
+    before = everything(closed.volume.root)
+    sent = {name: named(closed, value) for name, value in fields.items()}
+    reference = {
+        "original_ref": json.dumps({"filename": "x.png [output]", "subfolder": "j1/input"})
+    }
+
+    answer = closed.upload(
+        route,
+        PICTURE,
+        named(closed, filename),
+        type="output",
+        overwrite=overwrite,
+        **sent,
+        **reference,
+    )
+
+    assert answer.status_code == 400
+    assert everything(closed.volume.root) == before
+    assert not (closed.jobs / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("kind", ["input", "temp"])
+def test_no_upload_leaves_a_local_directory(closed: Served, kind: str) -> None:
+    fields = {"type": kind, "subfolder": "../../volume/model_cache"}
+
+    answer = closed.upload("/upload/image", PICTURE, "x.png", overwrite="true", **fields)
+
+    assert answer.status_code == 400
+    assert not (closed.volume.model_cache / "x.png").exists()
+
+
+def test_uploads_inside_work(closed: Served) -> None:
+    answer = closed.upload(
+        "/upload/image", PICTURE, "up.png", type="output", subfolder="j2/input", overwrite="true"
+    )
+
+    assert answer.json() == {"name": "up.png", "subfolder": "j2/input", "type": "output"}
+    assert (closed.jobs / "j2" / "input" / "up.png").read_bytes() == PICTURE
+    assert closed.upload("/upload/image", PICTURE, "up.png").json()["type"] == "input"
+    assert (closed.local / "input" / "up.png").read_bytes() == PICTURE
+
+
+@real_only
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"filename": "secret.png", "subfolder": "../model_cache/checkpoints"},
+        {"filename": "secret.png", "subfolder": "j1/link/checkpoints"},
+        {"filename": "link.png", "subfolder": "j1/input"},
+        {"filename": "link.png [output]", "subfolder": "j1/input", "type": "input"},
+    ],
+)
+def test_no_mask_is_put_on_a_picture_outside(closed: Served, reference: dict[str, str]) -> None:
+    answer = closed.upload(
+        "/upload/mask", PICTURE, "masked.png", original_ref=json.dumps(reference)
+    )
+
+    assert answer.status_code == 403
+    assert not (closed.local / "input" / "masked.png").exists()
+
+
+@real_only
+def test_a_mask_is_put_on_a_picture_of_a_job(closed: Served) -> None:
+    reference = json.dumps({"filename": "x.png", "subfolder": "j1/input", "type": "output"})
+
+    answer = closed.upload(
+        "/upload/mask", PICTURE, "painted.png", subfolder="clipspace", original_ref=reference
+    )
+
+    assert answer.ok
+    assert (closed.local / "input" / "clipspace" / "painted.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"filename": "secret.png", "subfolder": "../model_cache/checkpoints"},
+        {"filename": "secret.png", "subfolder": "j1/link/checkpoints"},
+        {"filename": "secret.txt", "subfolder": "j1/link/.."},
+        {"filename": "link.png", "subfolder": "j1/input"},
+        {"filename": "link.png [output]", "subfolder": "j1/input", "type": "temp"},
+        {"filename": "link.png", "subfolder": "j1/input", "preview": "webp"},
+        {"filename": "link.png", "subfolder": "j1/input", "channel": "rgb"},
+        {"filename": "{cache}/secret.txt"},
+        {"filename": "../secret.txt"},
+        {"filename": "secret.txt", "subfolder": "{cache}"},
+        {"filename": "secret.txt", "subfolder": "../../volume", "type": "input"},
+        {"filename": "secret.txt", "subfolder": "../../volume", "type": "temp"},
+        {"filename": "blake3:" + "0" * 64},
+    ],
+)
+@pytest.mark.parametrize("path", ["/view", "/api/view"])
+def test_nothing_outside_can_be_viewed(closed: Served, path: str, query: dict[str, str]) -> None:
+    asked = {name: named(closed, value) for name, value in query.items()}
+
+    answer = closed.get(path, params=asked)
+
+    assert answer.status_code in {400, 403, 404}
+    assert SECRET not in answer.content
+    assert PICTURE not in answer.content
+
+
+def test_what_lies_in_a_job_can_be_viewed(closed: Served) -> None:
+    asked = {"filename": "x.png", "subfolder": "j1/input", "type": "output"}
+
+    assert closed.get("/view", params=asked).content == PICTURE
+    assert closed.get("/view", params={**asked, "filename": "no.png"}).status_code == 404
+
+
+@real_only
+@pytest.mark.parametrize("folder", ["checkpoints", "loras", "configs", "custom_nodes"])
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "..%2f..%2f..%2fvolume%2fmodel_cache%2fcheckpoints%2fsecret.png",
+        "..%2f..%2f",
+        "../../../volume/model_cache/checkpoints/secret",
+        "%2e%2e/%2e%2e/%2e%2e/volume/model_cache/checkpoints/secret.png",
+        "a%2f..%2f..%2f..%2f..%2fvolume%2fsecret.png",
+        "{cache}%2fcheckpoints%2fsecret.png",
+        "%2f{cache}/checkpoints/secret",
+        "*%2f..%2f..%2f..%2f..%2fvolume%2fmodel_cache%2fcheckpoints%2fsecret.png",
+    ],
+)
+@pytest.mark.parametrize("start", ["/experiment", "/api/experiment"])
+def test_no_preview_comes_from_outside(
+    closed: Served, start: str, folder: str, filename: str
+) -> None:
+    cache = quote(str(closed.volume.model_cache), safe="")
+    places = closed.get("/internal/folder_paths").json()[folder]
+    for index in range(len(places)):
+        target = f"{start}/models/preview/{folder}/{index}/{filename.format(cache=cache)}"
+        head = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        answer = closed.raw(head.encode() + b"X-Morpheus-Token: s3cret +/\xc3\xb1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@real_only
+def test_a_models_own_preview_is_shown(closed: Served) -> None:
+    folder = closed.local / "models" / "checkpoints"
+    (folder / "m.safetensors").write_bytes(safetensors.filler(1000, seed=1))
+    (folder / "m.png").write_bytes(PICTURE)
+    places = closed.get("/internal/folder_paths").json()["checkpoints"]
+    index = places.index(str(folder))
+
+    answer = closed.get(f"/experiment/models/preview/checkpoints/{index}/m.safetensors")
+
+    assert answer.headers["content-type"] == "image/webp"
+
+
+@real_only
+@pytest.mark.parametrize("folder", ["checkpoints", "custom_nodes"])
+@pytest.mark.parametrize("name", ["../secret", "{cache}/checkpoints/secret", "..%2fsecret"])
+def test_no_header_is_read_outside(closed: Served, folder: str, name: str) -> None:
+    header = {"__metadata__": {"secret": SECRET.decode()}}
+    content = json.dumps(header).encode()
+    secret = closed.volume.model_cache / "checkpoints" / "secret.safetensors"
+    secret.write_bytes(len(content).to_bytes(8, "little") + content)
+
+    answer = closed.get(
+        f"/view_metadata/{folder}", params={"filename": named(closed, name) + ".safetensors"}
+    )
+
+    assert answer.status_code == 404
+
+
+@real_only
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..%2f..%2f..%2fvolume%2fsecret.txt",
+        "%252e%252e%252f%252e%252e%252f%252e%252e%252fvolume%252fsecret.txt",
+        "{cache}%2fsecret.txt",
+    ],
+)
+@pytest.mark.parametrize("start", ["/userdata", "/api/userdata"])
+def test_user_data_stays_in_its_directory(closed: Served, start: str, name: str) -> None:
+    before = everything(closed.volume.root)
+    target = f"{start}/{name.format(cache=quote(str(closed.volume.model_cache), safe=''))}"
+    (closed.local / "user" / "default").mkdir(exist_ok=True)
+    mine = closed.request("POST", f"{start}/mine.txt", data=b"mine")
+    assert mine.ok
+
+    for method, path in (
+        ("GET", target),
+        ("POST", target),
+        ("DELETE", target),
+        ("POST", f"{start}/mine.txt/move/{target.rpartition('/')[2]}"),
+        ("POST", f"{target}/move/stolen.txt"),
+    ):
+        answer = closed.request(method, path, data=b"written")
+        assert answer.status_code in {403, 404, 500}, (method, path)
+        assert SECRET not in answer.content
+    for listing in (
+        "/userdata?dir=..%2f..%2f..%2fvolume",
+        "/v2/userdata?path=..%2f..%2f..%2fvolume",
+    ):
+        assert closed.get(listing).status_code in {400, 403, 404}
+    assert everything(closed.volume.root) == before
+
+
+@real_only
+@pytest.mark.parametrize("path", ["/api/assets", "/api/assets/hash/blake3:0", "/api/assets/seed"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_assets_are_closed(closed: Served, method: str, path: str) -> None:
+    assert closed.request(method, path).status_code in {404, 405}
