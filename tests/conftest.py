@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.start.package_index import fetch_pip, index_url
+from morpheus_boot.start.package_index import PIP, fetch_wheel, index_url
 
 pytest_plugins = ["tests.testbed.fixtures"]
 
@@ -37,4 +37,4 @@ def _log_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pip_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pinned wheel of pip, from the index that this machine is set up for."""
-    return fetch_pip(index_url(os.environ), tmp_path_factory.mktemp("pip"))
+    return fetch_wheel(PIP, index_url(os.environ), tmp_path_factory.mktemp("pip"))
