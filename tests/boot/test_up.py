@@ -178,7 +178,7 @@ def test_a_taken_port_ends_at_once_with_78_naming_who_has_it(site: Site, which: 
 
     assert ended.code == 78
     assert str(getattr(site, which)) in ended.err
-    assert "pytest" in ended.err
+    assert f"process {os.getpid()} (" in ended.err
 
 
 def test_a_comfyui_that_dies_ends_the_boot_with_69_and_its_last_lines(
