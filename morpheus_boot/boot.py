@@ -13,7 +13,7 @@ from typing import Final
 from morpheus_boot import __version__
 from morpheus_boot.boot_lock import take_boot_lock
 from morpheus_boot.cache import CachedModel, Heart, Plan, hash_pending, preload
-from morpheus_boot.cache.lock.turn import Turns
+from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.reports import outcome_of, planned
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui

@@ -21,7 +21,7 @@ from morpheus_boot.cache import (
     make_plan,
 )
 from morpheus_boot.cache.lock.heartbeat import Heart
-from morpheus_boot.cache.lock.turn import Turns
+from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.cache.manifests import (
     EndpointManifest,

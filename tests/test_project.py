@@ -29,9 +29,9 @@ DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 ROOMS: Final = (
     "errors",
     "stdout",
-    "boot_lock",
     "work",
     "volume",
+    "boot_lock",
     "config",
     "report",
     "start",

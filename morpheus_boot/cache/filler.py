@@ -25,6 +25,7 @@ from morpheus_boot.errors import (
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.mount import Volume
+from morpheus_boot.volume.presence import Presence
 from morpheus_boot.work.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -62,6 +63,7 @@ class Filler:
         report: Callable[[ModelState], None],
     ) -> None:
         self._layout = volume.layout
+        self._presence = Presence(volume.layout)
         self._options = options
         self._stopping = stopping
         self._report = reports.one_at_a_time(report)
@@ -142,6 +144,7 @@ class Filler:
             raise Stopped
         model = turn.step.model
         try:
+            self._presence.require()
             there = self._try(turn)
             if there is None:
                 # By the time that it is this worker's turn, its origin may have moved on.

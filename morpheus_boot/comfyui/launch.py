@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache import CachedModel
-from morpheus_boot.cache.lock.turn import Turns
+from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.comfyui.api import ComfyUIApi
 from morpheus_boot.comfyui.command import comfyui_command

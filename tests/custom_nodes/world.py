@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from morpheus_boot.cache.lock.turn import Turns
+from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.comfyui.custom_nodes import Preparation
 from morpheus_boot.comfyui.custom_nodes.prepare import PreparedNodes

@@ -23,7 +23,7 @@ from morpheus_boot.volume.layout import Layout
 from tests.smoke.running import SOURCE as STAND_IN
 from tests.wait import wait_until
 
-NODE: Final = Path(morpheus_boot.__file__).parent / "comfyui" / "node"
+NODE: Final = Path(morpheus_boot.__file__).parent / "comfyui" / "guard"
 TOKEN: Final = "s3cret +/ñ"
 WORKER: Final = "pod-1"
 SECRET: Final = b"what lies outside of jobs/"

@@ -3,6 +3,7 @@
 A watcher uses its own clock only, so hosts' clocks never matter.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -93,6 +94,9 @@ class Heart:
                 _LOG.debug("heartbeat %s: %s", self._path.name, error)
 
     def _beat(self, *, ended: bool = False) -> None:
+        if self._counter and not self._path.parent.exists():
+            # The volume was unmounted: its mount point is no place for ours.
+            raise FileNotFoundError(errno.ENOENT, "its folder is gone", str(self._path.parent))
         self._counter += 1
         beat = Beat(self._worker, self._counter, self._done_bytes, self._size_bytes, ended)
         write_whole(self._path, to_document(beat), durable=False)
