@@ -210,6 +210,14 @@ def test_an_unset_and_an_empty_name_are_both_named() -> None:
     ]
 
 
+def test_a_value_from_the_environment_is_read_as_a_token_is() -> None:
+    assert model("path: 'vae/${A}', url: http://h/a", {"A": " a\n"}).models[0].path == "vae/a"
+    assert (
+        "U+200B, which no token holds"
+        in model_errors("path: vae/a, url: 'http://h/a?token=${T}'", {"T": "abc\u200bdef"})[0]
+    )
+
+
 @pytest.mark.parametrize("value", ["${", "${}", "${A", "${A B}", "${1A}", "x${A-b}"])
 def test_what_only_looks_like_a_name_is_refused(value: str) -> None:
     assert model_errors(f"path: vae/a, url: 'http://h/{value}'", {"A": "x"}) == [

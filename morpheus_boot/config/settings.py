@@ -6,14 +6,14 @@ import secrets
 import shlex
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS, may_mean
 from morpheus_boot.config.limits import Limits, read_limits
 from morpheus_boot.config.redact import Secret, secrets_in
-from morpheus_boot.config.variables import parse_port, parse_positive
+from morpheus_boot.config.variables import parse_port, parse_positive, parse_token
 from morpheus_boot.errors import MorpheusError, NotSetUp, UsageError
 from morpheus_boot.volume.layout import is_job_id
 
@@ -68,6 +68,8 @@ class Settings:
     runpod: RunPod
     worker: str
     environ: Mapping[str, str] = field(repr=False)
+    # What read_what_is_right() took for not set.
+    wrong: tuple[MorpheusError, ...] = ()
 
     @property
     def endpoint(self) -> str:
@@ -124,6 +126,10 @@ def read_settings(
         value = text(name)
         return Secret(value) if value else None
 
+    def token(name: str) -> Secret | None:
+        value = text(name)
+        return Secret(parse_token(name, value)) if value else None
+
     pod_id = text("RUNPOD_POD_ID")
     runpod = RunPod(
         pod_id,
@@ -149,10 +155,10 @@ def read_settings(
         comfyui_port=comfyui_port,
         fileserver_port=fileserver_port,
         extra_ports=_extra_ports(text("PORT"), text("PORT_HEALTH"), comfyui_port),
-        hf_token=secret("HF_TOKEN"),
+        hf_token=token("HF_TOKEN"),
         hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
-        civitai_token=secret("CIVITAI_TOKEN"),
-        morpheus_token=secret("MORPHEUS_TOKEN"),
+        civitai_token=token("CIVITAI_TOKEN"),
+        morpheus_token=token("MORPHEUS_TOKEN"),
         job_ttl_hours=number("MORPHEUS_JOB_TTL_HOURS"),
         limits=read_limits(env),
         hold_s=_hold_s(text("MORPHEUS_HOLD_S"), runpod),
@@ -170,10 +176,12 @@ def read_what_is_right(
 ) -> Settings | None:
     """As read_settings(), but what is wrong counts as not set, also in ``environ``; None where that is not enough."""
     env = read_environ() if environ is None else dict(environ)
+    errors: list[MorpheusError] = []
     while True:
         try:
-            return read_settings(overrides, env)
+            return replace(read_settings(overrides, env), wrong=tuple(errors))
         except MorpheusError as error:
+            errors.append(error)
             # By default FILESERVER_PORT is not set, and may be COMFYUI_PORT all the same.
             wrong = error.subject if error.subject in env else "COMFYUI_PORT"
             if env.pop(wrong, None) is None:

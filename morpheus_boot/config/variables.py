@@ -1,6 +1,36 @@
 """How an environment variable's value is read: by one rule in the boot and in the file server."""
 
+import re
+from typing import Final
+
 from morpheus_boot.errors import UsageError
+
+# How a Pod's template names a secret. One that RunPod doesn't have arrives as it was written.
+_PLACEHOLDER: Final = re.compile(r"\{\{\s*RUNPOD_SECRET_\w*\s*\}\}", re.ASCII)
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
+
+
+def parse_token(name: str, value: str) -> str:
+    """``value`` of the variable ``name`` as a token: no header can carry another. Space around it is dropped.
+
+    Raises UsageError, which does not show the value.
+    """
+    token = value.strip()
+    if left := _PLACEHOLDER.search(token):
+        raise UsageError(
+            name,
+            f"RunPod left {' '.join(left[0].split())} as it is: it has no secret of that name",
+            "make that secret in RunPod's console, or correct its name in the template",
+        )
+    if "\n" in token or "\r" in token:
+        raise UsageError(name, "it has more than one line", "set it to the token alone, once")
+    if wrong := _UNPRINTABLE.search(token):
+        raise UsageError(
+            name,
+            f"its character {wrong.start() + 1} is U+{ord(wrong[0]):04X}, which no token holds",
+            "copy the token again, without quotes or spaces in it",
+        )
+    return token
 
 
 def parse_port(name: str, value: str) -> int:

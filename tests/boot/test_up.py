@@ -215,6 +215,7 @@ def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_e
         ({"COMFYUI_ARGS": "--port 1"}, (), 64, "COMFYUI_ARGS"),
         ({"MORPHEUS_JOB_TTL_HOURS": "0", "COMFYUI_ARGS": "'"}, (), 64, "COMFYUI_ARGS"),
         ({"PORT": "{comfyui_port}"}, (), 78, "PORT"),
+        ({"MORPHEUS_TOKEN": "{{{{ RUNPOD_SECRET_X }}}}"}, (), 64, "MORPHEUS_TOKEN"),
         ({}, ("--nonsense",), 64, "command line"),
     ],
 )
