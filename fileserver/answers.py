@@ -17,11 +17,11 @@ from fileserver.threads import VolumeHangs
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
 from morpheus_boot.jobs.folder import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
-from morpheus_boot.jobs.part import NameTaken
 from morpheus_boot.jobs.request import NoJob, WrongField
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadExpired, UploadLocked
 from morpheus_boot.jobs.store import JobTaken
 from morpheus_boot.jobs.templates import WrongParameter
+from morpheus_boot.jobs.uploads import NameTaken
 from morpheus_boot.volume.presence import VolumeGone
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from fastapi import FastAPI, Request
@@ -18,8 +17,8 @@ from fileserver.threads import VolumeThreads
 from morpheus_boot.config.limits import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.folder import count_inputs, has_input
-from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.jobs.part import UploadPart
+from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
@@ -59,15 +58,6 @@ _FORM: Final[dict[str, Any]] = {
         },
     }
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where an upload's file goes."""
-
-    job: JobId
-    sub_dir: SubDir
-    name: FileName
 
 
 class UploadAnswer(BaseModel):
@@ -161,7 +151,7 @@ class PartFile:
         def store() -> int:
             self._part.write(chunks)
             self._counts.add(target)
-            self._part.publish(target.job, target.sub_dir, target.name)
+            self._part.publish(target)
             return self._part.size_bytes
 
         return await self._threads.run(store)
