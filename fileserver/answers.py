@@ -33,9 +33,7 @@ _NO_ROUTE: Final = {
 _OPEN: Final = frozenset({"/health", "/ping"})
 
 # None of ComfyUI's folder names either, which a pattern says badly.
-JobPath = Annotated[
-    str, Path(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"})
-]
+JobPath = Annotated[str, Path(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"})]
 
 
 class ErrorAnswer(BaseModel):
@@ -225,7 +223,7 @@ class LastResort:
             await self._app(scope, receive, send)
         except StreamCut:
             pass  # uvicorn closes what is not complete
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, one request has failed and no other
             _LOG.exception("%s %s: a bug of ours", scope["method"], scope["path"])
         finally:
             self._under_way -= 1

@@ -86,9 +86,7 @@ def build_app(settings: Settings, presence: Presence | None, runner: Runner | No
     return CountedRequests(LastResort(app, settings.limits.connections), metrics)
 
 
-def _volume(
-    settings: Settings, presence: Presence | None, runner: Runner | None
-) -> _Volume | None:
+def _volume(settings: Settings, presence: Presence | None, runner: Runner | None) -> _Volume | None:
     if settings.volume is None or presence is None:
         return None
     reading = VolumeThreads(presence, "read", _READERS, _WAITING)

@@ -1,12 +1,13 @@
 """``/download/<job>/<file>`` and ``/download/<job>``: a job's outputs, one of them, or all as a zip."""
 
+import io
 import logging
 import mimetypes
 import os
 import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -75,7 +77,9 @@ class Downloads:
         share = _PIECES_BYTES // max(1, self.under_way)
         return max(_SMALLEST_PIECE_BYTES, min(_LARGEST_PIECE_BYTES, share))
 
-    async def file(self, request: Request, job: JobId, path: OutputPath, *, inline: bool) -> Response:
+    async def file(
+        self, request: Request, job: JobId, path: OutputPath, *, inline: bool
+    ) -> Response:
         """One output; ``inline`` shows what a browser can show. Raises NoSuchFile, VolumeHangs, StorageFailed."""
         file = await self.threads.run(
             lambda: open_output(self._layout, job, path), abandoned=OpenFile.close
@@ -165,7 +169,7 @@ class _ZipResponse(StreamingResponse):
     """Pieces of a zip, each made by a thread when the last one is sent."""
 
     def __init__(
-        self, threads: VolumeThreads, pieces: Iterator[bytes], headers: dict[str, str]
+        self, threads: VolumeThreads, pieces: Generator[bytes], headers: dict[str, str]
     ) -> None:
         super().__init__(self._stream(), headers=headers)
         self._threads = threads
@@ -195,25 +199,23 @@ class _ZipResponse(StreamingResponse):
             self._pieces.close()
 
 
-class _Sink:
-    """What zipfile writes to: it takes what has come since the last time."""
+class _Sink(io.RawIOBase):
+    """What zipfile writes to, and can't go back in."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
 
-    def write(self, piece: bytes) -> int:
+    def write(self, piece: Any, /) -> int:  # noqa: ANN401 - anything with bytes, as io has it
         self._pieces.append(bytes(piece))
-        return len(piece)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+        return len(self._pieces[-1])
 
     def take(self) -> bytes:
+        """What came since the last call."""
         taken, self._pieces = b"".join(self._pieces), []
         return taken
 
 
-def _zip_pieces(layout: Layout, job: JobId, outputs: Sequence[Output]) -> Iterator[bytes]:
+def _zip_pieces(layout: Layout, job: JobId, outputs: Sequence[Output]) -> Generator[bytes]:
     """A zip of what is still there of ``outputs``, stored. Raises StorageFailed."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
@@ -280,6 +282,15 @@ def disposition(kind: str, name: str) -> str:
     return value
 
 
+class _AnyPath(PathConvertor):
+    """A path whose names may hold line breaks, as Linux lets them."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any_path", _AnyPath())
+
+
 def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
     """Adds the routes; without a volume (``downloads`` None) each says so."""
 
@@ -291,12 +302,15 @@ def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
             raise NoVolume
         return await downloads.archive(request, JobId(job))
 
-    @app.head("/download/{job}/{path:path}", response_class=Response)
-    @app.get("/download/{job}/{path:path}", response_class=Response)
-    async def output(request: Request, job: JobPath, *, inline: bool = False) -> Response:
+    @app.head("/download/{job}/{path:any_path}", response_class=Response)
+    @app.get("/download/{job}/{path:any_path}", response_class=Response)
+    async def output(
+        request: Request, job: JobPath, path: str, *, inline: bool = False
+    ) -> Response:
         """One of the job's outputs."""
         if downloads is None:
             raise NoVolume
-        # From the bytes: a file's name need not be UTF-8.
-        path = os.fsdecode(unquote_to_bytes(request.scope["raw_path"])).split("/", 3)[3]
+        if "\ufffd" in path:
+            # A file's name need not be UTF-8, and here it is not, or holds this very sign.
+            path = os.fsdecode(unquote_to_bytes(request.scope["raw_path"])).split("/", 3)[3]
         return await downloads.file(request, JobId(job), OutputPath.parse(path), inline=inline)

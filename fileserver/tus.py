@@ -26,7 +26,7 @@ from fileserver.answers import (
 from fileserver.form import BadField, decode
 from fileserver.metrics import Metrics
 from fileserver.uploads import Intake, PartFile, announced_bytes, too_large, upload_answer
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.resumable import (

@@ -14,7 +14,7 @@ from fileserver.answers import BodyTooLarge, NoVolume, TooManyFiles, TooSlow, Up
 from fileserver.form import UploadForm
 from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.folder import count_inputs, has_input
 from morpheus_boot.jobs.names import JobId

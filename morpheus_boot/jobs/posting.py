@@ -9,8 +9,8 @@ from morpheus_boot.jobs.names import JobId, SubDir
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.request import GraphJob, InputImage, TemplateJob
 from morpheus_boot.jobs.store import JobStore
-from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.jobs.templates import Graph, fill_template, load_template
+from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout
 
 _RUN_BYTES: Final = 6

@@ -253,9 +253,9 @@ class UploadStore:
 
 
 def _swept(part: Path, before: float) -> bool:
-    """Whether the upload was old, and nobody writes it. Raises OSError."""
-    for path in (journal_of(part), part):
-        with suppress(FileNotFoundError):
-            # Whoever writes it makes its journal young.
-            return path.stat().st_mtime < before and remove_unless_locked(part)
-    return False
+    """Whether the upload was old, or begun by who died, and nobody writes it. Raises OSError."""
+    with suppress(FileNotFoundError):
+        # Whoever writes it makes its journal young.
+        if journal_of(part).stat().st_mtime >= before:
+            return False
+    return remove_unless_locked(part)

@@ -17,9 +17,9 @@ import pytest
 from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.jobs.part import NameTaken, UploadPart
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.removal import EXPIRED
+from morpheus_boot.jobs.uploads import NameTaken, Target, UploadPart
 from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import REPOSITORY, FileServer
 from tests.testbed.moosefs import MooseFS
@@ -46,7 +46,7 @@ def make_old(layout: Layout, job: str, *, but: str | None = None, status: str = 
 def upload(layout: Layout, job: str, sub_dir: str = "", content: bytes = b"new") -> None:
     part = UploadPart(layout)
     part.write([memoryview(content)])
-    part.publish(JobId(job), SubDir.parse(sub_dir), FileName("new"))
+    part.publish(Target(JobId(job), SubDir.parse(sub_dir), FileName("new")))
 
 
 def test_a_job_that_nobody_touched_goes(tmp_path: Path) -> None:
