@@ -139,17 +139,19 @@ class _OutputResponse(FileResponse):
         """Where the next read begins."""
         self._at = at
 
-    async def read(self, size_bytes: int) -> bytes:
+    async def read(self, size_bytes: int) -> bytearray:
         """Up to ``size_bytes`` from where the last read ended; none at the end. Raises StorageFailed, VolumeHangs."""
-        wanted = min(size_bytes, self._file.stat.st_size - self._at)
-        piece = await self._downloads.threads.run(lambda: self._read(wanted)) if wanted else b""
-        self._at += len(piece)
+        # Made here: what each thread allocates is kept in an arena of its own.
+        piece = bytearray(min(size_bytes, self._file.stat.st_size - self._at))
+        if piece:
+            await self._downloads.threads.run(lambda: self._read_into(piece))
+            self._at += len(piece)
         return piece
 
-    def _read(self, size_bytes: int) -> bytes:
+    def _read_into(self, piece: bytearray) -> None:
         # The client may go meanwhile, and the file must not be closed under the read.
         with self._reading:
-            return read_piece(self._file, self._at, size_bytes)
+            read_into(self._file, self._at, piece)
 
     def _close(self) -> None:
         with self._reading:
@@ -228,7 +230,8 @@ def _zip_pieces(layout: Layout, job: JobId, outputs: Sequence[Output]) -> Genera
                 with archive.open(_member(output), "w", force_zip64=True) as member:
                     at = 0
                     while at < file.stat.st_size:
-                        piece = read_piece(file, at, min(_ZIP_PIECE_BYTES, file.stat.st_size - at))
+                        piece = bytearray(min(_ZIP_PIECE_BYTES, file.stat.st_size - at))
+                        read_into(file, at, piece)
                         at += member.write(piece)
                         yield sink.take()
             finally:
@@ -246,18 +249,17 @@ def _member(output: Output) -> zipfile.ZipInfo:
     return member
 
 
-def read_piece(file: OpenFile, at: int, size_bytes: int) -> bytes:
-    """``size_bytes`` of ``file`` from ``at`` on.
+def read_into(file: OpenFile, at: int, piece: bytearray) -> None:
+    """Fills ``piece`` with what ``file`` holds from ``at`` on.
 
     Raises StorageFailed, also where the file ends before: it was longer when it was opened.
     """
     try:
-        piece = os.pread(file.fd, size_bytes, at)
+        got = os.preadv(file.fd, [piece], at)
     except OSError as error:
         raise storage_error(file.name, Path(file.name), error) from error
-    if len(piece) < size_bytes:
+    if got < len(piece):
         raise StorageFailed(file.name, "it became shorter while it was sent", "download it again")
-    return piece
 
 
 def file_headers(name: str, *, inline: bool) -> dict[str, str]:

@@ -18,12 +18,11 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request; its head may take only so many of them."""
-        was_in_head = self._in_head
-        super().data_received(data)
-        if was_in_head and self._in_head and not self.transport.is_closing():
+        if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > _MOST_HEAD_BYTES:
-                self.send_400_response("request: its head is too long")
+        super().data_received(data)
+        if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("request: its head is too long")
 
     def on_headers_complete(self) -> None:
         """The head is here: what looks like a header after the body is none of it."""
