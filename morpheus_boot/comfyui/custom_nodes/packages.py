@@ -25,7 +25,7 @@ from morpheus_boot.comfyui.custom_nodes.pip import (
 )
 from morpheus_boot.comfyui.custom_nodes.requirements import Asked, Needs, constraints_of, needs_of
 from morpheus_boot.errors import ManifestError, MorpheusError, OriginUnavailable, all_of
-from morpheus_boot.start.byte_code import compile_command
+from morpheus_boot.start.installed import compile_command
 from morpheus_boot.work.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
