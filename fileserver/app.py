@@ -68,7 +68,7 @@ class _Volume:
 
 
 def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
-    """The file server's application, with the token's gate in front where there is a token.
+    """The file server's application, with the token's gate in front.
 
     ``runner`` None: this container runs no jobs.
     """
@@ -95,9 +95,7 @@ def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
     app: ASGIApp = DownloadRoutes(
         api, volume.downloads if volume else None, volume.zips if volume else None
     )
-    if settings.token is not None:
-        app = TokenGate(app, settings.token)
-    return CountedRequests(TusProtocol(app), metrics)
+    return CountedRequests(TokenGate(TusProtocol(app), settings.token), metrics)
 
 
 class _Api(FastAPI):

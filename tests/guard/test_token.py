@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import requests
 
-from morpheus_boot.comfyui.guard.tokens import Door
+from morpheus_boot.comfyui.guard.door import Door
 from tests.guard.served import TOKEN, Served, plain
 
 ASKED = [
