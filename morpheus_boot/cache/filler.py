@@ -19,9 +19,7 @@ from morpheus_boot.cache.lock.lock import MOST_POLLS, ModelLock
 from morpheus_boot.cache.options import FillContext
 from morpheus_boot.cache.origins import Resolved
 from morpheus_boot.cache.origins.resolutions import Resolutions
-from morpheus_boot.cache.parts.journal import Version
-from morpheus_boot.cache.parts.part import Part
-from morpheus_boot.cache.parts.parts import drop_parts, open_part
+from morpheus_boot.cache.parts import ModelPart, Version, drop_parts, open_part
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, as_it_lies, decide
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.reports import fetching, one_at_a_time, outcome_of, waiting
@@ -40,6 +38,7 @@ from morpheus_boot.errors import (
     storage_error,
 )
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.volume.journal import journal_of
 from morpheus_boot.volume.mount import size_text
 from morpheus_boot.volume.presence import Presence
 from morpheus_boot.volume.publish import publish, require_place
@@ -282,7 +281,7 @@ class Filler:
                 finally:
                     part.close()
                 # Before the record: a model that has one is asked about no more, and nobody would remove it.
-                part.forget_journal()
+                journal_of(part.path).unlink(missing_ok=True)
                 record = Record.of(model, resolved.version, stat, digest, by=options.worker)
                 write_record(layout, record)
         return CachedModel(model, final)
@@ -301,7 +300,7 @@ class Filler:
         return replace(resolved, version=agreed_version(model, resolved.version))
 
     @contextmanager
-    def _part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Iterator[Part]:
+    def _part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Iterator[ModelPart]:
         """The part to bring the model in with; it stays for the next worker, unless it is good for nothing."""
         try:
             part = open_part(
@@ -314,7 +313,7 @@ class Filler:
         except FileNotFoundError as error:
             # Where the lock lets two in, the other one has just published or dropped it.
             raise TakenOver from error
-        there_bytes = part.done_bytes
+        there_bytes = part.written_bytes
         if there_bytes:
             _LOG.info("%s: going on, %s are there", model.path, size_text(there_bytes))
         try:
@@ -337,7 +336,7 @@ class Filler:
             part.close()
 
 
-def _check(part: Part, model: ModelSpec, version: Version, digest: str) -> None:
+def _check(part: ModelPart, model: ModelSpec, version: Version, digest: str) -> None:
     """Raises Damaged where what arrived is not what was promised; OSError."""
     if version.sha256 is not None and digest != version.sha256:
         raise Damaged(f"its SHA-256 is {digest}, not {version.sha256}")
@@ -346,7 +345,7 @@ def _check(part: Part, model: ModelSpec, version: Version, digest: str) -> None:
         raise Damaged(wrong)
 
 
-def _is_taken(part: Part, model: ModelSpec, error: OSError) -> bool:
+def _is_taken(part: ModelPart, model: ModelSpec, error: OSError) -> bool:
     """Whether a part failed since another worker has taken its name; where the volume is full, the part goes."""
     # A host that was cut off for three minutes comes back to EIO. A part that is closed may be gone by our own hand.
     may_be_taken = part.is_open or isinstance(error, FileNotFoundError)

@@ -144,7 +144,9 @@ def as_it_lies(step: Step) -> CachedModel | None:
         case Action.BLOCKED:
             raise step.obstacle
         case Action.RECHECK if complaint(step.file, step.model.path) is None:
-            _LOG.warning("%s: %s; it is hashed again in the background", step.model.path, step.reason)
+            _LOG.warning(
+                "%s: %s; it is hashed again in the background", step.model.path, step.reason
+            )
             return step.as_cached()
         case _:
             return None

@@ -5,7 +5,7 @@ import threading
 from typing import Final
 
 from morpheus_boot.cache.filler import Filler, agreed_version
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
 from morpheus_boot.deployment import Deployment, fill_context, read_deployment

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter
 from morpheus_boot.errors import OriginUnavailable
-from morpheus_boot.start.package_index import fetch_pip, index_url
+from morpheus_boot.start.package_index import PIP, fetch_wheel, index_url
 from morpheus_boot.start.pip_words import errors_in, is_new_enough, machine_error_in
 from morpheus_boot.work.program import Ended, run_program
 
@@ -92,7 +92,7 @@ class Pip:
             self._argv: tuple[str, ...] = (str(python.python), "-m", "pip")
         else:
             _LOG.info("ComfyUI's Python has no pip, or an old one: fetching one from the index")
-            wheel = fetch_pip(index_url(environ), scratch)
+            wheel = fetch_wheel(PIP, index_url(environ), scratch)
             self._argv = (str(python.python), str(wheel / "pip"))
 
     def resolve(
