@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS
 from morpheus_boot.config.redact import Secret
-from morpheus_boot.config.settings import REPOSITORY
+from morpheus_boot.config.settings import OWN_COMFYUI_ARGS, REPOSITORY
 from morpheus_boot.errors import ManifestError, MorpheusError, SeveralErrors
 from morpheus_boot.manifest import (
     CivitaiSource,

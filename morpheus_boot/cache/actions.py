@@ -15,8 +15,7 @@ from morpheus_boot.cache.fetch import Fetcher
 from morpheus_boot.cache.lock.lock import Claim
 from morpheus_boot.cache.options import FillOptions
 from morpheus_boot.cache.origins.resolutions import Resolutions
-from morpheus_boot.cache.parts.journal import Version
-from morpheus_boot.cache.parts.parts import drop_parts
+from morpheus_boot.cache.parts import Version, drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.reports import fetching

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.checks import complaint, proves_completeness
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.errors import MorpheusError, OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.work.stopping import Stopped

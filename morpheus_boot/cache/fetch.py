@@ -9,9 +9,7 @@ from typing import Final
 from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins import Origin, Resolved
-from morpheus_boot.cache.parts.journal import Version
-from morpheus_boot.cache.parts.part import Part
-from morpheus_boot.cache.parts.parts import open_part
+from morpheus_boot.cache.parts import ModelPart, Version, open_part
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.transfer.budget import Budget
 from morpheus_boot.cache.transfer.http import Client
@@ -21,6 +19,7 @@ from morpheus_boot.cache.transfer.transfer import Transfer, resolve_patiently
 from morpheus_boot.errors import OriginUnavailable, is_full
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import utc_now
+from morpheus_boot.volume.journal import journal_of
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import size_text
 from morpheus_boot.volume.publish import publish
@@ -72,9 +71,9 @@ class Fetcher:
             version = agreed_version(model, resolved.version)
             resolved = replace(resolved, version=version)
             part = self._open_part(model, version, inherits=inherits)
-            continued = part.done_bytes > 0
+            continued = part.written_bytes > 0
             if continued:
-                there = size_text(part.done_bytes)
+                there = size_text(part.written_bytes)
                 _LOG.info("%s: going on, %s are there", model.path, there)
             try:
                 digest = self._transfer(model, origin, resolved, part, on_progress)
@@ -106,7 +105,7 @@ class Fetcher:
             "try again when it is quiet, or name a fixed revision",
         )
 
-    def _open_part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Part:
+    def _open_part(self, model: ModelSpec, version: Version, *, inherits: bool) -> ModelPart:
         try:
             return open_part(
                 self.layout,
@@ -124,7 +123,7 @@ class Fetcher:
         model: ModelSpec,
         origin: Origin,
         resolved: Resolved,
-        part: Part,
+        part: ModelPart,
         on_progress: Callable[[Reading], None],
     ) -> str:
         transfer = Transfer(
@@ -146,7 +145,7 @@ class Fetcher:
         return digest
 
     def _publish(
-        self, model: ModelSpec, part: Part, digest: str, already_there: Callable[[], bool]
+        self, model: ModelSpec, part: ModelPart, digest: str, already_there: Callable[[], bool]
     ) -> Record | None:
         # Before the publication: after it, the name may be another worker's already.
         stat = part.finish()
@@ -160,7 +159,7 @@ class Fetcher:
         record = Record(
             path=model.path,
             origin=model.source.identity,
-            etag=part.version.etag,
+            etag=part.head.etag,
             sha256=digest,
             size_bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
@@ -168,12 +167,12 @@ class Fetcher:
             by=self.worker,
         )
         # Before the record: a model that has one is asked about no more, and nobody would remove it.
-        part.forget_journal()
+        journal_of(part.path).unlink(missing_ok=True)
         write_record(self.layout, record)
         return record
 
 
-def _let_go(part: Part, model: ModelSpec, error: OSError) -> None:
+def _let_go(part: ModelPart, model: ModelSpec, error: OSError) -> None:
     # A host that was cut off for three minutes comes back to EIO. A part that is closed may be gone by our own hand.
     may_be_taken = part.is_open or isinstance(error, FileNotFoundError)
     is_taken = may_be_taken and not part.path.exists()

@@ -1,10 +1,9 @@
 """A record: what the cache knows of one model, written as the last act of bringing it in."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from morpheus_boot.volume.documents import from_document
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
 
@@ -41,8 +40,8 @@ def read_record(layout: Layout, model_path: str) -> Record | None:
 def read_record_file(path: Path, model_path: str | None = None) -> Record | None:
     """The record at ``path``, of ``model_path`` where given. Raises OSError other than not found."""
     try:
-        record = from_document(Record, json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+        record = from_document(Record, path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
     return record if model_path in (None, record.path) else None
 
@@ -55,5 +54,4 @@ def all_records(layout: Layout) -> tuple[Record, ...]:
 
 def write_record(layout: Layout, record: Record) -> None:
     """Publishes a record, durably. Raises OSError."""
-    document = json.dumps(asdict(record), ensure_ascii=False, indent=1)
-    write_whole(layout.record(record.path), document.encode())
+    write_whole(layout.record(record.path), to_document(record, indent=1))

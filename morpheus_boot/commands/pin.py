@@ -6,7 +6,7 @@ from typing import Final
 
 from morpheus_boot.cache.actions import make_actions
 from morpheus_boot.cache.fetch import agreed_version
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
 from morpheus_boot.deployment import Deployment, fill_options, read_deployment

@@ -11,7 +11,7 @@ from morpheus_boot.cache.actions import blocked
 from morpheus_boot.cache.filler import Filler
 from morpheus_boot.cache.lock.heartbeat import Beat
 from morpheus_boot.cache.lock.lock import who_holds
-from morpheus_boot.cache.parts.parts import kept_bytes
+from morpheus_boot.cache.parts import kept_bytes
 from morpheus_boot.cache.room import Room, require_room
 from morpheus_boot.comfyui.find import find_comfyui
 from morpheus_boot.deployment import (
