@@ -20,6 +20,7 @@ from morpheus_boot.jobs.request import NoJob, WrongField
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadExpired, UploadLocked
 from morpheus_boot.jobs.store import JobTaken
 from morpheus_boot.jobs.templates import WrongParameter
+from morpheus_boot.volume.presence import VolumeGone
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 _FAILING: Final = 500
@@ -99,6 +100,7 @@ STATUS: Final[dict[type[MorpheusError], int]] = {
     UploadLocked: 423,
     NoComfyUI: 503,
     NoVolume: 503,
+    VolumeGone: 503,
     VolumeHangs: 503,
     VolumeFull: 507,
 }

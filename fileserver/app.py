@@ -38,6 +38,7 @@ from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.runner import Runner
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.presence import Presence
 
 # Cold reads on MooseFS wait for the network: as many at once as there are likely to be downloads.
 _READERS: Final = 128
@@ -67,14 +68,14 @@ class _Volume:
     jobs: Jobs
 
 
-def build_app(settings: Settings, runner: Runner | None) -> ASGIApp:
+def build_app(settings: Settings, presence: Presence | None, runner: Runner | None) -> ASGIApp:
     """The file server's application, with the token's gate in front.
 
-    ``runner`` None: this container runs no jobs.
+    ``presence`` None: there is no volume; ``runner`` None: this container runs no jobs.
     """
     boot = BootStatus(settings.local_dir)
     metrics = Metrics(boot)
-    volume = _volume(settings, runner)
+    volume = _volume(settings, presence, runner)
     api = _Api(
         title="Morpheus file server",
         version=__version__,
@@ -105,11 +106,11 @@ class _Api(FastAPI):
         return schema
 
 
-def _volume(settings: Settings, runner: Runner | None) -> _Volume | None:
-    if settings.volume is None:
+def _volume(settings: Settings, presence: Presence | None, runner: Runner | None) -> _Volume | None:
+    if settings.volume is None or presence is None:
         return None
-    reading = VolumeThreads("read", _READERS, _WAITING)
-    writing = VolumeThreads("write", _WRITERS, _WAITING)
+    reading = VolumeThreads(presence, "read", _READERS, _WAITING)
+    writing = VolumeThreads(presence, "write", _WRITERS, _WAITING)
     # All uploads together hold so much in memory.
     intake = Intake(settings.limits)
     counts = InputCounts(settings.volume, settings.limits.job_files)

@@ -16,6 +16,7 @@ from fileserver.protocol import guarded
 from fileserver.settings import Settings
 from fileserver.threads import VolumeThreads
 from morpheus_boot.jobs.runner import Runner
+from morpheus_boot.volume.presence import Presence
 
 _log = logging.getLogger("morpheus.fileserver")
 
@@ -31,9 +32,10 @@ _WAITING_CALLS: Final = 512
 def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     """Serves on ``sockets`` until SIGTERM or SIGINT."""
     _join_logs()
-    runner = _runner(settings)
+    presence = Presence(settings.volume) if settings.volume is not None else None
+    runner = _runner(settings, presence)
     config = uvicorn.Config(
-        build_app(settings, runner),
+        build_app(settings, presence, runner),
         http=guarded(settings.limits),
         ws="none",
         lifespan="off",
@@ -46,7 +48,7 @@ def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     )
     _log.info("listening on port %s", ", ".join(str(s.getsockname()[1]) for s in sockets))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        loop.run(_serve(_Server(config), settings, sockets, runner))
+        loop.run(_serve(_Server(config), settings, presence, sockets, runner))
 
 
 class _Server(uvicorn.Server):
@@ -67,12 +69,13 @@ class _Server(uvicorn.Server):
 async def _serve(
     server: _Server,
     settings: Settings,
+    presence: Presence | None,
     sockets: Sequence[socket.socket],
     runner: Runner | None,
 ) -> None:
     beside: list[asyncio.Task[None]] = []
-    if settings.volume is not None:
-        threads = VolumeThreads("house", 1, 1)
+    if settings.volume is not None and presence is not None:
+        threads = VolumeThreads(presence, "house", 1, 1)
         house = keep_house(
             settings.volume, threads, settings.job_ttl_hours, settings.limits.upload_keeps_s
         )
@@ -91,10 +94,10 @@ async def _serve(
                 await task
 
 
-def _runner(settings: Settings) -> Runner | None:
-    if settings.volume is None or settings.worker is None:
+def _runner(settings: Settings, presence: Presence | None) -> Runner | None:
+    if settings.volume is None or presence is None or settings.worker is None:
         return None
-    threads = VolumeThreads("jobs", _JOB_THREADS, _WAITING_CALLS)
+    threads = VolumeThreads(presence, "jobs", _JOB_THREADS, _WAITING_CALLS)
     return Runner(settings.volume, threads, settings.worker, settings.times)
 
 

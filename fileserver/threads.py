@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.volume.presence import Presence
 
 _T = TypeVar("_T")
 
@@ -27,10 +28,13 @@ class VolumeHangs(MorpheusError):
 class VolumeThreads:
     """Up to ``size`` threads, made as they are needed, and up to ``waiting`` calls that wait for one.
 
+    Each call first looks whether the volume is there, and raises VolumeGone where it is not.
+
     For one event loop; every method but the threads' own runs there.
     """
 
-    def __init__(self, name: str, size: int, waiting: int) -> None:
+    def __init__(self, presence: Presence, name: str, size: int, waiting: int) -> None:
+        self._presence = presence
         self._name = name
         self._size = size
         self._waiting = waiting
@@ -48,14 +52,15 @@ class VolumeThreads:
     ) -> asyncio.Future[_T]:
         """Runs ``call`` in a thread. ``abandoned`` gets, there, a result that nobody waits for any more.
 
-        Raises VolumeHangs when too many calls wait already, unless ``always``, for what cleans up.
+        Raises VolumeHangs when too many calls wait already. ``always``: for what cleans up, whatever the volume is.
         """
         if self._under_way >= self._size + self._waiting and not always:
             raise VolumeHangs("volume", "it does not answer", "try again later")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._under_way += 1
-        self._queue.put(_Call(call, future, loop, abandoned, self._reported))
+        checked = call if always else lambda: self._checked(call)
+        self._queue.put(_Call(checked, future, loop, abandoned, self._reported))
         if self._under_way > self._threads < self._size:
             self._threads += 1
             name = f"{self._name}-{self._threads}"
@@ -82,6 +87,10 @@ class VolumeThreads:
             return await future
         finally:
             timer.cancel()
+
+    def _checked(self, call: Callable[[], _T]) -> _T:
+        self._presence.require()
+        return call()
 
     def _reported(self) -> None:
         self._under_way -= 1

@@ -1,11 +1,11 @@
 """One boot a local folder: two would share the state document, our nodes and what ComfyUI is told of both."""
 
-import fcntl
 import os
 from pathlib import Path
 from typing import TextIO
 
 from morpheus_boot.errors import NotSetUp, local_error
+from morpheus_boot.volume.flock import try_flock
 
 
 def take_boot_lock(local_dir: Path) -> TextIO:
@@ -22,19 +22,18 @@ def take_boot_lock(local_dir: Path) -> TextIO:
     except OSError as error:
         raise local_error("boot", path, error) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_flock(file.fileno()):
+            file.seek(0)
+            pid = file.read()
+            file.close()
+            raise NotSetUp(
+                "boot",
+                f"process {pid or 'unknown'} boots and serves with {local_dir} already",
+                "stop that one, or set MORPHEUS_LOCAL_DIR and both ports to others for this one",
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-    except BlockingIOError as error:
-        file.seek(0)
-        pid = file.read()
-        file.close()
-        raise NotSetUp(
-            "boot",
-            f"process {pid or 'unknown'} boots and serves with {local_dir} already",
-            "stop that one, or set MORPHEUS_LOCAL_DIR and both ports to others for this one",
-        ) from error
     except OSError as error:
         raise local_error("boot", path, error) from error
     return file

@@ -169,11 +169,12 @@ def _read(argv: Sequence[str], redact: Redactor) -> tuple[argparse.Namespace, Se
     """Arguments and environment. Raises UsageError, NotSetUp, after what _give_up() does with them."""
     try:
         parsed = _parse(argv)
-        settings = read_settings(
-            Overrides(
-                parsed.models, parsed.volume, parsed.comfyui, parsed.log_format, parsed.verbosity
-            )
+        overrides = Overrides(
+            parsed.models, parsed.volume, parsed.comfyui, parsed.log_format, parsed.verbosity
         )
+        # The doctor goes on past what is wrong, and names it among its findings.
+        right = read_what_is_right(overrides) if parsed.command == "doctor" else None
+        settings = right or read_settings(overrides)
     except MorpheusError as error:
         _give_up(error, argv, redact)
         raise

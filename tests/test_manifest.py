@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS
 from morpheus_boot.config.redact import Secret
-from morpheus_boot.config.settings import REPOSITORY
+from morpheus_boot.config.settings import OWN_COMFYUI_ARGS, REPOSITORY
 from morpheus_boot.errors import ManifestError, MorpheusError, SeveralErrors
 from morpheus_boot.manifest import (
     CivitaiSource,
@@ -208,6 +207,14 @@ def test_an_unset_and_an_empty_name_are_both_named() -> None:
         "path: the environment variable UNSET is not set; set it, or remove ${UNSET}",
         "path: the environment variable EMPTY is empty; set it, or remove ${EMPTY}",
     ]
+
+
+def test_a_value_from_the_environment_is_read_as_a_token_is() -> None:
+    assert model("path: 'vae/${A}', url: http://h/a", {"A": " a\n"}).models[0].path == "vae/a"
+    assert (
+        "U+200B, which no token holds"
+        in model_errors("path: vae/a, url: 'http://h/a?token=${T}'", {"T": "abc\u200bdef"})[0]
+    )
 
 
 @pytest.mark.parametrize("value", ["${", "${}", "${A", "${A B}", "${1A}", "x${A-b}"])

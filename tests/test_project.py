@@ -29,9 +29,9 @@ DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 ROOMS: Final = (
     "errors",
     "stdout",
-    "boot_lock",
     "work",
     "volume",
+    "boot_lock",
     "config",
     "report",
     "start",
@@ -180,7 +180,7 @@ def variables() -> list[str]:
     """The names of the variables that either program reads."""
     readers = (
         "morpheus_boot/config/settings.py",
-        "morpheus_boot/config/limits.py",
+        "morpheus_boot/config/variables.py",
         "fileserver/settings.py",
     )
     source = "".join((REPOSITORY / reader).read_text() for reader in readers)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fileserver.settings import read_settings as file_server_settings
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.config.settings import Overrides, read_settings
 from morpheus_boot.errors import NotSetUp, UsageError
 from morpheus_boot.volume.layout import is_job_id
@@ -77,6 +78,37 @@ def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> N
         read_settings(environ={name: value})
 
     assert caught.value.subject == name
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "CIVITAI_TOKEN", "MORPHEUS_TOKEN"])
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ("{{ RUNPOD_SECRET_MINE }}", "RunPod left {{ RUNPOD_SECRET_MINE }} as it is"),
+        ("Bearer {{RUNPOD_SECRET_MINE}}", "RunPod left {{RUNPOD_SECRET_MINE}} as it is"),
+        ("hf_good\u200btoken", "its character 8 is U+200B"),
+        ("\u201chf_goodtoken\u201d", "its character 1 is U+201C"),
+        ("hf_good\udc80token", "its character 8 is U+DC80"),
+        ("hf_good\ttoken", "its character 8 is U+0009"),
+        ("hf_goodtoken\nhf_goodtoken\n", "more than one line"),
+    ],
+)
+def test_a_token_that_no_header_can_carry_is_named_and_not_shown(
+    name: str, value: str, cause: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings(environ={name: value})
+
+    assert caught.value.subject == name
+    assert cause in caught.value.cause
+    assert "hf_good" not in str(caught.value)
+
+
+def test_space_around_a_token_is_dropped() -> None:
+    settings = read_settings(environ={"HF_TOKEN": " hf_goodtoken\r\n", "CIVITAI_TOKEN": "\n"})
+
+    assert settings.hf_token == Secret("hf_goodtoken")
+    assert settings.civitai_token is None
 
 
 @pytest.mark.parametrize(("value", "hours"), [(".5", 0.5), ("1e3", 1000), (" 24 ", 24), ("", None)])

@@ -41,6 +41,8 @@ def examine(
 
     A check that takes longer than ``deadline_s`` is left behind: a call on a volume that hangs never returns.
     """
+    for wrong in settings.wrong:
+        yield error("settings", f"{wrong.subject}: {wrong.cause}", wrong.mend)
     manifest, found = _read(settings)
     if manifest is not None:
         redact.add(manifest.secrets)

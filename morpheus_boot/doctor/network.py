@@ -23,22 +23,24 @@ _MOST_SKEW_S: Final = 120.0
 def look_at_tokens(patient: Patient) -> Iterator[Finding]:
     """Which tokens are set; Hugging Face's is shown to it. None is sent anywhere else."""
     settings = patient.settings
-    if settings.morpheus_token is None:
+    # Those are named already.
+    wrong = {error.subject for error in settings.wrong}
+    sources = [type(model.source) for model in patient.models]
+    if settings.morpheus_token is not None:
+        yield ok("tokens", "MORPHEUS_TOKEN is set: both ports ask for it")
+    elif "MORPHEUS_TOKEN" not in wrong:
         yield warning(
             "tokens",
             "MORPHEUS_TOKEN is not set: whoever reaches the ports may use them",
             "set it to a long random text",
         )
-    else:
-        yield ok("tokens", "MORPHEUS_TOKEN is set: both ports ask for it")
-    sources = [type(model.source) for model in patient.models]
     if settings.hf_token is not None:
         yield _hugging_face_token(settings.hf_endpoint, settings.hf_token.reveal())
-    elif HuggingFaceSource in sources:
+    elif HuggingFaceSource in sources and "HF_TOKEN" not in wrong:
         yield ok("tokens", "HF_TOKEN is not set: public repositories alone")
     if settings.civitai_token is not None:
         yield ok("tokens", "CIVITAI_TOKEN is set")
-    elif CivitaiSource in sources:
+    elif CivitaiSource in sources and "CIVITAI_TOKEN" not in wrong:
         yield warning(
             "tokens", "CIVITAI_TOKEN is not set, and many of its models want one", "set it"
         )

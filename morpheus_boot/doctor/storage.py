@@ -1,6 +1,5 @@
 """The volume: what it is, whether it can be written and locked, and whether what is missing fits."""
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from morpheus_boot.cache.room import look_for_room
 from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
 from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.errors import storage_error
+from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.mount import Volume, size_text
 
 
@@ -65,12 +65,7 @@ def _write_and_lock(probe: Path) -> bool:
         os.fsync(first)
         second = os.open(probe, os.O_RDWR)
         held.callback(os.close, second)
-        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return try_flock(first) and not try_flock(second)
 
 
 def look_at_room(patient: Patient) -> Iterator[Finding]:

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from morpheus_boot.config.variables import parse_token
+from morpheus_boot.errors import UsageError
+
 # $${ is a literal ${, so that a value can hold one.
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -48,7 +51,7 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
             faults.append(
                 Fault("a ${ is not followed by NAME}", "write ${NAME}, or $${ for a literal ${")
             )
-        elif not environ.get(name):
+        elif not environ.get(name, "").strip():
             state = "empty" if name in environ else "not set"
             faults.append(
                 Fault(
@@ -56,8 +59,12 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
                 )
             )
         else:
-            brought[name] = environ[name]
-            return environ[name]
+            try:
+                brought[name] = parse_token(name, environ[name])
+            except UsageError as error:
+                faults.append(Fault(f"the environment variable {name}: {error.cause}", error.mend))
+            else:
+                return brought[name]
         return reference[0]
 
     expanded = _REFERENCE.sub(value_of, text)

@@ -178,7 +178,7 @@ def test_a_taken_port_ends_at_once_with_78_naming_who_has_it(site: Site, which: 
 
     assert ended.code == 78
     assert str(getattr(site, which)) in ended.err
-    assert "pytest" in ended.err
+    assert f"process {os.getpid()} (" in ended.err
 
 
 def test_a_comfyui_that_dies_ends_the_boot_with_69_and_its_last_lines(
@@ -215,6 +215,7 @@ def test_a_boot_that_gives_up_stays_reachable_and_says_why_until_it_is_told_to_e
         ({"COMFYUI_ARGS": "--port 1"}, (), 64, "COMFYUI_ARGS"),
         ({"MORPHEUS_JOB_TTL_HOURS": "0", "COMFYUI_ARGS": "'"}, (), 64, "COMFYUI_ARGS"),
         ({"PORT": "{comfyui_port}"}, (), 78, "PORT"),
+        ({"MORPHEUS_TOKEN": "{{{{ RUNPOD_SECRET_X }}}}"}, (), 64, "MORPHEUS_TOKEN"),
         ({}, ("--nonsense",), 64, "command line"),
     ],
 )

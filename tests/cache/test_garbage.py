@@ -13,8 +13,7 @@ import pytest
 
 from morpheus_boot.cache.garbage import find_garbage, remove
 from morpheus_boot.cache.keeping import Keeping
-from morpheus_boot.cache.lock.lock import ModelLock, heartbeat_of
-from morpheus_boot.cache.lock.turn import Turns
+from morpheus_boot.cache.lock.lock import ModelLock, Turns, heartbeat_of
 from morpheus_boot.cache.manifests import leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.jobs.expiry import expire_jobs

@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed.content import read_all, safetensors, sha256, write_to
 from tests.testbed.faults import Gate, Trickling
-from tests.testbed.mounts import mounted
+from tests.testbed.mounts import bound, mounted
 from tests.testbed.origin import Origin
 from tests.testbed.shim import Shim
 from tests.wait import wait_until
@@ -425,3 +425,26 @@ def test_a_part_that_has_no_room_beside_its_copy_is_begun_anew(disk: Path, origi
 
     assert Layout(disk).model(PATH).read_bytes() == read_all(content)
     assert list(Layout(disk).parts.glob("*")) == []
+
+
+def test_a_volume_that_is_unmounted_while_it_fills_gets_nothing_on_its_mount_point(
+    disk: Path, origin: Origin, tmp_path: Path
+) -> None:
+    models = [
+        model(f"loras/{name}.safetensors", origin.serve(f"/{name}", WEIGHTS)) for name in "ab"
+    ]
+    gate = Gate(SYNC_BYTES)
+    origin.misbehave("/a", gate, after=1, times=1)
+    point = tmp_path / "volume"
+    point.mkdir()
+    with ExitStack() as mount:
+        mount.enter_context(bound(disk, point))
+        with FillProcess(point, tuple(models), sync_bytes=SYNC_BYTES).running() as process:
+            gate.wait_reached()
+            mount.close()
+            gate.open()
+            _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 74, errors
+    assert "it is not mounted any more" in errors
+    assert list(point.iterdir()) == []

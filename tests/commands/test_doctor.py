@@ -176,6 +176,19 @@ def test_hugging_faces_token_is_tried_and_not_shown(tmp_path: Path, hub: HubStan
     assert any("does not know HF_TOKEN" in line for line in lines(refused, "error"))
 
 
+def test_variables_that_are_wrong_are_named_and_hide_nothing_else(tmp_path: Path) -> None:
+    placeholder = "{{ RUNPOD_SECRET_MINE }}"
+    site = Site(tmp_path, environ={"HF_TOKEN": placeholder, "MORPHEUS_TOKEN": placeholder})
+
+    ended = site.run("doctor")
+
+    assert ended.code == 78
+    wrong = [line for line in lines(ended, "error") if line.startswith("settings")]
+    assert ["HF_TOKEN: " in wrong[0], "MORPHEUS_TOKEN: " in wrong[1]] == [True, True]
+    assert "_TOKEN is not set" not in ended.out
+    assert any(line.startswith("ports") for line in lines(ended, "ok"))
+
+
 def test_a_clock_that_is_off_is_an_error(tmp_path: Path) -> None:
     with yesterday() as url:
         models = f"version: 1\nmodels:\n  - {{path: loras/a.bin, url: '{url}/a.bin'}}\n"

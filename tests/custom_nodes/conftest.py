@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.custom_nodes.world import World, make_python, make_world
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
-def comfyui_python(tmp_path_factory: pytest.TempPathFactory, pip_wheel: Path) -> Path:
+def comfyui_python(session_folder: Path) -> Path:
     """ComfyUI's Python, which no test may write: it lives as long as the session."""
-    return make_python(tmp_path_factory.mktemp("comfyui-python") / "venv", pip_wheel)
+    folder = session_folder / "comfyui-python"
+    made_once(folder, lambda: make_python(folder / "venv"))
+    return folder / "venv" / "bin" / "python"
 
 
 @pytest.fixture

@@ -35,3 +35,13 @@ def fill_up(folder: Path) -> Path:
         while True:
             file.write(_PAGE)
     return ballast
+
+
+@contextmanager
+def bound(folder: Path, at: Path) -> Iterator[None]:
+    """``folder`` seen at ``at``, a folder that is there, while the block lasts."""
+    subprocess.run(["mount", "--bind", folder, at], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", at], check=True)

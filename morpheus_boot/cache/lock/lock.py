@@ -5,22 +5,24 @@ holder's host is lost. A waiter that sees the heartbeat stand still therefore go
 The lock saves bytes; it is never trusted with integrity.
 """
 
-import fcntl
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from filelock import FileLock, Timeout
-
 from morpheus_boot.cache.lock.heartbeat import Beat, Heart, Watch, read_beat
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.volume.flock import is_locked, open_locked
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.work.stopping import Stopped
 
+_LOG: Final = logging.getLogger("morpheus.cache")
 # A waiter looks every poll_s, or every few of these. What it was busy or hung for beyond them is no silence of the
 # holder's, and no waiting.
 MOST_POLLS: Final = 4
@@ -33,8 +35,8 @@ class Claim:
     holder may come back and flush old pages into its part, whose inode must never be the published one.
     """
 
-    def __init__(self, lock: FileLock, heart: Heart, *, inherits: bool) -> None:
-        self._lock = lock
+    def __init__(self, lock_fd: int, heart: Heart, *, inherits: bool) -> None:
+        self._lock_fd = lock_fd
         self._heart = heart
         self.inherits = inherits
 
@@ -54,11 +56,11 @@ class Claim:
         try:
             self._heart.remove()
         finally:
-            self._lock.release()
+            os.close(self._lock_fd)
 
 
 class ModelLock:
-    """One worker's view of one model's lock; asks without waiting, and remembers for how long it has waited.
+    """One worker's view of one model's lock; it remembers for how long it has waited.
 
     ``subject``: what the lock is of, as an error names it.
     """
@@ -97,58 +99,38 @@ class ModelLock:
             WaitedTooLong: both holders fell silent, or the deadline has passed; the line names who holds it.
             OSError: the volume fails.
         """
-        main = _try_lock(self._main)
-        if main is not None:
-            return self._claim_freed(main)
-        if self._main_watch.look() >= self._times.silence_s:
-            takeover = _try_lock(self._takeover)
-            if takeover is not None:
-                return self._claim(takeover, self._takeover, inherits=False)
+        main_fd = open_locked(self._main)
+        if main_fd is not None:
+            # Freed, so its holder is gone. But another may have taken over from it and still be at work.
+            if not is_locked(self._takeover):
+                return self._claim(main_fd, self._main, inherits=True)
+            if self._takeover_watch.look() >= self._times.silence_s:
+                return self._claim(main_fd, self._main, inherits=False)
+            os.close(main_fd)
+        elif self._main_watch.look() >= self._times.silence_s:
+            takeover_fd = open_locked(self._takeover)
+            if takeover_fd is not None:
+                return self._claim(takeover_fd, self._takeover, inherits=False)
             if self._takeover_watch.look() >= self._times.silence_s:
                 raise self._too_long("both fell silent")
         self._wait()
         return None
 
-    def is_held(self, *, waits: bool = True) -> bool:
-        """Whether a holder is at work, as a look that costs little shows; False: try_claim() is worth a try.
+    def claim(self, stopping: threading.Event, on_wait: Callable[[], None]) -> Claim:
+        """The claim, waited for; ``on_wait`` is called while another worker has it. Raises as try_claim(); Stopped."""
+        while (claim := self.try_claim()) is None:
+            on_wait()
+            if stopping.wait(self._times.poll_s):
+                raise Stopped
+        return claim
 
-        Nothing is claimed, so that whoever has its hands free may. ``waits``: since the last look this worker has
-        had nothing else to do, and its deadline comes nearer. Raises as try_claim() does.
-        """
-        held = any(
-            _is_held(path) and watch.look() < self._times.silence_s
-            for path, watch in (
-                (self._main, self._main_watch),
-                (self._takeover, self._takeover_watch),
-            )
-        )
-        if held and waits:
-            self._wait()
-        self._looked_at = self._clock()
-        return held
-
-    def _claim_freed(self, main: FileLock) -> Claim | None:
-        # Freed, so its holder is gone. But another may have taken over from it and still be at work.
-        takeover = _try_lock(self._takeover)
-        if takeover is not None:
-            takeover.release()
-            return self._claim(main, self._main, inherits=True)
-        if self._takeover_watch.look() >= self._times.silence_s:
-            return self._claim(main, self._main, inherits=False)
-        main.release()
-        self._wait()
-        return None
-
-    def _claim(self, lock: FileLock, path: Path, *, inherits: bool) -> Claim:
+    def _claim(self, fd: int, path: Path, *, inherits: bool) -> Claim:
         try:
-            return Claim(
-                lock,
-                Heart(heartbeat_of(path), self._worker, self._times.beat_s),
-                inherits=inherits,
-            )
+            heart = Heart(heartbeat_of(path), self._worker, self._times.beat_s)
         except OSError:
-            lock.release()
+            os.close(fd)
             raise
+        return Claim(fd, heart, inherits=inherits)
 
     def _wait(self) -> None:
         """Counts the time since the last look as waiting. Raises WaitedTooLong once it is too much."""
@@ -169,6 +151,47 @@ class ModelLock:
         )
 
 
+class Turns:
+    """One worker at a time makes what all need, where the volume lets them agree; the others find it there.
+
+    Under a lock as a model has: flock, heartbeat, takeover.
+    """
+
+    def __init__(
+        self, layout: Layout, worker: str, stopping: threading.Event, times: LockTimes
+    ) -> None:
+        self._layout = layout
+        self._worker = worker
+        self._stopping = stopping
+        self._times = times
+
+    @contextmanager
+    def turn(self, what: str) -> Iterator[None]:
+        """Holds the lock of ``what``; whoever has waited for it looks again whether all is done.
+
+        A volume that takes no lock (full, read-only) does without, since two at once publish the same; so does a
+        boot that is told to stop. Raises WaitedTooLong where another worker holds it for too long.
+        """
+        lock = ModelLock(what, self._layout.turn_lock(what), self._worker, self._times)
+        announced = False
+
+        def announce() -> None:
+            nonlocal announced
+            if not announced:
+                name = lock.holder.worker if lock.holder else "another worker"
+                _LOG.info("%s: waiting, %s prepares it", what, name)
+            announced = True
+
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock.claim(self._stopping, announce))
+            except Stopped:
+                pass
+            except OSError as error:
+                _LOG.debug("%s: no lock (%s)", what, error)
+            yield
+
+
 def takeover_of(lock: Path) -> Path:
     """The lock, beside ``lock``, of whoever goes on in place of a holder that fell silent."""
     return lock.with_suffix(".takeover.lock")
@@ -177,21 +200,6 @@ def takeover_of(lock: Path) -> Path:
 def heartbeat_of(lock: Path) -> Path:
     """The heartbeat beside a lock."""
     return lock.with_suffix(".heartbeat")
-
-
-def _try_lock(path: Path) -> FileLock | None:
-    # Unlinking a flock's file while others wait on it would let two hold it; a soft lock never expires.
-    lock = FileLock(
-        path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, mode=0o666
-    )
-    with suppress(Timeout):
-        try:
-            lock.acquire(timeout=0)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        return lock
-    return None
 
 
 @contextmanager
@@ -206,11 +214,11 @@ def held_if_free(layout: Layout, key: str) -> Iterator[bool]:
         for path in (takeover_of(main), main):
             if not path.exists():
                 continue
-            lock = _try_lock(path)
-            if lock is None:
+            fd = open_locked(path)
+            if fd is None:
                 yield False
                 return
-            held.callback(lock.release)
+            held.callback(os.close, fd)
         yield True
 
 
@@ -223,22 +231,6 @@ def who_holds(layout: Layout, model_path: str) -> Beat | None:
     for path in (takeover_of(main), main):
         # A worker at work beats; who holds the lock without a beat only removes what nobody needs.
         beat = read_beat(heartbeat_of(path))
-        if beat is not None and _is_held(path):
+        if beat is not None and is_locked(path):
             return beat
     return None
-
-
-def _is_held(path: Path) -> bool:
-    # Not FileLock: it makes the folder and the file, and takes five calls on the volume for this one's.
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared: a holder's is exclusive, and two who look must not keep each other out.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True  # EACCES is what some file systems say for EAGAIN
-    finally:
-        os.close(fd)
-    return False
