@@ -96,7 +96,7 @@ def build_app(settings: Settings, presence: Presence | None, runner: Runner | No
     app: ASGIApp = DownloadRoutes(
         api, volume.downloads if volume else None, volume.zips if volume else None
     )
-    return CountedRequests(TokenGate(TusProtocol(app), settings.token), metrics)
+    return CountedRequests(TusProtocol(TokenGate(app, settings.token)), metrics)
 
 
 class _Api(FastAPI):

@@ -27,7 +27,7 @@ class Door:
     """Opens for whoever has the token, and for no page of another site by its visitor's browser."""
 
     def __init__(self, digest: bytes | None) -> None:
-        """``digest``: the SHA-256 of the token as UTF-8; None: there is no token."""
+        """``digest``: the SHA-256 of the token; None: there is no token."""
         self._digest = digest
 
     def refusal(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
@@ -47,12 +47,8 @@ class Door:
 
     def is_right(self, given: bytes) -> bool:
         """Whether ``given`` is the token, in constant time."""
-        if self._digest is None:
-            return False
-        # What is not ASCII comes as UTF-8 or, by HTTP's old rule, as Latin-1.
-        forms = (given, given.decode("latin-1").encode())
-        digests = (hashlib.sha256(form).digest() for form in forms)
-        return sum(hmac.compare_digest(digest, self._digest) for digest in digests) > 0
+        digest = hashlib.sha256(given).digest()
+        return self._digest is not None and hmac.compare_digest(digest, self._digest)
 
 
 _Fields = list[tuple[bytes, bytes]]
