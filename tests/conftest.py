@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.start.package_index import PIP_WHEEL, fetch_pip, index_url
+from morpheus_boot.start.package_index import PIP, fetch_wheel, index_url
 from tests.once import made_once
 
 pytest_plugins = ["tests.testbed.fixtures"]
@@ -74,5 +74,5 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pip_wheel(session_folder: Path) -> Path:
     """The pinned wheel of pip, from the index that this machine is set up for."""
     folder = session_folder / "pip"
-    made_once(folder, lambda: fetch_pip(index_url(os.environ), folder))
-    return folder / PIP_WHEEL
+    made_once(folder, lambda: fetch_wheel(PIP, index_url(os.environ), folder))
+    return folder / PIP.name

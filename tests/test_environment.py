@@ -12,7 +12,7 @@ import pytest
 from morpheus_boot.errors import NotSetUp, OriginUnavailable, StorageFailed, WaitedTooLong
 from morpheus_boot.start.environment import main, make_environment
 from morpheus_boot.start.installed import hold_environment
-from morpheus_boot.start.package_index import PIP_WHEEL, fetch_pip, index_url
+from morpheus_boot.start.package_index import PIP, fetch_wheel, index_url
 from tests.package_index import PackageIndex, package_index, sample_lock, with_sample
 from tests.pythons import python_without, run
 from tests.testbed.mounts import mounted
@@ -295,12 +295,12 @@ def test_an_index_that_is_overloaded_is_asked_again_and_one_that_refuses_is_not(
     slept: list[float] = []
     index.failures += [503, 502]
 
-    assert fetch_pip(index.url, tmp_path, slept.append).name == PIP_WHEEL
+    assert fetch_wheel(PIP, index.url, tmp_path, slept.append).name == PIP.name
     assert slept == [1.0, 3.0]
 
     index.failures += [403]
     with pytest.raises(OriginUnavailable, match="403"):
-        fetch_pip(index.url, tmp_path, slept.append)
+        fetch_wheel(PIP, index.url, tmp_path, slept.append)
     assert slept == [1.0, 3.0]
 
 
@@ -308,7 +308,7 @@ def test_an_index_that_does_not_answer_is_tried_three_times(tmp_path: Path) -> N
     slept: list[float] = []
 
     with pytest.raises(OriginUnavailable, match=r"Connection refused.*check the network"):
-        fetch_pip(NOTHING_LISTENS, tmp_path, slept.append)
+        fetch_wheel(PIP, NOTHING_LISTENS, tmp_path, slept.append)
 
     assert slept == [1.0, 3.0]
 
@@ -317,16 +317,16 @@ def test_an_index_with_a_certificate_that_nobody_vouches_for_is_named_with_its_m
     secure_origin: Origin, tmp_path: Path
 ) -> None:
     with pytest.raises(OriginUnavailable, match=r"self-signed certificate.*ca-certificates"):
-        fetch_pip(secure_origin.url, tmp_path)
+        fetch_wheel(PIP, secure_origin.url, tmp_path)
 
 
 def test_an_index_without_our_pip_or_with_another_one_is_refused(tmp_path: Path) -> None:
-    with package_index(lambda i: i.add("pip", PIP_WHEEL, b"another")) as index:
+    with package_index(lambda i: i.add("pip", PIP.name, b"another")) as index:
         with pytest.raises(OriginUnavailable, match="sends another"):
-            fetch_pip(index.url, tmp_path)
+            fetch_wheel(PIP, index.url, tmp_path)
         index.add("pip", "pip-1.0-py3-none-any.whl", b"")
-        with pytest.raises(OriginUnavailable, match=f"has no {PIP_WHEEL}"):
-            fetch_pip(index.url, tmp_path)
+        with pytest.raises(OriginUnavailable, match=f"has no {PIP.name}"):
+            fetch_wheel(PIP, index.url, tmp_path)
 
     assert not list(tmp_path.glob("*.whl"))
 
@@ -338,15 +338,15 @@ def test_the_indexs_password_goes_to_the_index_alone_and_into_no_error(
         package_index(with_sample(pip_wheel), host="127.0.0.2") as files,
         package_index(with_sample(pip_wheel)) as index,
     ):
-        path = f"/files/{PIP_WHEEL}"
+        path = f"/files/{PIP.name}"
         del index.files[path]
         index.redirects[path] = files.url.replace("/simple", path)
         url = index.url.replace("://", "://user:pass%20word@")
 
-        fetch_pip(url, tmp_path)
+        fetch_wheel(PIP, url, tmp_path)
         index.files.clear()
         with pytest.raises(OriginUnavailable) as caught:
-            fetch_pip(url, tmp_path)
+            fetch_wheel(PIP, url, tmp_path)
 
     basic = "Basic dXNlcjpwYXNzIHdvcmQ="  # user:pass word
     assert {authorization for _, authorization in index.asked} == {basic}

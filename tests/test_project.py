@@ -179,7 +179,7 @@ def variables() -> list[str]:
     """The names of the variables that either program reads."""
     readers = (
         "morpheus_boot/config/settings.py",
-        "morpheus_boot/config/limits.py",
+        "morpheus_boot/config/variables.py",
         "fileserver/settings.py",
     )
     source = "".join((REPOSITORY / reader).read_text() for reader in readers)

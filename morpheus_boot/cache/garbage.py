@@ -13,7 +13,7 @@ from typing import Final
 
 from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
 from morpheus_boot.cache.lock.lock import held_if_free
-from morpheus_boot.cache.parts.journal import journal_of
+from morpheus_boot.volume.journal import journal_of
 from morpheus_boot.volume.layout import Layout, model_key
 from morpheus_boot.volume.publish import is_temporary
 

@@ -1,16 +1,15 @@
 """What each endpoint's models.yaml names, left on the volume: gc keeps it, and contradictions are found."""
 
-import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.lock.workers import seen_worker, volume_time
 from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.volume.documents import from_document
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
 
@@ -61,7 +60,7 @@ def _path(layout: Layout, manifest: EndpointManifest) -> Path:
 
 
 def _document(manifest: EndpointManifest) -> bytes:
-    return json.dumps(asdict(manifest), ensure_ascii=False, indent=1).encode()
+    return to_document(manifest, indent=1)
 
 
 def manifest_files(layout: Layout) -> list[Path]:
@@ -77,12 +76,10 @@ def read_manifest_file(path: Path) -> EndpointManifest | None:
         OSError: the volume fails.
     """
     try:
-        document = json.loads(path.read_bytes())
-        models = tuple(from_document(NamedModel, model) for model in document["models"])
-        return from_document(EndpointManifest, {**document, "models": models})
+        return from_document(EndpointManifest, path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise StorageFailed(
             str(path),
             f"it is no manifest that this version can read ({error})",

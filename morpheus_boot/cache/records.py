@@ -1,10 +1,13 @@
 """A record: what the cache knows of one model, written as the last act of bringing it in."""
 
-import json
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from morpheus_boot.volume.documents import from_document
+from morpheus_boot.cache.parts import Version
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.report.state import utc_now
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
 
@@ -32,6 +35,31 @@ class Record:
     damaged: bool = False
     expected_sha256: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        model: ModelSpec,
+        version: Version | None,
+        stat: os.stat_result,
+        sha256: str | None,
+        *,
+        by: str,
+        hub_file: str | None = None,
+    ) -> "Record":
+        """The record of a model's file; ``version`` is what its origin says, where it was asked."""
+        return cls(
+            path=model.path,
+            origin=model.source.identity,
+            etag=version.etag if version else None,
+            sha256=sha256,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            recorded_at=utc_now(),
+            by=by,
+            hub_file=hub_file,
+            expected_sha256=version.sha256 if version and sha256 is None else None,
+        )
+
 
 def read_record(layout: Layout, model_path: str) -> Record | None:
     """The record of a model; None where there is none or it can't be read as one (half-written, foreign)."""
@@ -41,8 +69,8 @@ def read_record(layout: Layout, model_path: str) -> Record | None:
 def read_record_file(path: Path, model_path: str | None = None) -> Record | None:
     """The record at ``path``, of ``model_path`` where given. Raises OSError other than not found."""
     try:
-        record = from_document(Record, json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+        record = from_document(Record, path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
     return record if model_path in (None, record.path) else None
 
@@ -55,5 +83,4 @@ def all_records(layout: Layout) -> tuple[Record, ...]:
 
 def write_record(layout: Layout, record: Record) -> None:
     """Publishes a record, durably. Raises OSError."""
-    document = json.dumps(asdict(record), ensure_ascii=False, indent=1)
-    write_whole(layout.record(record.path), document.encode())
+    write_whole(layout.record(record.path), to_document(record, indent=1))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
-from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS, may_mean
+from morpheus_boot.config.settings import OWN_COMFYUI_ARGS, may_mean
 from morpheus_boot.volume.digests import sha256_in
 
 Rule: TypeAlias = Callable[[str], str | None]

@@ -33,7 +33,7 @@ from morpheus_boot.errors import (
 from morpheus_boot.report.log import set_up_log
 from morpheus_boot.start.byte_code import compile_command
 from morpheus_boot.start.installed import RUNTIME_LOCK, environment_archive, site_of
-from morpheus_boot.start.package_index import PIP_WHEEL, fetch_pip, index_url
+from morpheus_boot.start.package_index import PIP, fetch_wheel, index_url
 from morpheus_boot.start.pip_words import CHECK_NETWORK, errors_in, is_new_enough, machine_error_in
 from morpheus_boot.volume.archive import unpack
 from morpheus_boot.volume.mount import find_volume
@@ -191,7 +191,7 @@ def _install(venv: Path, lock: Path, environ: Mapping[str, str]) -> None:
     installed = _run([*_pip(venv, environ), "install", *options, *exact])
     if installed.returncode != 0:
         raise _install_error(installed.stderr)
-    (venv / PIP_WHEEL).unlink(missing_ok=True)
+    (venv / PIP.name).unlink(missing_ok=True)
 
 
 def _pip(venv: Path, environ: Mapping[str, str]) -> list[str]:
@@ -205,7 +205,7 @@ def _pip(venv: Path, environ: Mapping[str, str]) -> list[str]:
         # -P: nothing of the working directory's must be taken for pip or what it imports.
         return [sys.executable, "-P", "-m", "pip", "--python", python]
     _LOG.info("this Python has no pip, or an old one: fetching one from the package index")
-    return [python, str(fetch_pip(index_url(environ), venv) / "pip")]
+    return [python, str(fetch_wheel(PIP, index_url(environ), venv) / "pip")]
 
 
 def _install_error(stderr: str) -> MorpheusError:

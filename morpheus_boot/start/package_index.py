@@ -1,16 +1,19 @@
-"""Fetches pip's own wheel from the package index, for a Python without pip; standard library only.
+"""The package index as pip's own settings name it, and a pinned wheel from it; standard library only.
 
-A bare Debian's python3 has the module venv, and neither pip nor ensurepip (those are python3-pip, python3-venv).
+pip itself is fetched for a Python without it: a bare Debian's python3 has the module venv, and neither pip nor
+ensurepip (those are python3-pip, python3-venv).
 """
 
 import base64
 import configparser
 import hashlib
+import os
 import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -20,8 +23,21 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.errors import NotSetUp, OriginUnavailable
 
-PIP_WHEEL: Final = "pip-26.3-py3-none-any.whl"
-PIP_WHEEL_SHA256: Final = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel of ``project`` by its file's name."""
+
+    project: str
+    name: str
+    sha256: str
+
+
+PIP: Final = Wheel(
+    "pip",
+    "pip-26.3-py3-none-any.whl",
+    "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13",
+)
 
 # pip's own default (pip.pypa.io, "pip install", --index-url).
 _DEFAULT_INDEX: Final = "https://pypi.org/simple"
@@ -32,56 +48,69 @@ _CERTIFICATES: Final = "install ca-certificates, or name your own in SSL_CERT_FI
 _OTHER_INDEX: Final = "name another index in PIP_INDEX_URL, or install pip or uv"
 
 
-def index_url(environ: Mapping[str, str]) -> str:
-    """The index that pip would use: PIP_INDEX_URL, else the last pip.conf that names one, else pip's default.
+def pip_settings(environ: Mapping[str, str], *more_files: Path) -> dict[str, str]:
+    """What pip is told, by its options' names (``index-url``): in its files, then in its variables.
 
-    The files and their order: pip.pypa.io, "Configuration", location. Raises NotSetUp where one can't be parsed.
+    The files and their order: pip.pypa.io, "Configuration". ``more_files`` come after the user's, as that of a virtual
+    environment does. Raises NotSetUp where one can't be parsed.
     """
     config_home = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    named = environ.get("PIP_CONFIG_FILE", "")
     files = (
         "/etc/xdg/pip/pip.conf",
         "/etc/pip.conf",
         "~/.pip/pip.conf",
         f"{config_home}/pip/pip.conf",
-        environ.get("PIP_CONFIG_FILE", ""),
+        *map(str, more_files),
+        named,
     )
     config = configparser.RawConfigParser(strict=False)
     try:
-        config.read([Path(file).expanduser() for file in files if file], encoding="utf-8")
+        if named != os.devnull:  # that stands for no file at all
+            config.read([Path(file).expanduser() for file in files if file], encoding="utf-8")
     except configparser.Error as error:
         cause = " ".join(str(error).split())
         raise NotSetUp("pip.conf", f"can't be parsed ({cause})", "mend or remove it") from error
-    return (
-        environ.get("PIP_INDEX_URL", "").strip()
-        or config.get("install", "index-url", fallback="")
-        or config.get("global", "index-url", fallback="")
-        or _DEFAULT_INDEX
-    ).rstrip("/")
+    settings: dict[str, str] = {}
+    for section in ("global", "install"):
+        if config.has_section(section):
+            settings |= config.items(section)
+    for name, value in environ.items():
+        if name.startswith("PIP_") and value.strip():
+            settings[name.removeprefix("PIP_").lower().replace("_", "-")] = value
+    return {name: value.strip() for name, value in settings.items() if value.strip()}
 
 
-def fetch_pip(index: str, folder: Path, sleep: Callable[[float], None] = time.sleep) -> Path:
-    """Fetches the pinned wheel of pip from ``index`` (PEP 503, HTML) into ``folder`` and returns its path.
+def index_url(environ: Mapping[str, str]) -> str:
+    """The index that pip would use. Raises NotSetUp where a pip.conf can't be parsed."""
+    return pip_settings(environ).get("index-url", _DEFAULT_INDEX).rstrip("/")
+
+
+def fetch_wheel(
+    wheel: Wheel, index: str, folder: Path, sleep: Callable[[float], None] = time.sleep
+) -> Path:
+    """Fetches ``wheel`` from ``index`` (PEP 503, HTML) into ``folder`` and returns its path.
 
     Raises OriginUnavailable where the index can't be reached, doesn't have it, or sends something else.
     """
-    page_url, page = _get(f"{index}/pip/", index, sleep)
+    page_url, page = _get(f"{index}/{wheel.project}/", index, sleep)
     links = _Links()
     links.feed(page.decode(errors="replace"))
-    link = next((link for link in links.found if _file_name(link) == PIP_WHEEL), None)
+    link = next((link for link in links.found if _file_name(link) == wheel.name), None)
     if link is None:
         raise OriginUnavailable(
-            "package index", f"{without_secrets(index)} has no {PIP_WHEEL}", _OTHER_INDEX
+            "package index", f"{without_secrets(index)} has no {wheel.name}", _OTHER_INDEX
         )
     _, content = _get(urljoin(page_url, link), index, sleep)
-    if hashlib.sha256(content).hexdigest() != PIP_WHEEL_SHA256:
+    if hashlib.sha256(content).hexdigest() != wheel.sha256:
         raise OriginUnavailable(
             "package index",
-            f"{without_secrets(index)} sends another {PIP_WHEEL} than the pinned one",
+            f"{without_secrets(index)} sends another {wheel.name} than the pinned one",
             _OTHER_INDEX,
         )
-    wheel = folder / PIP_WHEEL
-    wheel.write_bytes(content)
-    return wheel
+    file = folder / wheel.name
+    file.write_bytes(content)
+    return file
 
 
 class _Links(HTMLParser):

@@ -23,7 +23,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
-from morpheus_boot.volume.publish import publish, temporary_beside, write_whole
+from morpheus_boot.volume.publish import replacing, temporary_beside, write_whole
 
 _LOG: Final = logging.getLogger("morpheus.archive")
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -55,20 +55,11 @@ def pack(tree: Path, archive: Path) -> None:
     Files, folders and links that stay inside are packed, and of their modes whether they can be executed; the
     same tree makes the same bytes. Raises OSError; then ``archive`` is what it was before.
     """
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    part = temporary_beside(archive)
-    try:
-        with part.open("x+b") as file:
-            _write(tree, file)
-            file.flush()
-            os.fsync(file.fileno())
-            digest = _sha256(file)
+    with replacing(archive) as file:
+        _write(tree, file)
+        digest = _sha256(file)
         # The digest first: whoever finds the archive finds its digest.
         write_whole(digest_of(archive), f"{digest}  {archive.name}\n".encode())
-        publish(part, archive)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def unpack(archive: Path, folder: Path) -> bool:

@@ -4,9 +4,13 @@ import errno
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
 from typing import Final
 
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
 
 
@@ -64,28 +68,48 @@ def publish(part: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def write_whole(final: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
-    """Writes ``content`` under ``final`` at once: readers see the old content or all of the new.
+@contextmanager
+def replacing(
+    final: Path, *, mode: int = 0o644, durable: bool = True, exclusive: bool = False
+) -> Iterator[BufferedRandom]:
+    """A new file that takes the name ``final`` when the block ends well, and goes where it does not.
 
-    ``durable`` also survives the loss of the host; heartbeats and the state document don't need it.
-    Raises OSError; then no temporary file stays, and ``final`` is as publish() says.
+    Readers see the old content or all of the new. ``durable`` also survives the loss of the host; heartbeats and the
+    state document don't need it. ``exclusive``: of several writers one gets the name. In a folder that must not be
+    reached through a link, ``final`` is below /proc/self/fd/<the open folder>.
+
+    Raises OSError; FileExistsError where ``exclusive`` and the name is taken. Then no temporary file stays, and
+    ``final`` is as publish() says.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     part = temporary_beside(final)
     try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
+        # EDQUOT may come only from the close on MooseFS, which raises it.
+        with os.fdopen(os.open(part, _NEW, mode), "r+b") as file:
+            yield file
+            file.flush()
             if durable:
-                os.fsync(fd)
-        finally:
-            # EDQUOT may come only here on MooseFS; os.close raises it.
-            os.close(fd)
-        os.replace(part, final)
+                os.fsync(file.fileno())
+        if exclusive:
+            os.link(part, final)
+            part.unlink()
+        else:
+            part.replace(final)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(final.parent)
+
+
+def write_whole(
+    final: Path,
+    content: bytes,
+    *,
+    mode: int = 0o644,
+    durable: bool = True,
+    exclusive: bool = False,
+) -> None:
+    """Writes ``content`` under ``final`` at once, as replacing() does."""
+    with replacing(final, mode=mode, durable=durable, exclusive=exclusive) as file:
+        file.write(content)

@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 
-from morpheus_boot.cache.parts.journal import Version, journal_of, read_journal
-from morpheus_boot.cache.parts.part import Part
-from morpheus_boot.cache.parts.parts import open_part
+from morpheus_boot.cache.parts import ModelPart, Version, open_part
+from morpheus_boot.volume.journal import Journal, journal_of, read_journal
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.part import Part
 from tests.cache.worker import MIB
 from tests.wait import wait_until
 
@@ -21,7 +21,7 @@ VERSION: Final = Version("https://example.org/a", 4 * MIB, None, '"1"')
 CONTENT: Final = memoryview(os.urandom(MIB))
 
 
-def begin(root: Path) -> Part:
+def begin(root: Path) -> ModelPart:
     """An open part with its first MiB written and named."""
     part = open_again(root, inherits=True)
     part.write(0, CONTENT)
@@ -29,13 +29,19 @@ def begin(root: Path) -> Part:
     return part
 
 
-def open_again(root: Path, *, inherits: bool) -> Part:
+def open_again(root: Path, *, inherits: bool) -> ModelPart:
     return open_part(Layout(root), PATH, VERSION, inherits=inherits, chunk_bytes=MIB)
+
+
+def journal_now(part: ModelPart) -> Journal[Version]:
+    journal = read_journal(part.path, Version)
+    assert journal is not None
+    return journal
 
 
 def test_a_part_that_was_removed_meanwhile_is_not_made_again(tmp_path: Path) -> None:
     part = begin(tmp_path)
-    journal = read_journal(journal_of(part.path))
+    journal = journal_now(part)
     part.discard()
 
     with pytest.raises(FileNotFoundError):
@@ -47,7 +53,7 @@ def test_a_part_that_was_removed_meanwhile_is_not_made_again(tmp_path: Path) -> 
 def test_a_part_that_lost_its_journal_meanwhile_is_not_continued(tmp_path: Path) -> None:
     part = begin(tmp_path)
     part.close()
-    journal = read_journal(journal_of(part.path))
+    journal = journal_now(part)
     journal_of(part.path).unlink()
 
     with pytest.raises(FileNotFoundError):
@@ -60,7 +66,7 @@ def test_a_part_that_was_begun_anew_since_its_journal_was_read_is_not_continued(
     tmp_path: Path,
 ) -> None:
     part = begin(tmp_path)
-    journal = read_journal(journal_of(part.path))
+    journal = journal_now(part)
     part.restart()
     part.close()
 
@@ -74,7 +80,7 @@ def test_a_finished_part_is_continued_by_nobody_until_it_is_published(tmp_path: 
     part.finish()
 
     with pytest.raises(BlockingIOError):
-        Part(part.path, VERSION, read_journal(journal_of(part.path)))
+        Part(part.path, VERSION, journal_now(part))
 
 
 def test_what_a_silent_worker_has_begun_anew_in_the_meantime_is_not_copied(tmp_path: Path) -> None:
@@ -96,7 +102,7 @@ def test_what_a_silent_worker_has_begun_anew_in_the_meantime_is_not_copied(tmp_p
     part = open_again(tmp_path, inherits=False)
     writer.join(30)
 
-    assert part.done_bytes == part.written_bytes == 0
+    assert part.front == part.written_bytes == 0
     assert part.path != silent.path
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS
+from morpheus_boot.config.settings import OWN_COMFYUI_ARGS
 from morpheus_boot.errors import ManifestError, MorpheusError
 from morpheus_boot.manifest import read_manifest
 from tests.manifest.reading import errors, model_errors, read

@@ -12,9 +12,10 @@ from morpheus_boot.cache.transfer.budget import Budget
 from morpheus_boot.cache.transfer.growth import Growth
 from morpheus_boot.cache.transfer.http import retry_after_s
 from morpheus_boot.cache.transfer.meter import Meter
-from morpheus_boot.cache.transfer.ranges import RangeSet, Span, Spans
+from morpheus_boot.cache.transfer.ranges import Span, Spans
 from morpheus_boot.cache.transfer.retry import Retries, TransientFailure
 from morpheus_boot.cache.transfer.watchdog import Watchdog
+from morpheus_boot.volume.ranges import RangeSet
 
 
 @dataclass

@@ -11,9 +11,7 @@ import pytest
 
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins import origin_of
-from morpheus_boot.cache.parts.journal import Version, read_journal
-from morpheus_boot.cache.parts.part import Part
-from morpheus_boot.cache.parts.parts import open_part
+from morpheus_boot.cache.parts import Version, open_part
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.cache.transfer.budget import Budget
 from morpheus_boot.cache.transfer.front import FrontHash
@@ -22,7 +20,9 @@ from morpheus_boot.cache.transfer.meter import Reading
 from morpheus_boot.cache.transfer.transfer import Transfer
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import ModelStage
+from morpheus_boot.volume.journal import read_journal
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.part import Part
 from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import Worker, model
 from tests.testbed.content import read_all, safetensors, sha256
@@ -79,16 +79,17 @@ def test_a_transfer_that_was_stopped_asks_only_for_what_is_missing(
     worker.stopping.set()
     assert ended.wait(5)
     origin.behave()
-    (journal,) = worker.layout.parts.glob("*.journal")
-    done = read_journal(journal).done
-    assert sum(map(len, done)) >= SPAN_BYTES
+    (part,) = worker.layout.parts.glob("*.part")
+    journal = read_journal(part, Version)
+    assert journal is not None
+    assert journal.done_bytes >= SPAN_BYTES
     before = origin.count().body_bytes
 
     Worker(worker.root, options=worker.options).fill(wanted)
 
     assert worker.layout.model(PATH).read_bytes() == RIGHT
     fetched = origin.count().body_bytes - before
-    assert fetched == WEIGHTS.size_bytes - sum(map(len, done)) + 1
+    assert fetched == WEIGHTS.size_bytes - journal.done_bytes + 1
 
 
 @pytest.mark.parametrize("fault", [NoAnswer(silent=True), Stalled(1000)])
@@ -225,7 +226,7 @@ def test_a_volume_that_fails_at_the_end_does_not_hide_why_it_ended(
     part.close()
 
 
-class SlowToRead(Part):
+class SlowToRead(Part[Version]):
     """A part on a volume that takes its time to answer."""
 
     asked = threading.Event()
@@ -240,7 +241,7 @@ class SlowToRead(Part):
 
 
 def test_nothing_reads_a_part_any_more_once_its_hash_has_ended(tmp_path: Path) -> None:
-    part = SlowToRead(tmp_path / "a.part", Version("o", KIB, None, None), None)
+    part = SlowToRead(tmp_path / "a.part", Version("o", KIB, None, None))
     front = FrontHash(part)
     part.write(0, memoryview(bytes(KIB)))
     front.grown()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from morpheus_boot.cache.options import Credentials, RetryPolicy, TransferTimes
 from morpheus_boot.cache.origins.web import WebOrigin
-from morpheus_boot.cache.parts.parts import open_part
+from morpheus_boot.cache.parts import open_part
 from morpheus_boot.cache.transfer.budget import Budget
 from morpheus_boot.cache.transfer.http import Client
 from morpheus_boot.cache.transfer.meter import Reading

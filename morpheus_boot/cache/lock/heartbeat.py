@@ -4,16 +4,15 @@ A watcher uses its own clock only, so hosts' clocks never matter.
 """
 
 import errno
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.volume.documents import from_document
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.cache")
@@ -34,8 +33,8 @@ class Beat:
 def read_beat(path: Path) -> Beat | None:
     """The beat at ``path``; None where there is none. Raises OSError other than not found."""
     try:
-        return from_document(Beat, json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return from_document(Beat, path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -100,7 +99,7 @@ class Heart:
             raise FileNotFoundError(errno.ENOENT, "its folder is gone", str(self._path.parent))
         self._counter += 1
         beat = Beat(self._worker, self._counter, self._done_bytes, self._size_bytes, ended)
-        write_whole(self._path, json.dumps(asdict(beat)).encode(), durable=False)
+        write_whole(self._path, to_document(beat), durable=False)
 
 
 class Watch:

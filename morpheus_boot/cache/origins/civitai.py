@@ -14,7 +14,7 @@ import urllib3
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.origins.web import size_of
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.transfer.http import Answer, Client, Request, refuse, strong_etag
 from morpheus_boot.cache.transfer.retry import TransientFailure
 from morpheus_boot.config.redact import Secret

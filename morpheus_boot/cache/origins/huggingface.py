@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.transfer.http import check_redirect, reason, retry_after_s
 from morpheus_boot.cache.transfer.retry import TRY_LATER, TransientFailure
 from morpheus_boot.config.redact import Secret

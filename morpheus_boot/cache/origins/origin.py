@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.config.redact import Secret
 
 

@@ -8,7 +8,7 @@ import requests
 
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.origin import Resolved
-from morpheus_boot.cache.parts.journal import Version
+from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.transfer.http import (
     Client,
     Request,

@@ -5,7 +5,7 @@ import hashlib
 import threading
 from typing import Final
 
-from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts import ModelPart
 
 _BUFFER_BYTES: Final = 256 * 1024
 
@@ -13,7 +13,7 @@ _BUFFER_BYTES: Final = 256 * 1024
 class FrontHash:
     """A thread that hashes what lies without a gap from the beginning of a part, as it grows."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: ModelPart) -> None:
         self._part = part
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._changed = threading.Condition()

@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, replace
 
 from morpheus_boot.cache.origins.origin import Origin, Resolved
-from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts import ModelPart
 from morpheus_boot.cache.transfer.stream import CannotContinue, Validator, VersionChanged
 
 
@@ -20,7 +20,7 @@ class Place:
 class Location:
     """The place to ask now. Safe from any thread."""
 
-    def __init__(self, origin: Origin, resolved: Resolved, part: Part) -> None:
+    def __init__(self, origin: Origin, resolved: Resolved, part: ModelPart) -> None:
         self._origin = origin
         self._part = part
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Location:
             if self._place.nth != place.nth:
                 return
             known = self._place.validator
-            if self._part.version.sha256 is None and known.contradicts(validator):
+            if self._part.head.sha256 is None and known.contradicts(validator):
                 raise VersionChanged
             merged = Validator(
                 known.etag or validator.etag, known.last_modified or validator.last_modified
@@ -59,7 +59,7 @@ class Location:
             if self.place.nth != used.nth:
                 return
             resolved = self._origin.resolve()
-            found, ours = resolved.version, self._part.version
+            found, ours = resolved.version, self._part.head
             # What models.yaml has added stays: a digest, and a size, where the origin has none.
             found = replace(
                 found,

@@ -2,7 +2,7 @@
 
 import threading
 
-from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts import ModelPart
 
 
 class Syncer:
@@ -11,7 +11,7 @@ class Syncer:
     A writer blocks once the limit is unsynced; that is the most a kill can cost.
     """
 
-    def __init__(self, part: Part, most_unsynced_bytes: int) -> None:
+    def __init__(self, part: ModelPart, most_unsynced_bytes: int) -> None:
         self._part = part
         self._most_bytes = most_unsynced_bytes
         self._changed = threading.Condition()

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from morpheus_boot.cache.options import RetryPolicy, TransferTimes
 from morpheus_boot.cache.origins.origin import Origin, Resolved
-from morpheus_boot.cache.parts.part import Part
+from morpheus_boot.cache.parts import ModelPart
 from morpheus_boot.cache.transfer.budget import Budget
 from morpheus_boot.cache.transfer.connections import Connections
 from morpheus_boot.cache.transfer.front import FrontHash
@@ -60,7 +60,7 @@ class Transfer:
         self._wait = wait
         self._retries = Retries(times.retry, clock)
 
-    def run(self, resolved: Resolved, part: Part) -> str:
+    def run(self, resolved: Resolved, part: ModelPart) -> str:
         """Fills ``part``, continuing where it stands; returns the SHA-256 of the whole in hex.
 
         The part is left open, and synced if the volume lets it, also where this raises.
@@ -77,16 +77,16 @@ class Transfer:
                 self._fill(running, resolved, part)
                 # The hash and the last sync go on beside each other.
                 running.syncer.finish()
-                self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
+                self._on_progress(Reading(part.written_bytes, part.head.size_bytes))
                 return running.front.hexdigest()
             except Stopped:
                 # What came since the last report is kept, too.
-                self._on_progress(Reading(part.written_bytes, part.version.size_bytes))
+                self._on_progress(Reading(part.written_bytes, part.head.size_bytes))
                 raise
             finally:
                 running.end()
 
-    def _fill(self, running: "_Running", resolved: Resolved, part: Part) -> None:
+    def _fill(self, running: "_Running", resolved: Resolved, part: ModelPart) -> None:
         location = Location(self._origin, resolved, part)
         parallel = resolved.honours_ranges and _is_told_apart(resolved)
         while spans := self._spans(part, parallel=parallel):
@@ -107,8 +107,8 @@ class Transfer:
             else:
                 return
 
-    def _spans(self, part: Part, *, parallel: bool) -> Spans:
-        size_bytes = part.version.size_bytes
+    def _spans(self, part: ModelPart, *, parallel: bool) -> Spans:
+        size_bytes = part.head.size_bytes
         if size_bytes is None:
             return Spans([Span(part.written_front, None)], None)
         gaps = [Span(gap.start, gap.stop) for gap in part.gaps(size_bytes)]
@@ -116,18 +116,18 @@ class Transfer:
         small = sum(gap.stop - gap.start for gap in gaps if gap.stop) <= self._times.span_bytes
         return Spans(gaps, self._times.span_bytes if parallel and not small else None)
 
-    def _watch_to_end(self, connections: Connections, part: Part, *, parallel: bool) -> None:
+    def _watch_to_end(self, connections: Connections, part: ModelPart, *, parallel: bool) -> None:
         """As _watch(); and whatever comes, nothing is written any more when this has returned."""
         try:
             self._watch(connections, part, parallel=parallel)
         finally:
             connections.cancel()
 
-    def _watch(self, connections: Connections, part: Part, *, parallel: bool) -> None:
+    def _watch(self, connections: Connections, part: ModelPart, *, parallel: bool) -> None:
         """Returns once everything is there. Raises what run() raises, and CannotContinue."""
         growth = Growth(self._clock)
         watchdog = Watchdog(self._times.floor_bytes_per_s, self._times.window_s, self._clock)
-        meter = Meter(part.version.size_bytes, self._clock)
+        meter = Meter(part.head.size_bytes, self._clock)
         while True:
             if self._stopping.is_set():
                 raise Stopped
@@ -172,7 +172,7 @@ def _is_told_apart(resolved: Resolved) -> bool:
 class _Running:
     """A part while it is filled: written, synced and hashed at the same time."""
 
-    def __init__(self, part: Part, times: TransferTimes, retries: Retries) -> None:
+    def __init__(self, part: ModelPart, times: TransferTimes, retries: Retries) -> None:
         self._part = part
         self._retries = retries
         self._seen_front = 0

@@ -1,69 +1,88 @@
-"""A part file: the bytes of one version of a model, which one writer brings in."""
+"""A part: a file that one writer brings in, in any order, and that any worker can go on with.
+
+What counts of it is what its journal names. Whoever writes it holds an flock on it, so that a part whose lock is free
+was left by one who died.
+"""
 
 import errno
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic
 
-from morpheus_boot.cache.parts.journal import (
+from morpheus_boot.volume.journal import (
+    Head,
     Journal,
-    Version,
     begin_journal,
     journal_of,
     note_ranges,
     read_journal,
 )
-from morpheus_boot.cache.transfer.ranges import RangeSet
+from morpheus_boot.volume.ranges import RangeSet
 
 
-class Part:
+class Part(Generic[Head]):
     """An open part. Writes go anywhere in it; sync() makes them count. Every method raises OSError.
 
     Any number of threads may write, and one may sync meanwhile; nobody writes while it restarts, and nothing
     else goes on while it closes.
     """
 
-    def __init__(self, path: Path, version: Version, journal: Journal | None) -> None:
-        """``journal``: what the journal of a part that is continued was found to say; None makes a new part.
+    def __init__(
+        self,
+        path: Path,
+        head: Head,
+        journal: Journal[Head] | None = None,
+        *,
+        size_bytes: int | None = None,
+    ) -> None:
+        """Makes a new part, whose journal begins with ``head``, or goes on with one whose ``journal`` was read.
+
+        ``size_bytes``: the size that it has from the first byte on, which an exhausted quota refuses here already.
 
         Raises:
             FileNotFoundError: another worker has removed or published the part meanwhile.
             BlockingIOError: another worker writes to it, or has done so since its journal was read.
-            OSError: the volume fails.
+            OSError: the volume fails; nothing stays of a new part.
         """
-        done = journal.done if journal else ()
         made = 0 if journal else os.O_CREAT | os.O_EXCL
+        done = journal.done if journal else ()
         self.path = path
-        self.version = version
-        self._journal_path = journal_of(path)
+        self.head = head
+        self._size_bytes = size_bytes
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._done = RangeSet(done)
         self._written = RangeSet(done)
         self._unsynced = RangeSet()
-        self._fd = os.open(path, os.O_RDWR | made | os.O_CLOEXEC, 0o644)
+        self._lost = False
         self._journal_fd = -1
+        self._fd = os.open(path, os.O_RDWR | made | os.O_CLOEXEC, 0o644)
         try:
-            # One inode, one writer, also where the model's lock has let two in.
+            # One inode, one writer, also where the lock of what it is of has let two in.
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Before the flock was ours another may have published or removed it.
+            self._require_name()
             self._journal_fd = os.open(
-                self._journal_path, os.O_WRONLY | made | os.O_APPEND | os.O_CLOEXEC, 0o644
+                journal_of(path), os.O_WRONLY | made | os.O_APPEND | os.O_CLOEXEC, 0o644
             )
-            if journal is not None:
+            if journal is None:
+                self.restart()
+            else:
                 self._go_on(journal)
         except OSError:
-            self.close()
+            self.close() if journal else self.discard()
             raise
 
-    def _go_on(self, journal: Journal) -> None:
-        # Before the flock was ours another may have published it, or have begun it anew.
-        self.path.stat()
-        if read_journal(self._journal_path) != journal:
+    def _go_on(self, journal: Journal[Head]) -> None:
+        now = read_journal(self.path, type(journal.head))
+        if now is None or (now.head, now.done) != (journal.head, journal.done):
             raise BlockingIOError(errno.EAGAIN, "another worker has written to it", str(self.path))
         # A line that a kill cut off would swallow the next one.
-        os.ftruncate(self._journal_fd, journal.whole_bytes)
+        os.ftruncate(self._journal_fd, now.whole_bytes)
 
     @property
     def is_open(self) -> bool:
@@ -72,25 +91,19 @@ class Part:
 
     @property
     def front(self) -> int:
-        """The number of bytes that are whole and synced from the beginning on."""
+        """The number of bytes that are durable from the beginning on."""
         with self._lock:
             return self._done.front
 
     @property
-    def done_bytes(self) -> int:
-        """The number of synced bytes."""
-        with self._lock:
-            return self._done.size_bytes
-
-    @property
     def written_front(self) -> int:
-        """The number of bytes that are written from the beginning on, synced or not."""
+        """The number of bytes that are written from the beginning on, durable or not."""
         with self._lock:
             return self._written.front
 
     @property
     def written_bytes(self) -> int:
-        """The number of bytes that are written, synced or not."""
+        """The number of bytes that are written, durable or not."""
         with self._lock:
             return self._written.size_bytes
 
@@ -102,9 +115,13 @@ class Part:
     def write(self, at: int, data: memoryview) -> None:
         """Writes all of ``data`` at offset ``at``."""
         begin = at
-        while data:
-            written = os.pwrite(self._fd, data, at)
-            at, data = at + written, data[written:]
+        try:
+            while data:
+                written = os.pwrite(self._fd, data, at)
+                at, data = at + written, data[written:]
+        except OSError:
+            self._lost = True
+            raise
         with self._lock:
             self._unsynced.add(range(begin, at))
             self._written.add(range(begin, at))
@@ -114,43 +131,45 @@ class Part:
         return os.preadv(self._fd, [buffer], at)
 
     def sync(self) -> None:
-        """Makes all that was written durable, then says so in the journal.
+        """Makes all that was written before this began durable, then says so in the journal.
 
         Raises FileNotFoundError where another worker took over.
         """
         with self._syncing:
             # Who took over while we were silent took this name away: what we fetch from then on is for nothing.
-            self.path.stat()
-            # Only what was written before the sync began. And a lost page is reported once: after a failed
-            # sync the next succeeds, and has saved nothing of these.
+            self._require_name()
             with self._lock:
                 ranges, self._unsynced = tuple(self._unsynced), RangeSet()
-            if not ranges:
+            if not ranges and not self._lost:
                 return
-            os.fdatasync(self._fd)
+            self._flush(os.fdatasync)
             note_ranges(self._journal_fd, ranges)
             with self._lock:
                 for each in ranges:
                     self._done.add(each)
 
+    def touch(self) -> None:
+        """Makes its journal young."""
+        os.utime(self._journal_fd)
+
     def restart(self) -> None:
-        """Forgets all bytes, where the origin won't continue."""
+        """Forgets all bytes."""
         with self._syncing:
             # The journal first: killed in between, it must not name bytes that are gone.
             os.ftruncate(self._journal_fd, 0)
             os.ftruncate(self._fd, 0)
             with self._lock:
                 self._done, self._written, self._unsynced = RangeSet(), RangeSet(), RangeSet()
-            if self.version.size_bytes is not None:
-                os.ftruncate(self._fd, self.version.size_bytes)
-            begin_journal(self._journal_fd, self.version)
+            if self._size_bytes is not None:
+                os.ftruncate(self._fd, self._size_bytes)
+            begin_journal(self._journal_fd, self.head)
 
     def finish(self) -> os.stat_result:
         """Fsyncs the whole part, ready to be published; returns its size and mtime.
 
-        It stays open until it is published: while it is, no other worker can continue it.
+        It stays open until it is published: while it is, no other worker can go on with it.
         """
-        os.fsync(self._fd)
+        self._flush(os.fsync)
         # MooseFS shows other hosts an older mtime for up to a second after the last write, unless it is set.
         os.utime(self._fd)
         # A quota may show only at a close, of any descriptor; the flock goes with the last one.
@@ -158,7 +177,7 @@ class Part:
         return os.fstat(self._fd)
 
     def close(self) -> None:
-        """Closes without syncing. Raises OSError: a quota may show only here."""
+        """Closes without syncing; a quota may show only here."""
         fds, self._fd, self._journal_fd = (self._fd, self._journal_fd), -1, -1
         try:
             if fds[1] >= 0:
@@ -167,13 +186,29 @@ class Part:
             if fds[0] >= 0:
                 os.close(fds[0])
 
-    def forget_journal(self) -> None:
-        """Removes the journal after the part was published."""
-        self._journal_path.unlink(missing_ok=True)
-
     def discard(self) -> None:
-        """Removes part and journal: their room must not be kept from the jobs."""
+        """Closes it and removes part and journal: their room must not be kept from the jobs."""
         with suppress(OSError):
             self.close()
-        for path in (self.path, self._journal_path):
-            path.unlink(missing_ok=True)
+        remove_part(self.path)
+
+    def _flush(self, sync: Callable[[int], None]) -> None:
+        try:
+            sync(self._fd)
+        except OSError:
+            self._lost = True
+            raise
+        # The kernel tells once that bytes are lost: what succeeds after that has saved nothing of these.
+        if self._lost:
+            raise OSError(errno.EIO, "bytes that were written before are lost", str(self.path))
+
+    def _require_name(self) -> None:
+        if not os.path.samestat(os.fstat(self._fd), self.path.stat()):
+            raise FileNotFoundError(errno.ENOENT, "another one has its name", str(self.path))
+
+
+def remove_part(path: Path) -> None:
+    """Removes the part at ``path`` and its journal, which may be gone already. Raises OSError."""
+    # The journal first: alone it may mean that its part was published.
+    journal_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

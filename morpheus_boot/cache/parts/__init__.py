@@ -1,1 +1,0 @@
-"""Parts of models, and their journals."""
