@@ -57,7 +57,7 @@ def read_deployment(invocation: Invocation) -> Deployment:
     settings = invocation.settings
     manifest = read_manifest(settings.models, settings.environ)
     invocation.redact.add(manifest.secrets)
-    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.size_gb
+    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.volume.size_gb
     volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
     return Deployment(manifest, volume)
 

@@ -33,21 +33,12 @@ def model(
     path: str, url: str, *, sha256: str | None = None, size_bytes: int | None = None
 ) -> ModelSpec:
     """A model behind a URL, as models.yaml would name it."""
-    return ModelSpec(
-        path=path,
-        source=UrlSource(Secret(url)),
-        sha256=sha256,
-        size_bytes=size_bytes,
-        required=True,
-        preload=False,
-        links=(),
-        line=1,
-    )
+    return ModelSpec(path, url=UrlSource(Secret(url)), sha256=sha256, size_bytes=size_bytes)
 
 
 def hub_model(path: str, source: HuggingFaceSource) -> ModelSpec:
     """A model on Hugging Face."""
-    return replace(model(path, "https://unused.invalid/"), source=source)
+    return ModelSpec(path, huggingface=source)
 
 
 @dataclass
