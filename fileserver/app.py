@@ -56,7 +56,7 @@ class _Volume:
 
 
 def build_app(settings: Settings, presence: Presence | None, runner: Runner | None) -> ASGIApp:
-    """The file server's application, with the token's gate in front of all that is no error of its own.
+    """The file server's application, with the token's gate in front.
 
     ``presence`` None: there is no volume; ``runner`` None: this container runs no jobs.
     """
@@ -80,10 +80,8 @@ def build_app(settings: Settings, presence: Presence | None, runner: Runner | No
     _add_metrics_route(api, volume, metrics, runner)
     if runner is not None:
         runner.on_ended(lambda status: metrics.jobs_ended.labels(status).inc())
-    app: ASGIApp = TusProtocol(api)
-    if settings.token is not None:
-        app = TokenGate(app, settings.token)
-    return CountedRequests(LastResort(app, settings.limits.connections), metrics)
+    app = LastResort(TokenGate(TusProtocol(api), settings.token), settings.limits.connections)
+    return CountedRequests(app, metrics)
 
 
 def _volume(settings: Settings, presence: Presence | None, runner: Runner | None) -> _Volume | None:

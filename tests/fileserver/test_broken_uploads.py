@@ -57,9 +57,7 @@ def test_what_comes_after_the_form_is_not_the_file(shared: FileServer, job: str)
     assert (shared.input_of(job) / "a.bin").read_bytes() == b"content"
 
 
-def test_a_client_that_stops_is_cut_off_and_leaves_nothing(
-    impatient: FileServer, job: str
-) -> None:
+def test_a_client_that_stops_is_cut_off_and_leaves_nothing(impatient: FileServer, job: str) -> None:
     body, headers = form(os.urandom(4 * MIB), worker_job_id=job)
     with impatient.connect() as client:
         client.sendall(upload_head(len(body), headers) + body[: 2 * MIB])

@@ -11,6 +11,7 @@ from morpheus_boot.jobs.folder import NoSuchFile, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 
+
 @pytest.fixture(params=["plain", "behind a link"])
 def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
     """A volume with a job; its root may well be reached through a link, by an operator's wish."""
