@@ -304,8 +304,13 @@ def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
             raise NoVolume
         return await downloads.archive(request, JobId(job))
 
-    @app.head("/download/{job}/{path:any_path}", response_class=Response)
-    @app.get("/download/{job}/{path:any_path}", response_class=Response)
+    partly: dict[int | str, dict[str, Any]] = {
+        206: {"description": "The range asked for"},
+        304: {"description": "It has not changed"},
+    }
+
+    @app.head("/download/{job}/{path:any_path}", response_class=Response, responses=partly)
+    @app.get("/download/{job}/{path:any_path}", response_class=Response, responses=partly)
     async def output(
         request: Request, job: JobPath, path: str, *, inline: bool = False
     ) -> Response:
