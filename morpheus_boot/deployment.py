@@ -34,7 +34,6 @@ from morpheus_boot.cache.options import (
     Credentials,
     FillOptions,
     LockTimes,
-    RetryPolicy,
     TransferTimes,
 )
 from morpheus_boot.cache.reports import outcome_of
@@ -44,6 +43,7 @@ from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.start.installed import keep_environment
 from morpheus_boot.volume.mount import Volume, find_volume, size_text
+from morpheus_boot.work.backoff import Backoff
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -92,7 +92,7 @@ def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
         worker=settings.worker,
         credentials=Credentials(settings.hf_token, settings.hf_endpoint, settings.civitai_token),
         lock_times=LockTimes(deadline_s=invocation.lock_timeout_s),
-        transfer_times=TransferTimes(retry=RetryPolicy(deadline_s=invocation.retry_s)),
+        transfer_times=TransferTimes(retry=Backoff(deadline_s=invocation.retry_s)),
         hub_roots=hub_roots(volume.root),
         replace_in_place=invocation.replace_in_place,
     )

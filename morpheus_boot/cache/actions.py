@@ -19,9 +19,8 @@ from morpheus_boot.cache.parts import Version, drop_parts
 from morpheus_boot.cache.planner import Action, CachedModel, Step, decide
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.reports import fetching
-from morpheus_boot.cache.transfer.budget import Budget
-from morpheus_boot.cache.transfer.http import Client
-from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.progress import Reading
+from morpheus_boot.cache.transfer.transfer import Engine
 from morpheus_boot.errors import MorpheusError, StorageFailed
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import ModelState, utc_now
@@ -193,15 +192,13 @@ def make_actions(
 ) -> Actions:
     """The actions of one worker on one volume, with connections of their own."""
     times = options.transfer_times
-    client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
+    engine = Engine(times, stopping)
 
     return Actions(
         layout=volume.layout,
         worker=options.worker,
-        resolutions=Resolutions(options.credentials, client, times.retry, stopping),
-        fetcher=Fetcher(
-            volume.layout, options.worker, client, times, Budget(times.connections), stopping
-        ),
+        resolutions=Resolutions(options.credentials, engine.client, times.retry, stopping),
+        fetcher=Fetcher(volume.layout, options.worker, engine, times, stopping),
         replace_in_place=options.replace_in_place,
         on_progress=lambda model, reading: report(fetching(model, reading)),
     )

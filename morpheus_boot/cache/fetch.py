@@ -9,13 +9,12 @@ from typing import Final
 from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins import Origin, Resolved
+from morpheus_boot.cache.origins.resolutions import resolve
 from morpheus_boot.cache.parts import ModelPart, Version, open_part
 from morpheus_boot.cache.records import Record, write_record
-from morpheus_boot.cache.transfer.budget import Budget
-from morpheus_boot.cache.transfer.http import Client
-from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.progress import Reading
 from morpheus_boot.cache.transfer.stream import VersionChanged
-from morpheus_boot.cache.transfer.transfer import Transfer, resolve_patiently
+from morpheus_boot.cache.transfer.transfer import Engine
 from morpheus_boot.errors import OriginUnavailable, is_full
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import utc_now
@@ -42,9 +41,8 @@ class Fetcher:
 
     layout: Layout
     worker: str
-    client: Client
+    engine: Engine
     times: TransferTimes
-    budget: Budget
     stopping: threading.Event
 
     def fetch(
@@ -98,7 +96,7 @@ class Fetcher:
                 raise
             _LOG.warning("%s: %s; beginning anew", model.path, cause)
             if beginning < _MOST_BEGINNINGS:
-                resolved = resolve_patiently(model.path, origin, self.times.retry, self.stopping)
+                resolved = resolve(origin, self.times.retry, self.stopping)
         raise OriginUnavailable(
             model.path,
             f"its origin changed {_MOST_BEGINNINGS} times while it was fetched",
@@ -126,16 +124,7 @@ class Fetcher:
         part: ModelPart,
         on_progress: Callable[[Reading], None],
     ) -> str:
-        transfer = Transfer(
-            model.path,
-            origin,
-            self.client,
-            self.times,
-            self.budget,
-            stopping=self.stopping,
-            on_progress=on_progress,
-        )
-        digest = transfer.run(resolved, part)
+        digest = self.engine.fetch(origin, resolved, part, on_progress)
         expected = resolved.version.sha256
         if expected is not None and digest != expected:
             raise Damaged(f"its SHA-256 is {digest}, not {expected}")
