@@ -22,8 +22,8 @@ _MOVED_AWAY: Final = frozenset({errno.ENOENT, errno.ESTALE})
 class VersionChanged(Exception):
     """The origin has other bytes now than those a part was begun with."""
 
-    def __init__(self) -> None:
-        super().__init__("its origin has other bytes now")
+    def __str__(self) -> str:
+        return "its origin has other bytes now"
 
 
 class CannotContinue(Exception):
