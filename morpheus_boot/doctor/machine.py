@@ -146,7 +146,7 @@ def _comfyui(patient: Patient) -> ComfyUI:
 
 
 def _arguments(patient: Patient) -> tuple[str, ...]:
-    named = patient.manifest.comfyui_args if patient.manifest else ()
+    named = patient.manifest.comfyui.args if patient.manifest else ()
     return (*named, *patient.settings.comfyui_args)
 
 
