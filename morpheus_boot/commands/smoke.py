@@ -2,7 +2,7 @@
 
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.stdout import print_line
-from morpheus_boot.services.interrupt import run_to_end
+from morpheus_boot.services.signals import run_to_end
 from morpheus_boot.smoke.chain import run_chain
 from morpheus_boot.smoke.steps import table
 
