@@ -6,7 +6,7 @@ from fastapi import Request
 
 from fileserver.answers import BodyTooLarge, TooSlow
 from fileserver.floor import Floor
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 
 
 class Floor:

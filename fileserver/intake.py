@@ -12,7 +12,7 @@ from fileserver.answers import TooSlow, UploadTooLarge
 from fileserver.floor import Floor
 from fileserver.input_counts import InputCounts
 from fileserver.threads import VolumeThreads
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import UploadPart

@@ -9,7 +9,7 @@ from fileserver.answers import NoVolume
 from fileserver.body import read_body
 from fileserver.jobs import Jobs
 from fileserver.openapi import JOB_SCHEMA, errors
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Status
 from morpheus_boot.jobs.request import GraphBody, TemplateBody

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 
 # Beyond this, who writes waits for the socket: a whole head fits, so that small answers never wait.
 _UNSENT_BYTES: Final = 16 * 2**10

@@ -10,7 +10,7 @@ from fileserver.answers import TooSlow, WrongOffset
 from fileserver.input_counts import InputCounts
 from fileserver.intake import Intake, PartFile, too_large
 from fileserver.threads import VolumeThreads
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.journal import UploadPlan
 from morpheus_boot.jobs.resumable import OpenUpload, ResumableUpload, UploadId, UploadStore

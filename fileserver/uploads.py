@@ -9,7 +9,7 @@ from fileserver.form import UploadForm
 from fileserver.input_counts import InputCounts
 from fileserver.intake import Intake, PartFile, Uploaded, too_large
 from fileserver.threads import VolumeThreads
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.part import UploadPart
 from morpheus_boot.volume.layout import Layout

@@ -24,9 +24,9 @@ from morpheus_boot.config.settings import REPOSITORY, Settings
 from morpheus_boot.deployment import (
     Deployment,
     announce,
+    fill_context,
     fill_models,
     fill_optional,
-    fill_options,
     keep_our_environment,
     make_volume_folder,
     plan_models,
@@ -316,13 +316,9 @@ class Boot:
     def _hash_pending(self, cached: Iterable[CachedModel], volume: Volume) -> None:
         pending = [c for c in cached if c.hash_later]
         if pending:
-            options = fill_options(self._invocation, volume)
+            stopping, report = self._supervisor.stopping, self._progress
             hash_pending(
-                pending,
-                volume,
-                options,
-                stopping=self._supervisor.stopping,
-                report=self._progress,
+                pending, fill_context(self._invocation, volume, stopping=stopping, report=report)
             )
 
     def _file_server(self, volume: Volume | None, *, runs_jobs: bool) -> ServiceSpec:

@@ -14,6 +14,8 @@ from typing import Final
 from morpheus_boot.cache import (
     Action,
     CachedModel,
+    FillContext,
+    FillOptions,
     Plan,
     fill,
     fill_what_fits,
@@ -30,13 +32,7 @@ from morpheus_boot.cache.manifests import (
     manifest_of,
     require_no_conflict,
 )
-from morpheus_boot.cache.options import (
-    Credentials,
-    FillOptions,
-    LockTimes,
-    RetryPolicy,
-    TransferTimes,
-)
+from morpheus_boot.cache.options import Credentials, LockTimes, RetryPolicy, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
@@ -61,7 +57,7 @@ def read_deployment(invocation: Invocation) -> Deployment:
     settings = invocation.settings
     manifest = read_manifest(settings.models, settings.environ)
     invocation.redact.add(manifest.secrets)
-    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.size_gb
+    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.volume.size_gb
     volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
     return Deployment(manifest, volume)
 
@@ -85,10 +81,16 @@ def require_folder(volume: Volume) -> None:
         raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
 
 
-def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
-    """What every fill of this worker shares."""
+def fill_context(
+    invocation: Invocation,
+    volume: Volume,
+    *,
+    stopping: threading.Event,
+    report: Callable[[ModelState], None],
+) -> FillContext:
+    """What all steps of a fill of this worker share."""
     settings = invocation.settings
-    return FillOptions(
+    options = FillOptions(
         worker=settings.worker,
         credentials=Credentials(settings.hf_token, settings.hf_endpoint, settings.civitai_token),
         lock_times=LockTimes(deadline_s=invocation.lock_timeout_s),
@@ -96,6 +98,7 @@ def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
         hub_roots=hub_roots(volume.root),
         replace_in_place=invocation.replace_in_place,
     )
+    return FillContext(volume, options, stopping, report)
 
 
 def plan_models(deployment: Deployment) -> Plan:
@@ -151,8 +154,8 @@ def fill_models(
     volume = deployment.volume
     try:
         require_agreement(invocation, deployment, plan)
-        options = fill_options(invocation, volume)
-        return fill(plan, volume, options, stopping=stopping, report=report)
+        context = fill_context(invocation, volume, stopping=stopping, report=report)
+        return fill(plan, context)
     except OSError as error:
         raise storage_error("volume", volume.root, error) from error
 
@@ -179,8 +182,8 @@ def fill_optional(
                 yield step.as_cached()
         work = Plan(tuple(s for s in steps if s.action is not Action.PRESENT))
         require_agreement(invocation, deployment, work)
-        options = fill_options(invocation, volume)
-        for outcome in fill_what_fits(work, volume, options, stopping=stopping, report=report):
+        context = fill_context(invocation, volume, stopping=stopping, report=report)
+        for outcome in fill_what_fits(work, context):
             if isinstance(outcome, CachedModel):
                 missing.remove(outcome.model)
             yield outcome

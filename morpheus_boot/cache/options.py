@@ -1,9 +1,14 @@
 """Who fills, with which tokens, how patiently. Every wait is an argument, so that no test waits for one."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from morpheus_boot.config.redact import Secret
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.mount import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +82,21 @@ class FillOptions:
     transfer_times: TransferTimes = TransferTimes()
     hub_roots: tuple[Path, ...] = ()
     replace_in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FillContext:
+    """What all steps of one fill share.
+
+    ``stopping`` ends it before its time; ``report`` is told how each model stands, from any thread.
+    """
+
+    volume: Volume
+    options: FillOptions
+    stopping: threading.Event
+    report: Callable[[ModelState], None]
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies on the volume."""
+        return self.volume.layout

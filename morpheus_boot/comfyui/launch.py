@@ -2,8 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.comfyui.api import ComfyUIApi
 from morpheus_boot.comfyui.command import comfyui_command
-from morpheus_boot.comfyui.custom_nodes import GatedNodes, Preparation, Printed, failed_imports
+from morpheus_boot.comfyui.custom_nodes import CustomNodes, Printed, failed_imports
 from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
@@ -78,7 +77,7 @@ class Launch:
         self._local = _local_folder(settings)
         self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
         self._more = _more_arguments(settings, deployment)
-        self._nodes = self._gated_nodes()
+        self._nodes = self._custom_nodes()
         self._started = False
         self._printed = Printed()
         self.changed = threading.Event()
@@ -96,39 +95,25 @@ class Launch:
 
     def bring_nodes(self) -> None:
         """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, Stopped."""
-        with self._preparing_nodes():
-            self._nodes.bring()
+        self._nodes.bring()
 
     def provide_nodes(self) -> None:
         """Gives them their packages, which ComfyUI waits for. Raises MorpheusError, Stopped."""
-        with self._preparing_nodes():
-            self._nodes.provide()
+        self._nodes.provide()
 
-    @contextmanager
-    def _preparing_nodes(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise local_error("custom nodes", self._settings.local_dir, error) from error
-
-    def _gated_nodes(self) -> GatedNodes:
+    def _custom_nodes(self) -> CustomNodes:
         settings, layout = self._settings, self._deployment.volume.layout
         stopping = self._supervisor.stopping
-        preparation = Preparation(
+        return CustomNodes(
+            self._deployment.manifest.nodes,
             comfyui=self._comfyui,
             layout=layout,
             local=settings.local_dir,
+            user=self._local / "user",
             environ=settings.environ,
             named=self._deployment.manifest.variables,
             turn=Turns(layout, settings.worker, stopping, LockTimes()).turn,
             stopping=stopping,
-        )
-        return GatedNodes(
-            self._deployment.manifest.nodes,
-            preparation,
-            local=settings.local_dir,
-            comfyui=self._comfyui.folder,
-            user=self._local / "user",
         )
 
     def link(self, cached: Iterable[CachedModel]) -> None:
@@ -166,7 +151,7 @@ class Launch:
         )
         env = comfyui_environment(
             settings.environ,
-            manifest.comfyui_env,
+            manifest.comfyui.env,
             REPOSITORY,
             layout.node_cache,
             named=manifest.variables,
@@ -241,4 +226,4 @@ def _local_folder(settings: Settings) -> Path:
 
 
 def _more_arguments(settings: Settings, deployment: Deployment) -> tuple[str, ...]:
-    return (*deployment.manifest.comfyui_args, *settings.comfyui_args)
+    return (*deployment.manifest.comfyui.args, *settings.comfyui_args)

@@ -10,8 +10,8 @@ from morpheus_boot.cache import hash_pending
 from morpheus_boot.deployment import (
     Deployment,
     announce,
+    fill_context,
     fill_models,
-    fill_options,
     keep_our_environment,
     make_volume_folder,
     plan_models,
@@ -61,6 +61,8 @@ def _fill(
         cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
     pending = [c for c in cached if c.hash_later]
     if pending:
-        options = fill_options(invocation, deployment.volume)
-        hash_pending(pending, deployment.volume, options, stopping=stopping, report=Progress())
+        volume = deployment.volume
+        hash_pending(
+            pending, fill_context(invocation, volume, stopping=stopping, report=Progress())
+        )
     keep_our_environment(invocation, deployment, stopping)

@@ -4,12 +4,11 @@ import logging
 import threading
 from typing import Final
 
-from morpheus_boot.cache.actions import make_actions
-from morpheus_boot.cache.fetch import agreed_version
+from morpheus_boot.cache.filler import Filler, agreed_version
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
-from morpheus_boot.deployment import Deployment, fill_options, read_deployment
+from morpheus_boot.deployment import Deployment, fill_context, read_deployment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
@@ -29,15 +28,10 @@ def run(invocation: Invocation) -> None:
 
 def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> str:
     manifest, volume = deployment.manifest, deployment.volume
-    actions = make_actions(
-        volume,
-        fill_options(invocation, volume),
-        stopping=stopping,
-        report=lambda _model: None,
-    )
+    filler = Filler(fill_context(invocation, volume, stopping=stopping, report=lambda _model: None))
     pins = {}
     for model in manifest.models:
-        resolved = actions.resolutions.of(model)
+        resolved = filler.resolutions.of(model)
         version = agreed_version(model, resolved.version)
         sha256 = version.sha256 or _recorded_sha256(volume.layout, model, version)
         if sha256 is None:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from morpheus_boot.cache import Action, Plan, Step
-from morpheus_boot.cache.actions import blocked
 from morpheus_boot.cache.filler import Filler
 from morpheus_boot.cache.lock.heartbeat import Beat
 from morpheus_boot.cache.lock.lock import who_holds
@@ -16,7 +15,7 @@ from morpheus_boot.cache.room import Room, require_room
 from morpheus_boot.comfyui.find import find_comfyui
 from morpheus_boot.deployment import (
     Deployment,
-    fill_options,
+    fill_context,
     plan_models,
     read_deployment,
     require_agreement,
@@ -74,11 +73,9 @@ def run(invocation: Invocation) -> None:
 def _ask(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> Answer:
     volume = deployment.volume
     plan = plan_models(deployment)
-    filler = Filler(
-        volume, fill_options(invocation, volume), stopping=stopping, report=lambda _model: None
-    )
+    filler = Filler(fill_context(invocation, volume, stopping=stopping, report=lambda _model: None))
     try:
-        room = filler.demand.price(plan)
+        room = filler.price(plan.steps)
         room = replace(room, used=measure(volume.layout, with_jobs=True))
         errors = [
             *_raised(lambda: require_agreement(invocation, deployment, plan)),
@@ -100,7 +97,7 @@ def _part_of(plan: Plan, *, required: bool) -> Plan:
 def _errors(plan: Plan, filler: Filler, volume: Volume) -> Iterator[MorpheusError]:
     """What keeps a boot from the models that it waits for."""
     yield from (error for step in plan.steps if (error := _error_of(step, filler)))
-    room = filler.demand.price(plan)
+    room = filler.price(plan.steps)
     yield from _raised(lambda: require_room(room, volume, replace_in_place=False))
     if room.missing_bytes or room.unknown:
         yield from _unwritable(volume)
@@ -109,7 +106,7 @@ def _errors(plan: Plan, filler: Filler, volume: Volume) -> Iterator[MorpheusErro
 def _warnings(plan: Plan, filler: Filler, room: Room, volume: Volume) -> Iterator[MorpheusError]:
     """What goes wrong with the models that a boot does not wait for, and what it never looks at."""
     yield from (error for step in plan.steps if (error := _error_of(step, filler)))
-    if filler.demand.price(plan).missing_bytes:
+    if filler.price(plan.steps).missing_bytes:
         for error in _raised(lambda: require_room(room, volume, replace_in_place=False)):
             yield VolumeFull("models that are not required", error.cause, error.mend)
     if room.overdrawn and not room.missing_bytes:
@@ -122,7 +119,7 @@ def _warnings(plan: Plan, filler: Filler, room: Room, volume: Volume) -> Iterato
 
 def _error_of(step: Step, filler: Filler) -> MorpheusError | None:
     if step.action is Action.BLOCKED:
-        return blocked(step)
+        return step.obstacle
     return filler.resolutions.refusal(step.model)
 
 

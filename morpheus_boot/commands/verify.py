@@ -4,10 +4,18 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from morpheus_boot.cache.hashing import Repairs
+from morpheus_boot.cache import FillContext
 from morpheus_boot.cache.records import Record, all_records
-from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Sight, Verdict, file_of, judge
-from morpheus_boot.deployment import Deployment, fill_options, read_deployment
+from morpheus_boot.cache.repair import (
+    TO_REPAIR,
+    Condition,
+    Verdict,
+    confirm,
+    file_of,
+    judge,
+    repair,
+)
+from morpheus_boot.deployment import Deployment, fill_context, read_deployment
 from morpheus_boot.errors import MorpheusError, StorageFailed, all_of, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import ModelSpec
@@ -44,9 +52,7 @@ def _verify(
     invocation: Invocation, deployment: Deployment, stopping: threading.Event
 ) -> Iterator[Found]:
     volume = deployment.volume
-    repairs = Repairs(
-        volume, fill_options(invocation, volume), stopping=stopping, report=Progress()
-    )
+    context = fill_context(invocation, volume, stopping=stopping, report=Progress())
     named = {model.path: model for model in deployment.manifest.models}
     records = all_records(volume.layout)
     reading = Reading(sum(record.size_bytes for record in records))
@@ -54,9 +60,9 @@ def _verify(
         reading.begin(record.size_bytes)
         found = _read(deployment, record, stopping, reading)
         if found.verdict.condition is Condition.WHOLE:
-            repairs.confirm(found.verdict)
+            confirm(found.verdict, context)
         elif found.verdict.condition in TO_REPAIR and invocation.repair:
-            found = _repaired(repairs, found.verdict, named.get(record.path))
+            found = _repaired(context, found.verdict, named.get(record.path))
         if not invocation.json:
             verdict = found.verdict
             print_line(f"{verdict.condition:<10} {verdict.path}  {verdict.detail}")
@@ -71,15 +77,15 @@ def _read(
         verdict = judge(layout, record, stopping, reading)
     except OSError as failure:
         error = storage_error(record.path, file_of(layout, record), failure)
-        return Found(Verdict(record.path, Condition.UNREADABLE, error.cause, Sight(record)), error)
+        return Found(Verdict(record, Condition.UNREADABLE, error.cause), error)
     return Found(verdict, _damage(verdict, "run verify --repair"))
 
 
-def _repaired(repairs: Repairs, verdict: Verdict, model: ModelSpec | None) -> Found:
+def _repaired(context: FillContext, verdict: Verdict, model: ModelSpec | None) -> Found:
     if model is None:
         return Found(verdict, _damage(verdict, "name it in models.yaml, or remove it"))
     try:
-        return Found(repairs.repair(model, verdict))
+        return Found(repair(model, verdict, context))
     except MorpheusError as error:
         # The others may be mended all the same.
         detail = f"{verdict.detail}; not repaired: {error.cause}"

@@ -69,7 +69,7 @@ def look_at_comfyui(patient: Patient) -> Iterator[Finding]:
     )
     yield ok(
         "ComfyUI",
-        f"{_version(comfyui)} in {comfyui.folder}, {comfyui.python} is {held.markers['python_full_version']}",
+        f"{_version(comfyui)} in {comfyui.folder}, {comfyui.python} is {held.version}",
     )
     if "torch" not in held.held:
         yield error(
@@ -146,7 +146,7 @@ def _comfyui(patient: Patient) -> ComfyUI:
 
 
 def _arguments(patient: Patient) -> tuple[str, ...]:
-    named = patient.manifest.comfyui_args if patient.manifest else ()
+    named = patient.manifest.comfyui.args if patient.manifest else ()
     return (*named, *patient.settings.comfyui_args)
 
 

@@ -20,7 +20,7 @@ class Patient:
     def volume(self) -> Volume:
         """The volume that a boot would use. Raises NotSetUp."""
         settings = self.settings
-        in_manifest = self.manifest.size_gb if self.manifest else None
+        in_manifest = self.manifest.volume.size_gb if self.manifest else None
         size_gb = settings.volume_gb if settings.volume_gb is not None else in_manifest
         return find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
 

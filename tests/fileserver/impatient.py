@@ -6,7 +6,7 @@ from typing import Final
 
 from fileserver.__main__ import run
 from fileserver.settings import read_settings
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 
 IMPATIENT: Final = Limits(
     connections=20,

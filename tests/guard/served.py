@@ -24,7 +24,7 @@ from tests.smoke.running import SOURCE as STAND_IN
 from tests.wait import wait_until
 
 NODE: Final = Path(morpheus_boot.__file__).parent / "comfyui" / "guard"
-TOKEN: Final = "s3cret +/ñ"
+TOKEN: Final = "s3cret +/&"
 WORKER: Final = "pod-1"
 SECRET: Final = b"what lies outside of jobs/"
 PICTURE: Final = gradient(8, 4)

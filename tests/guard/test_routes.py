@@ -3,13 +3,25 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.comfyui.guard.paths import Places
-from morpheus_boot.comfyui.guard.routes import refuse_preview, refuse_upload, refuse_view
+from morpheus_boot.comfyui.guard.routes import (
+    Denial,
+    refuse_preview,
+    refuse_upload,
+    refuse_view,
+)
+
+
+def status_of(denial: Denial | None) -> int | None:
+    return None if denial is None else denial.status
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     jobs = tmp_path / "jobs"
-    (jobs / "j1").mkdir(parents=True)
+    (jobs / "j1" / "input").mkdir(parents=True)
+    (jobs / "linked").mkdir()
+    (jobs / "linked" / "input").symlink_to(tmp_path / "input")
+    (jobs / "linked" / "output").symlink_to(jobs / "j1" / "input")
     (jobs / "j1" / "out").symlink_to(tmp_path)
     (jobs / "j1" / "in").symlink_to(jobs / "j2")
     (jobs / "j1" / "out.png").symlink_to(tmp_path / "secret.png")
@@ -39,7 +51,7 @@ def places(tmp_path: Path) -> Places:
     ],
 )
 def test_what_may_be_viewed(places: Places, asked: dict[str, str], status: int | None) -> None:
-    assert refuse_view(asked, places) == status
+    assert status_of(refuse_view(asked, places)) == status
 
 
 @pytest.mark.parametrize(
@@ -49,29 +61,45 @@ def test_what_may_be_viewed(places: Places, asked: dict[str, str], status: int |
         ("input", "checkpoints", "x.png", None),
         ("temp", "a/b", "x.png", None),
         ("output", "j1/input", "x.png", None),
-        ("output", "j1/in", "sub/x.png", None),
-        ("output", "a/../j1", "x.png", None),
+        ("output", "j1/output", "x.png", None),
+        ("output", "j1/input/sub", "sub/x.png", None),
+        ("output", "new/input", "x.png", None),
+        ("output", "j1", "input/x.png", None),
+        ("output", "", "j1/input/x.png", None),
+        ("output", "a/../j1/input", "x.png", None),
+        ("output", "linked/output", "x.png", None),
         ("elsewhere", "", "../x.png", None),
+        ("output", "", "x.png", 400),
+        ("output", "", "job.json", 400),
+        ("output", "j1", "x.png", 400),
+        ("output", "j1", "job.json", 400),
+        ("output", "j1", "input", 400),
+        ("output", "j1/input", ".", 400),
+        ("output", "j1/input/..", "job.json", 400),
+        ("output", "j1/inputs", "x.png", 400),
+        ("output", "j1/other/input", "x.png", 400),
+        ("output", ".morpheus/input", "x.png", 400),
+        ("output", "-no-job/input", "x.png", 400),
+        ("output", "j" * 129 + "/input", "x.png", 400),
+        ("output", "linked/input", "x.png", 400),
+        ("output", "j1/in", "x.png", 400),
         ("output", "..", "x.png", 400),
         ("output", "j1/out", "x.png", 400),
         ("output", "j1", "out.png", 400),
-        ("output", "j1", "out/x.png", 400),
-        ("output", "../made", "../jobs/x.png", 400),
+        ("output", "j1/input", "../out/x.png", 400),
+        ("output", "../made", "../jobs/j1/input/x.png", 400),
         ("output", "", "/etc/x.png", 400),
-        ("output", "j1", "../j2/x.png", 400),
         ("output", "/etc", "x.png", 400),
-        ("output", "", "\0", 400),
-        ("output", "checkpoints", "x.safetensors", 400),
-        ("output", "./loras/sub", "x.safetensors", 400),
-        ("output", "", "vae/x.safetensors", 400),
-        ("output", "", "checkpoints", 400),
-        ("output", "checkpoints2", "x", None),
+        ("output", "j1/input", "\0", 400),
+        ("output", "j1/input", "\ud800", 400),
+        ("output", "checkpoints/input", "x.safetensors", 400),
+        ("output", "./loras/output", "x.safetensors", 400),
     ],
 )
 def test_where_an_upload_may_go(
     places: Places, kind: str, subfolder: str, filename: str, status: int | None
 ) -> None:
-    assert refuse_upload(kind, subfolder, filename, places) == status
+    assert status_of(refuse_upload(kind, subfolder, filename, places)) == status
 
 
 @pytest.mark.parametrize(
@@ -90,4 +118,4 @@ def test_where_an_upload_may_go(
     ],
 )
 def test_which_preview_may_be_asked_for(folder: str, filename: str, status: int | None) -> None:
-    assert refuse_preview(folder, filename) == status
+    assert status_of(refuse_preview(folder, filename)) == status

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import requests
 
-from morpheus_boot.comfyui.guard.tokens import Door
+from morpheus_boot.comfyui.guard.door import Door
 from tests.guard.served import TOKEN, Served, plain
 
 ASKED = [
@@ -100,9 +100,9 @@ def test_what_is_no_token_does_not_open(
     assert requests.get(closed.url + path, headers=headers, timeout=10).status_code == 401
 
 
-@pytest.mark.parametrize("token", [TOKEN.encode(), TOKEN.encode("latin-1")])
 @pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", None])
-def test_the_token_opens(closed: Served, token: bytes, scheme: bytes | None) -> None:
+def test_the_token_opens(closed: Served, scheme: bytes | None) -> None:
+    token = TOKEN.encode()
     headers = {"X-Morpheus-Token": token} if scheme is None else {"Authorization": scheme + token}
 
     assert requests.get(f"{closed.url}/system_stats", headers=headers, timeout=10).ok

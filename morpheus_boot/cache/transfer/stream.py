@@ -32,6 +32,9 @@ _MOVED_AWAY: Final = frozenset({errno.ENOENT, errno.ESTALE})
 class VersionChanged(Exception):
     """The origin has other bytes now than those a part was begun with."""
 
+    def __str__(self) -> str:
+        return "its origin has other bytes now"
+
 
 class CannotContinue(Exception):
     """What is there must be begun anew: the whole file comes, or nothing would tell two versions apart."""

@@ -7,11 +7,11 @@ import posixpath
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .door import Door  # noqa: TID252 - found by its folder
 from .guard import guard  # noqa: TID252 - found by its folder
-from .middleware import ComfyUI, make_middleware  # noqa: TID252 - found by its folder
+from .middleware import ComfyUI, make_middleware, sandbox_documents  # noqa: TID252 - found by its folder
 from .paths import Places  # noqa: TID252 - found by its folder
 from .settings import Settings, read_settings  # noqa: TID252 - found by its folder
-from .tokens import Door  # noqa: TID252 - found by its folder
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -31,8 +31,8 @@ def install(environ: Mapping[str, str]) -> None:
         importlib.import_module("nodes").NODE_CLASS_MAPPINGS,
         _replacing(server),
     )
-    door = Door(settings.token_digest) if settings.token_digest is not None else None
-    _put_first(server.app, make_middleware(comfyui, door))
+    _put_first(server.app, make_middleware(comfyui, Door(settings.token_digest)))
+    server.app.on_response_prepare.append(sandbox_documents)
 
 
 def _places(settings: Settings, folder_paths: Any) -> Places:  # noqa: ANN401 - ComfyUI's module

@@ -38,7 +38,7 @@ def place(prefix: str, places: Places, sender: Sender) -> str:
         placed = f"{sender.folder}/output/{_DEFAULT if rest == '.' else rest}"
     folder = posixpath.join(places.jobs, posixpath.dirname(placed))
     if escapes or not is_within(places.jobs, folder):
-        raise PrefixEscapes(f"{prefix!r} leaves ComfyUI's output directory")
+        raise PrefixEscapes(f"{prefix!r:.200} leaves ComfyUI's output directory")
     return placed
 
 

@@ -64,7 +64,7 @@ def test_the_manager_stands_there_commented_out_ready_to_be_taken() -> None:
 
 
 def test_the_volume_is_the_one_that_was_bought() -> None:
-    assert shipped().size_gb == 20
+    assert shipped().volume.size_gb == 20
 
 
 def test_it_needs_no_variable_and_holds_no_token() -> None:
@@ -79,4 +79,4 @@ def test_it_needs_no_variable_and_holds_no_token() -> None:
 
 
 def test_comfyui_gets_neither_arguments_nor_variables() -> None:
-    assert (shipped().comfyui_args, shipped().comfyui_env) == ((), ())
+    assert (shipped().comfyui.args, shipped().comfyui.env) == ((), ())

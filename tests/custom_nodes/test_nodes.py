@@ -1,13 +1,17 @@
 """Custom nodes from the first worker to the second: pinned, kept as archives, without a network when warm."""
 
+import dataclasses
 import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.errors import SeveralErrors, StorageFailed
+from morpheus_boot.comfyui.custom_nodes import CustomNodes
+from morpheus_boot.errors import ManifestError, OriginUnavailable, SeveralErrors, StorageFailed
+from morpheus_boot.start.package_index import index_url
 from morpheus_boot.work.stopping import Stopped
 from tests.custom_nodes.git_server import commit, git
 from tests.custom_nodes.wheels import offer, telltale, wheel
@@ -33,11 +37,10 @@ def test_a_second_worker_asks_nobody_and_needs_no_git(
     second = world.prepare(*nodes, worker="b")
 
     assert world.asked() == asked
-    assert second.nodes.left_out == first.nodes.left_out != ()
-    assert second.nodes.warnings == first.nodes.warnings
-    assert second.names == ["First", "Plain"]
-    assert (second.nodes.trees[0] / "js" / "a.js").read_text() == "1"
-    assert list(second.nodes.trees[0].rglob(".git")) == []
+    assert second.left_out == first.left_out != {}
+    assert [tree.name for tree in second.trees] == ["First", "Plain"]
+    assert (second.trees[0] / "js" / "a.js").read_text() == "1"
+    assert list(second.trees[0].rglob(".git")) == []
     assert world.run(second, "import tracker; print(tracker.VERSION)") == "3.0"
 
 
@@ -45,27 +48,29 @@ def test_a_second_boot_of_one_container_leaves_what_a_node_has_put_beside_itself
     world: World,
 ) -> None:
     node = world.node("First", {"a.py": "1"})
-    (tree,) = world.prepare(node).nodes.trees
+    (tree,) = world.prepare(node).trees
     (tree / "downloaded.pth").touch()
 
-    assert world.prepare(node).nodes.trees == (tree,)
+    assert world.prepare(node).trees == [tree]
     assert (tree / "downloaded.pth").exists()
 
     moved = world.node("First", {"a.py": "2"})
-    (tree,) = world.prepare(moved).nodes.trees
+    (tree,) = world.prepare(moved).trees
     assert (tree / "a.py").read_text() == "2"
     assert not (tree / "downloaded.pth").exists()
 
 
-def test_a_branch_means_what_it_meant_when_the_volume_first_had_it(world: World) -> None:
+def test_a_branch_means_what_it_meant_when_the_volume_first_had_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     node = world.node("First", {"a.py": "1"}, ref="main")
-    first = world.prepare(node, worker="a")
+    world.prepare(node, worker="a")
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     commit(world.repositories.root / "First", {"a.py": "2"})
 
     second = world.prepare(node, worker="b")
 
-    assert (second.nodes.trees[0] / "a.py").read_text() == "1"
-    (warning,) = first.nodes.warnings
+    assert (second.trees[0] / "a.py").read_text() == "1"
     assert warning.startswith("First: ref 'main' may move; pin what it is here with ref: ")
     pinned = warning.rpartition(" ")[2]
     assert f"First-{pinned}.tar.gz" in world.archives
@@ -80,7 +85,7 @@ def test_a_damaged_archive_is_made_again(world: World, caplog: pytest.LogCapture
 
     prepared = world.prepare(node, worker="b")
 
-    assert (prepared.nodes.trees[0] / "a.py").read_text() == "1"
+    assert (prepared.trees[0] / "a.py").read_text() == "1"
     assert archive.read_bytes() == whole
     assert [r.levelno for r in caplog.records if r.levelno >= logging.WARNING] == [logging.WARNING]
 
@@ -96,7 +101,8 @@ def test_cold_workers_fetch_each_node_and_package_once(world: World) -> None:
     with ThreadPoolExecutor() as pool:
         prepared = [*pool.map(lambda name: world.prepare(node, worker=name), "abc")]
 
-    assert all(p.nodes.trees[0].joinpath("__init__.py").exists() and p.nodes.site for p in prepared)
+    for worker in prepared:
+        assert world.run(worker, "import tracker; print(tracker.VERSION)") == "3.0"
     assert world.asked() == 2 * alone
 
 
@@ -107,10 +113,9 @@ def test_a_node_that_is_not_required_and_not_there_is_left_out(world: World) -> 
 
     prepared = world.prepare(gone, there)
 
-    assert prepared.names == ["There"]
-    ((name, reason),) = [(loser.name, loser.reason) for loser in prepared.nodes.left_out]
-    assert name == "Gone"
-    assert reason.startswith("there is no repository at http://127.0.0.1:")
+    assert [tree.name for tree in prepared.trees] == ["There"]
+    assert set(prepared.left_out) == {"Gone"}
+    assert prepared.left_out["Gone"].startswith("there is no repository at http://127.0.0.1:")
 
 
 def test_a_boot_whose_only_node_is_left_out_gives_comfyui_an_empty_folder(world: World) -> None:
@@ -119,7 +124,7 @@ def test_a_boot_whose_only_node_is_left_out_gives_comfyui_an_empty_folder(world:
 
     prepared = world.prepare(node)
 
-    assert [loser.name for loser in prepared.nodes.left_out] == ["Gone"]
+    assert set(prepared.left_out) == {"Gone"}
     assert list(prepared.folder.iterdir()) == []
 
 
@@ -151,14 +156,18 @@ def test_a_node_that_is_listed_no_more_is_there_no_more(world: World) -> None:
     assert [p.name for p in prepared.folder.iterdir()] == ["Two"]
 
 
-def test_what_is_not_run_and_what_is_loaded_twice_is_named(world: World) -> None:
+def test_what_is_not_run_and_what_is_loaded_twice_is_named(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     node = world.node("Big", {"install.py": "raise SystemExit('it ran')"})
     (world.comfyui.folder / "custom_nodes" / "Big").mkdir()
 
-    assert world.prepare(node).nodes.warnings == (
+    world.prepare(node)
+
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
         "Big: its install.py is not run; what it fetches or builds is missing",
         "Big: ComfyUI's own custom_nodes has one, too, and loads both",
-    )
+    ]
 
 
 def test_a_volume_that_takes_nothing_does_not_stop_the_boot(
@@ -194,7 +203,7 @@ def test_a_link_that_leads_out_of_a_node_is_left_out(
 
     prepared = world.prepare(node)
 
-    assert not (prepared.nodes.trees[0] / "secrets").is_symlink()
+    assert not (prepared.trees[0] / "secrets").is_symlink()
     assert "Sly: secrets leads out of it and is left out" in caplog.text
 
 
@@ -216,3 +225,77 @@ def test_a_stop_ends_the_preparation(world: World) -> None:
     thread.join(10)
 
     assert ended
+
+
+def is_open(nodes: CustomNodes) -> bool:
+    return nodes.gate is not None and nodes.gate.exists()
+
+
+def test_the_gate_opens_when_the_packages_are_where_comfyui_was_told(world: World) -> None:
+    offer(world.index, wheel("tracker", "3.0"))
+    nodes = world.boot(world.node("First", {"requirements.txt": "tracker\n"}))
+
+    nodes.bring()
+
+    assert [p.name for p in nodes.folders[0].iterdir()] == ["First"]
+    assert nodes.packages
+    assert not nodes.packages.exists()
+    assert not is_open(nodes)
+    nodes.provide()
+    assert (nodes.packages / "tracker.py").exists()
+    assert is_open(nodes)
+    world.boot(world.node("First", {})).bring()
+    assert not is_open(nodes)
+
+
+def test_a_node_that_runs_before_comfyui_has_its_packages_before_it(world: World) -> None:
+    offer(world.index, wheel("tracker", "3.0"))
+    files = {"requirements.txt": "tracker\n", "prestartup_script.py": "import tracker"}
+    nodes = world.boot(world.node("First", files))
+
+    nodes.bring()
+
+    assert nodes.packages
+    assert (nodes.packages / "tracker.py").exists()
+    assert is_open(nodes)
+
+
+def test_the_gate_stays_shut_where_a_required_node_cannot_have_its_packages(world: World) -> None:
+    nodes = world.boot(world.node("Old", {"requirements.txt": "numpy<2\n"}))
+    nodes.bring()
+
+    with pytest.raises(ManifestError, match="numpy<2"):
+        nodes.provide()
+
+    assert not is_open(nodes)
+
+
+def test_no_nodes_are_no_work_and_no_gate(world: World) -> None:
+    nodes = world.boot()
+
+    nodes.bring()
+    nodes.provide()
+
+    assert (nodes.folders, nodes.gate, nodes.packages) == ((), None, None)
+    assert not (world.folder / "local-a").exists()
+
+
+def test_an_image_without_uv_gets_one_that_the_volume_keeps(world: World) -> None:
+    (world.folder / "tools" / "uv").unlink()
+    offer(world.index, wheel("morphone", "1.0"), wheel("morphtwo", "1.0"))
+    index = world.environ["PIP_INDEX_URL"]
+    node = world.node("First", {"requirements.txt": "morphone\n"})
+
+    with pytest.raises(OriginUnavailable, match=r"uv: the image has none, .* can't be read"):
+        world.prepare(node)
+    extra = world.prepare(dataclasses.replace(node, required=False), worker="c")
+    assert extra.left_out["First"].startswith("uv: the image has none, ")
+    world.environ["PIP_INDEX_URL"] = index_url(os.environ)
+    world.environ["PIP_EXTRA_INDEX_URL"] = index
+    world.prepare(node)
+
+    assert [name for name in world.archives if name.startswith("uv-")]
+    del world.environ["PIP_EXTRA_INDEX_URL"]
+    world.environ["PIP_INDEX_URL"] = index
+    prepared = world.prepare(world.node("First", {"requirements.txt": "morphtwo\n"}), worker="b")
+    assert world.run(prepared, "import morphtwo; print(morphtwo.VERSION)") == "1.0"
