@@ -139,9 +139,7 @@ def validate_prompt(prompt: Json, classes: Json) -> Verdict:
     }
     if len(wrong) < len(outputs):
         return Verdict([one for one in outputs if one not in wrong], node_errors=node_errors)
-    said = [
-        f"{e['message']}: {e['details']}" for errors in check.errors.values() for e in errors
-    ]
+    said = [f"{e['message']}: {e['details']}" for errors in check.errors.values() for e in errors]
     failed, message = "prompt_outputs_failed_validation", "Prompt outputs failed validation"
     return Verdict([], _problem(failed, message, "\n".join(said)), node_errors)
 

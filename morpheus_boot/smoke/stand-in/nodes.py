@@ -147,6 +147,10 @@ def _decode_latent(samples: Pictures, vae: Model) -> tuple[Pictures]:
     return (_coloured(samples, samples[0].rgb[:3] + vae.digest),)
 
 
+def _guide(conditioning: bytes, guidance: float) -> tuple[bytes]:
+    return (_digest(conditioning, guidance),)
+
+
 def _coloured(pictures: Pictures, source: bytes) -> Pictures:
     """Pictures of the same sizes, each of one colour that comes from ``source`` and its number."""
     sized = enumerate(pictures)
@@ -232,7 +236,18 @@ NODE_CLASS_MAPPINGS: Final[dict[str, Any]] = {
         ("CONDITIONING",),
         lambda: {"text": ("STRING", {"multiline": True}), "clip": ("CLIP",)},
     ),
-    "EmptyLatentImage": _node(_empty_latent, ("LATENT",), lambda: {**_SIZE, **_BATCH}),
+    **dict.fromkeys(
+        ("EmptyLatentImage", "EmptySD3LatentImage"),
+        _node(_empty_latent, ("LATENT",), lambda: {**_SIZE, **_BATCH}),
+    ),
+    "FluxGuidance": _node(
+        _guide,
+        ("CONDITIONING",),
+        lambda: {
+            "conditioning": ("CONDITIONING",),
+            "guidance": ("FLOAT", {"default": 3.5, "min": 0.0, "max": 100.0}),
+        },
+    ),
     "KSampler": _node(
         _sample,
         ("LATENT",),
