@@ -18,10 +18,9 @@ from morpheus_boot.deployment import (
     read_deployment,
 )
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.report.bars import shown_on
-from morpheus_boot.report.progress import Progress
+from morpheus_boot.report.progress import Progress, shown_on
 from morpheus_boot.report.state import ModelStage, ModelState
-from morpheus_boot.services.interrupt import Interrupted, run_to_end
+from morpheus_boot.services.signals import Interrupted, run_to_end
 from morpheus_boot.volume.mount import size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
@@ -57,7 +56,7 @@ def _fill(
     def put(model: ModelState) -> None:
         states[model.path] = model
 
-    with shown_on(sys.stderr, Progress(put), put) as report:
+    with shown_on(sys.stderr, put) as report:
         cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
     pending = [c for c in cached if c.hash_later]
     if pending:

@@ -13,7 +13,7 @@ from morpheus_boot.deployment import Deployment, plan_models, read_deployment
 from morpheus_boot.errors import storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.state import BootState, read_state, state_file
-from morpheus_boot.stdout import print_json, print_line
+from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.volume.mount import size_text
 
 
