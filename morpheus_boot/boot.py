@@ -45,17 +45,17 @@ from morpheus_boot.report.state import (
     state_file,
     utc_now,
 )
+from morpheus_boot.services.policy import Hold, RestartPolicy
 from morpheus_boot.services.ports import require_free
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.services.restarts import Restarts
-from morpheus_boot.services.service_log import log_line
 from morpheus_boot.services.services import (
     COMFYUI,
     FILE_SERVER,
     file_server,
+    log_line,
     wait_until_it_listens,
 )
-from morpheus_boot.services.supervisor import Hold, Supervisor
+from morpheus_boot.services.supervisor import Supervisor
 from morpheus_boot.volume.mount import Volume
 from morpheus_boot.work.background import begin
 from morpheus_boot.work.stopping import Stopped
@@ -82,7 +82,7 @@ class Boot:
         # Held by whoever looks at what runs and sets the readiness by it: nothing may come between the two.
         self._turning = threading.Lock()
         self._supervisor = Supervisor(
-            on_line=self._on_line, on_service=self._on_service, restarts=Restarts()
+            on_line=self._on_line, on_service=self._on_service, restarts=RestartPolicy()
         )
 
     def up(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from morpheus_boot.doctor import Finding, Level, examine
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.services.interrupt import run_to_end
+from morpheus_boot.services.signals import run_to_end
 from morpheus_boot.stdout import print_json, print_line
 
 # Torch alone takes 10 s and more from a cold disk.

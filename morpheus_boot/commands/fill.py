@@ -19,7 +19,7 @@ from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.bars import shown_on
 from morpheus_boot.report.progress import Progress
 from morpheus_boot.report.state import ModelStage, ModelState
-from morpheus_boot.services.interrupt import Interrupted, run_to_end
+from morpheus_boot.services.signals import Interrupted, run_to_end
 from morpheus_boot.volume.mount import size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")

@@ -1,7 +1,7 @@
 """``smoke``: proves the whole chain on this machine, and prints its own times."""
 
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.services.interrupt import run_to_end
+from morpheus_boot.services.signals import run_to_end
 from morpheus_boot.smoke.chain import run_chain
 from morpheus_boot.smoke.steps import table
 from morpheus_boot.stdout import print_line

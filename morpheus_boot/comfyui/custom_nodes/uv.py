@@ -20,8 +20,13 @@ from packaging.version import InvalidVersion, Version
 
 from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter
 from morpheus_boot.errors import NotSetUp, OriginUnavailable, StorageFailed
-from morpheus_boot.start.package_index import Wheel, fetch_wheel, index_url, pip_settings
-from morpheus_boot.start.pip_words import CHECK_NETWORK
+from morpheus_boot.start.package_index import (
+    CHECK_NETWORK,
+    Wheel,
+    fetch_wheel,
+    index_url,
+    pip_settings,
+)
 from morpheus_boot.volume.archive import pack, staged, unpack
 from morpheus_boot.work.program import run_program
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.errors import NotSetUp
-from morpheus_boot.services.interrupt import Interrupted, run_to_end
+from morpheus_boot.services.signals import Interrupted, run_to_end
 from tests.services.watched import signal_this_thread, signal_us
 from tests.wait import wait_until
 
