@@ -24,8 +24,8 @@ from morpheus_boot.config.settings import (
 from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.log import set_up_log
+from morpheus_boot.report.stdout import ReaderGone, print_text
 from morpheus_boot.services.signals import Interrupted
-from morpheus_boot.stdout import ReaderGone, print_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 

@@ -16,8 +16,7 @@ from morpheus_boot.deployment import (
     read_deployment,
 )
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.report.bars import shown_on
-from morpheus_boot.report.progress import Progress
+from morpheus_boot.report.progress import Progress, shown_on
 from morpheus_boot.report.state import ModelStage, ModelState
 from morpheus_boot.services.signals import Interrupted, run_to_end
 from morpheus_boot.volume.mount import size_text
@@ -49,7 +48,7 @@ def _fill(deployment: Deployment, states: dict[str, ModelState], stopping: threa
         states[model.path] = model
 
     plan = deployment.plan()
-    with shown_on(sys.stderr, Progress(put), put) as report:
+    with shown_on(sys.stderr, put) as report:
         cached = fill_models(deployment, plan, deployment.context(stopping, report))
     hash_pending(cached, deployment.context(stopping, Progress()))
     keep_our_environment(deployment, stopping)

@@ -12,8 +12,8 @@ from morpheus_boot.deployment import Deployment, read_deployment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
+from morpheus_boot.report.stdout import print_text
 from morpheus_boot.services.signals import run_to_end
-from morpheus_boot.stdout import print_text
 from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.pin")

@@ -21,8 +21,8 @@ from morpheus_boot.deployment import (
 )
 from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
 from morpheus_boot.invocation import Invocation
+from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.services.signals import run_to_end
-from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume.mount import Volume, measure, size_text
 from morpheus_boot.volume.publish import require_writable
 

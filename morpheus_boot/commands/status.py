@@ -9,7 +9,7 @@ from morpheus_boot.cache.survey import lines, survey
 from morpheus_boot.deployment import read_deployment, volume_errors
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.state import BootState, read_state, state_file
-from morpheus_boot.stdout import print_json, print_line
+from morpheus_boot.report.stdout import print_json, print_line
 
 
 def run(invocation: Invocation) -> None:

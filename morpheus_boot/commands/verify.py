@@ -20,8 +20,8 @@ from morpheus_boot.errors import MorpheusError, StorageFailed, all_of, storage_e
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.progress import Progress, Reading
+from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.services.signals import run_to_end
-from morpheus_boot.stdout import print_json, print_line
 from morpheus_boot.volume.layout import Layout
 
 

@@ -37,7 +37,7 @@ def test_a_stop_during_the_imports_ends_with_the_code_of_a_later_one(
     (tmp_path / "argparse.py").write_text(SLOW)
     with subprocess.Popen(
         [sys.executable, "-m", "morpheus_boot", *arguments],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
@@ -59,7 +59,7 @@ def test_the_environment_that_the_program_runs_on_is_held_to_its_end(tmp_path: P
 
     with subprocess.Popen(
         [tmp_path / "venv" / "bin" / "python", "-m", "morpheus_boot", "import", resources],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,
     ) as program:
         # Opened once the program reads it.

@@ -44,7 +44,7 @@ def test_the_file_servers_first_error_comes_as_the_boot_reads_it(
         taken = listener.getsockname()[1]
         ended = subprocess.run(
             [sys.executable, "-m", "fileserver"],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             env={
                 "PATH": os.environ["PATH"],
                 "MORPHEUS_LOCAL_DIR": str(tmp_path),

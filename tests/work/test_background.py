@@ -64,7 +64,7 @@ def test_work_that_hangs_does_not_keep_the_process(hanging: str) -> None:
 
     ended = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         timeout=20,
         check=False,
     )
