@@ -33,7 +33,7 @@ from morpheus_boot.cache.manifests import (
     manifest_of,
     require_no_conflict,
 )
-from morpheus_boot.cache.options import Credentials, LockTimes, RetryPolicy, TransferTimes
+from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
@@ -42,6 +42,7 @@ from morpheus_boot.report.state import ModelState
 from morpheus_boot.start.installed import keep_environment
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume, find_volume, size_text
+from morpheus_boot.work.backoff import Backoff
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -79,7 +80,7 @@ class Deployment:
             settings.worker,
             Credentials(settings.hf_token, settings.hf_endpoint, settings.civitai_token),
             LockTimes(deadline_s=invocation.lock_timeout_s),
-            TransferTimes(retry=RetryPolicy(deadline_s=invocation.retry_s)),
+            TransferTimes(retry=Backoff(deadline_s=invocation.retry_s)),
             hub_roots(self.volume.root),
             invocation.replace_in_place,
         )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.transfer.http import reason
+from morpheus_boot.cache.origins.http import reason
 from morpheus_boot.doctor.check import Finding, Patient, error, ok, warning
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource

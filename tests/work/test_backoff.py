@@ -34,8 +34,8 @@ def test_each_wait_is_twice_the_one_before_up_to_the_longest(
 
 
 def test_a_share_of_each_wait_is_left_to_chance() -> None:
-    assert Backoff(8, 8, jitter=0.5).wait_s(0, lambda: 1.0) == 4
-    assert Backoff(8, 8, jitter=0.5).wait_s(0, lambda: 0.0) == 8
+    assert Backoff(8, 8, jitter=0.5).wait_s(0, chance=lambda: 1.0) == 4
+    assert Backoff(8, 8, jitter=0.5).wait_s(0, chance=lambda: 0.0) == 8
 
 
 def test_what_fails_for_a_while_is_tried_until_it_succeeds() -> None:

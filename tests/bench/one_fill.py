@@ -1,4 +1,4 @@
-"""One fill, measured from inside: ``python -m tests.bench_one VOLUME URL SHA256 [--connections N] [--models N]``.
+"""One fill, measured from inside: ``python -m tests.bench.one_fill VOLUME URL SHA256 [--models N]``.
 
 Prints a line of JSON: wall and CPU seconds from the plan to the record, the peak of the whole process's memory.
 """
@@ -8,11 +8,9 @@ import importlib
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from morpheus_boot.cache import FillOptions
-from morpheus_boot.cache.options import TransferTimes
 from tests.cache.worker import Worker, model
 
 
@@ -22,12 +20,9 @@ def main() -> int:
     parser.add_argument("volume", type=Path)
     parser.add_argument("url")
     parser.add_argument("sha256")
-    parser.add_argument("--connections", type=int, default=TransferTimes().connections)
     parser.add_argument("--models", type=int, default=1)
     asked = parser.parse_args()
-    times = TransferTimes(connections=asked.connections)
-    options = replace(FillOptions("bench"), transfer_times=times)
-    worker = Worker(asked.volume, size_bytes=10**13, options=options)
+    worker = Worker(asked.volume, size_bytes=10**13, options=FillOptions("bench"))
     wanted = [
         model(f"checkpoints/{n}.safetensors", asked.url, sha256=asked.sha256)
         for n in range(asked.models)

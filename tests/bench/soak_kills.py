@@ -1,6 +1,6 @@
 """Kills fills at random, many times over, and looks after each round whether a byte is wrong.
 
-``python -m tests.soak_kills --kills 100 [--seed N]`` prints what it did; it ends with 1 at the first wrong byte.
+``python -m tests.bench.soak_kills --kills 100 [--seed N]`` prints what it did; it ends with 1 at the first wrong byte.
 In each round two workers fill one volume, and one or both are killed: at a random moment, or at a random call below
 libc. Half of the rounds leave what the killed ones left to the next round.
 """

@@ -1,4 +1,4 @@
-"""Fetches one very large model, and looks whether memory stays flat: ``python -m tests.soak_transfer [--gib 50]``.
+"""Fetches one very large model and watches its memory: ``python -m tests.bench.soak_transfer [--gib 50]``.
 
 Ends with 1 where the peak is above 90 MB, or well above that of 1 GiB. The volume is a folder of the temporary
 directory (TMPDIR), which needs so much room; every byte is compared by its SHA-256.
@@ -35,7 +35,7 @@ def peak_mb(size_gib: int) -> float:
     content = safetensors(size_gib * GIB)
     digest = sha256(content)
     with Origin() as origin, tempfile.TemporaryDirectory(prefix="soak-") as volume:
-        command = ("-m", "tests.bench_one", volume, origin.serve("/m", content), digest)
+        command = ("-m", "tests.bench.one_fill", volume, origin.serve("/m", content), digest)
         done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
         published = Path(volume) / "model_cache" / "checkpoints" / "0.safetensors"
         if published.stat().st_size != content.size_bytes:

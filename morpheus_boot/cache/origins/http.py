@@ -2,21 +2,28 @@
 
 import email.utils
 import re
+import ssl
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.util.ssl_ import create_urllib3_context
 
 from morpheus_boot.cache.addresses import is_forbidden
-from morpheus_boot.cache.transfer.retry import TRY_LATER, TransientFailure
-from morpheus_boot.cache.transfer.tls import SharedContextAdapter
+from morpheus_boot.cache.origins.origin import Address, TransientFailure, Validator
 from morpheus_boot.config.redact import Secret, without_secrets
-from morpheus_boot.errors import MorpheusError, OriginDenied, OriginUnavailable
+from morpheus_boot.errors import OriginDenied, OriginUnavailable
 
+FIRST_BYTE: Final = {"Range": "bytes=0-0"}
+TRY_LATER: Final = "try again later, nothing is wrong here: its server is busy or out of order"
 _MOST_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -26,26 +33,26 @@ _WEB_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What to ask for. ``token`` goes to the hosts ``token_hosts`` as a Bearer token, and to no other.
-
-    ``signed``: the URL came from a redirect, so that a 403 means that its signature has expired.
-    """
-
-    url: Secret
-    headers: Mapping[str, str]
-    token: Secret | None = None
-    token_hosts: frozenset[str] = frozenset()
-    signed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """The last hop's response, not yet read; the ETag of the first hop; the last hop's URL, if there were two."""
+    """The last hop's response, not yet read, and its address; the ETag of the first hop."""
 
     response: requests.Response
+    address: Address
     first_etag: str | None
-    redirected_to: Secret | None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The whole file's length, where its first byte was asked for, ranges honoured or not."""
+        if self.response.status_code == 206:
+            span = content_range(self.response)
+            return span[2] if span else None
+        return content_length(self.response)
+
+    @property
+    def validator(self) -> Validator:
+        """By what the last hop tells versions apart."""
+        headers = self.response.headers
+        return Validator(strong_etag(headers.get("ETag")), headers.get("Last-Modified"))
 
 
 class Client:
@@ -61,51 +68,54 @@ class Client:
         self._session = requests.Session()
         # No origin of models needs a cookie, and a jar would carry what one host said to the next request.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = SharedContextAdapter(connections)
+        adapter = _SharedContextAdapter(connections)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
-    def get(self, request: Request, subject: str) -> Answer:
+    def get(self, address: Address, headers: Mapping[str, str], subject: str) -> Answer:
         """As follow(), where the status is 200 or 206, and the body no web page and not encoded.
 
         Raises:
             TransientFailure: a connection failed, or the origin said 408, 416, 425, 429 or 5xx.
             OriginDenied, OriginUnavailable: it refuses, or answers what can't be the model.
         """
-        answer = self.follow(request, subject)
-        signed = request.signed or answer.redirected_to is not None
-        refuse(answer.response, subject, signed=signed)
+        answer = self.follow(address, headers, subject)
+        refuse(answer.response, subject, signed=answer.address.is_redirected)
         return answer
 
-    def follow(self, request: Request, subject: str) -> Answer:
+    def follow(self, address: Address, headers: Mapping[str, str], subject: str) -> Answer:
         """GETs with redirects followed, whatever the status; the body is unread.
 
-        The token is dropped as soon as a redirect leaves its host: Civitai's storage answers 400 to it.
+        The token goes to its own hosts alone: Civitai's storage answers 400 to it.
         Raises TransientFailure, OriginUnavailable.
         """
-        url = request.url.reveal()
         first_etag: str | None = None
+        asked = address
         for hop in range(_MOST_REDIRECTS + 1):
-            response = self._send(url, request, subject)
+            response = self._send(address, headers, subject)
             if hop == 0:
                 first_etag = response.headers.get("X-Linked-ETag") or response.headers.get("ETag")
             if response.status_code not in _REDIRECTS:
-                return Answer(response, first_etag, Secret(url) if hop else None)
-            target = urljoin(url, response.headers.get("Location", ""))
+                return Answer(response, address, strong_etag(first_etag))
+            target = urljoin(response.url, response.headers.get("Location", ""))
             response.close()
-            check_redirect(url, target, subject)
-            url = target
+            check_redirect(response.url, target, subject)
+            address = replace(address, url=Secret(target), is_redirected=True)
         raise OriginUnavailable(
             subject,
-            f"{without_secrets(request.url.reveal())} redirects more than {_MOST_REDIRECTS} times",
+            f"{without_secrets(asked.url.reveal())} redirects more than {_MOST_REDIRECTS} times",
             "check its URL in a browser",
         )
 
-    def _send(self, url: str, request: Request, subject: str) -> requests.Response:
+    def _send(
+        self, address: Address, headers: Mapping[str, str], subject: str
+    ) -> requests.Response:
         # Encoded bytes would be saved as the model: identity is asked for, and anything else is refused.
-        headers = {"Accept-Encoding": "identity", **request.headers}
-        if request.token is not None and urlsplit(url).hostname in request.token_hosts:
-            headers["Authorization"] = f"Bearer {request.token.reveal()}"
+        headers = {"Accept-Encoding": "identity", **headers}
+        url = address.url.reveal()
+        if address.token is not None and urlsplit(url).hostname in address.token_hosts:
+            headers["Authorization"] = f"Bearer {address.token.reveal()}"
+        where = without_secrets(url)
         try:
             return self._session.get(
                 url, headers=headers, stream=True, allow_redirects=False, timeout=self._timeouts
@@ -114,29 +124,63 @@ class Client:
             why = reason(error)
             # A handshake that is cut is an SSLError too, and passes; a certificate does not.
             if "certificate" not in why:
-                raise TransientFailure(
-                    f"{without_secrets(url)} can't be reached ({why})"
-                ) from error
+                raise TransientFailure(f"{where} can't be reached ({why})") from error
             raise OriginUnavailable(
                 subject,
-                f"the certificate of {without_secrets(url)} is not accepted ({why})",
+                f"the certificate of {where} is not accepted ({why})",
                 "check the URL, the clock, and the proxy of this machine",
             ) from error
         except requests.exceptions.ConnectionError as error:
             why = reason(error)
             # A kept connection that has been closed meanwhile says nothing about how many are allowed.
             raise TransientFailure(
-                f"{without_secrets(url)} can't be reached ({why})", crowded="refused" in why
+                f"{where} can't be reached ({why})", crowded="refused" in why
             ) from error
         except requests.exceptions.Timeout as error:
-            raise TransientFailure(f"{without_secrets(url)} does not answer (timed out)") from error
+            raise TransientFailure(f"{where} does not answer (timed out)") from error
         except (requests.RequestException, ValueError) as error:
             # requests lets urllib3's LocationParseError and its kind through, which are ValueErrors.
             raise OriginUnavailable(
                 subject,
-                f"{without_secrets(url)} can't be asked ({type(error).__name__})",
+                f"{where} can't be asked ({type(error).__name__})",
                 "check its URL in models.yaml",
             ) from error
+
+
+class _SharedContextAdapter(HTTPAdapter):
+    """Has one TLS context for all connections: to read the list of authorities for each costs 15 ms of CPU."""
+
+    def __init__(self, connections: int) -> None:
+        self._lock = threading.Lock()
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        super().__init__(pool_maxsize=connections)
+
+    def build_connection_pool_key_attributes(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,  # noqa: FBT001 - requests' own signature
+        cert: Any = None,  # noqa: ANN401 - requests' own signature
+    ) -> tuple[Any, Any]:
+        """The pool's address, and our context in place of what would make one for each connection."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] != "https":
+            return host, {}
+        bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+        return host, {"ssl_context": self._context(bundle)}
+
+    def cert_verify(self, conn: Any, *_: object) -> None:  # noqa: ANN401 - a pool of urllib3's
+        """Always verifies, and leaves all else to the context."""
+        conn.cert_reqs = "CERT_REQUIRED"
+
+    def _context(self, bundle: str) -> ssl.SSLContext:
+        with self._lock:
+            if bundle not in self._contexts:
+                context = create_urllib3_context()
+                context.verify_mode = ssl.CERT_REQUIRED
+                is_folder = Path(bundle).is_dir()
+                context.load_verify_locations(**{"capath" if is_folder else "cafile": bundle})
+                self._contexts[bundle] = context
+            return self._contexts[bundle]
 
 
 def check_redirect(url: str, target: str, subject: str) -> None:
@@ -261,8 +305,3 @@ def reason(error: Exception) -> str:
         if known in text:
             return known.lower()
     return "its certificate names another host" if "doesn't match" in text else type(error).__name__
-
-
-def as_morpheus_error(subject: str, failure: TransientFailure) -> MorpheusError:
-    """The error for a failure that did not pass."""
-    return OriginUnavailable(subject, failure.cause, failure.mend)

@@ -1,4 +1,4 @@
-"""Measures the transfer engine against aria2, wget and curl: ``python -m tests.bench_transfer [--size-mib N]``.
+"""Measures the transfer engine against aria2, wget and curl: ``python -m tests.bench.transfer [--size-mib N]``.
 
 A real nginx on loopback serves one file; the contenders take turns, memory is touched before each round, and the
 median of each stands in the table, which is Markdown. Needs nginx, aria2, wget and curl (apt-get install nginx-light
@@ -100,7 +100,15 @@ class Bench:
         return self.nginx.sent_bytes() - before - self.size_bytes
 
     def _fill(self, url: str, volume: Path, *options: str) -> list[str]:
-        return [sys.executable, "-m", "tests.bench_one", str(volume), url, self.digest, *options]
+        return [
+            sys.executable,
+            "-m",
+            "tests.bench.one_fill",
+            str(volume),
+            url,
+            self.digest,
+            *options,
+        ]
 
     @property
     def _certificate(self) -> Path:
@@ -184,9 +192,6 @@ def capped(bench: Bench, options: argparse.Namespace) -> None:
     figures = take_turns(
         {
             "ours": lambda: bench.ours(url, volume),
-            f"ours, {CONNECTIONS} connections": lambda: bench.ours(
-                url, volume, f"--connections={CONNECTIONS}"
-            ),
             "aria2c, verified": lambda: bench.aria2(url, verified=True),
             "aria2c, not verified": lambda: bench.aria2(url, verified=False),
         },
@@ -205,9 +210,6 @@ def http(bench: Bench, options: argparse.Namespace) -> None:
     figures = take_turns(
         {
             "ours": lambda: bench.ours(url, volume),
-            f"ours, {CONNECTIONS} connections": lambda: bench.ours(
-                url, volume, f"--connections={CONNECTIONS}"
-            ),
         },
         options.rounds,
         2 * bench.size_bytes,
