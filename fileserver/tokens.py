@@ -9,24 +9,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from morpheus_boot.comfyui.guard.door import COOKIE, DETAILS, UNAUTHORIZED, Door
+from morpheus_boot.comfyui.guard.door import (
+    COOKIE,
+    DETAILS,
+    FORM_HEADERS,
+    UNAUTHORIZED,
+    Door,
+    form,
+)
 from morpheus_boot.config.redact import Secret
 
 _OPEN: Final = frozenset({"/health", "/ping"})
 _LONGEST_FORM_BYTES: Final = 16_000
 _FORM_TIMEOUT_S: Final = 10.0
-_FORM: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Token</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<form method="post" action="/"><label>Token <input type="password" name="token" autofocus></label>
-<button>Enter</button></form>
-"""
-_FORM_HEADERS: Final = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 
 
 class TokenGate:
@@ -58,10 +53,9 @@ class TokenGate:
         if request.method == "POST":
             given = await _posted(request)
         if given is None:
-            return HTMLResponse(_FORM, headers=_FORM_HEADERS)
+            return HTMLResponse(form("post", wrong=False), headers=FORM_HEADERS)
         if not self._door.is_right(given.encode(errors="replace")):
-            wrong = "<p>That was another token.</p>\n" if given else ""
-            return HTMLResponse(_FORM + wrong, 401, _FORM_HEADERS)
+            return HTMLResponse(form("post", wrong=bool(given)), 401, FORM_HEADERS)
         response = RedirectResponse("/", 303, {"cache-control": "no-store"})
         response.set_cookie(
             COOKIE,

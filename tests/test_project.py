@@ -28,7 +28,6 @@ DEVELOPMENT: Final[list[str]] = PROJECT["dependency-groups"]["dev"]
 # From the ground up: a room imports itself and those before it.
 ROOMS: Final = (
     "errors",
-    "stdout",
     "work",
     "volume",
     "boot_lock",

@@ -161,6 +161,8 @@ def prepare(folder: Path) -> None:
         (job / name).mkdir(parents=True)
     (job / "input" / "x.png").write_bytes(PICTURE)
     (job / "link").symlink_to(volume.model_cache)
+    (volume.jobs / "linked").mkdir()
+    (volume.jobs / "linked" / "input").symlink_to(volume.model_cache)
     (job / "input" / "link.png").symlink_to(volume.model_cache / "checkpoints" / "secret.png")
     shutil.copytree(NODE, local / "nodes" / "morpheus_boot_node")
     (folder / "paths.yaml").write_text(

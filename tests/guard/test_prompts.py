@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from morpheus_boot.comfyui.guard.node_errors import refused
-from morpheus_boot.comfyui.guard.paths import Places
-from morpheus_boot.comfyui.guard.prefixes import Sender
+from morpheus_boot.comfyui.guard.paths import Places, Sender
 from morpheus_boot.comfyui.guard.prompts import Decision, Destination, decide
 
 

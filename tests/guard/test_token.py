@@ -120,7 +120,7 @@ def test_a_browser_without_the_token_is_shown_a_form_that_opens(closed: Served) 
 
     assert (shown.status_code, wrong.status_code) == (401, 401)
     assert shown.headers["Content-Type"].startswith("text/html")
-    assert '<form action="/">' in shown.text
+    assert '<form method="get" action="/">' in shown.text
     assert 'name="token"' in shown.text
     assert "that was another" in wrong.text
     assert "that was another" not in shown.text

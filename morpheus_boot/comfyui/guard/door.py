@@ -16,11 +16,29 @@ DETAILS = {
     UNAUTHORIZED: "token: it is missing or wrong; send Authorization: Bearer <token>, or X-Morpheus-Token: <token>",
     FORBIDDEN: "Origin: a page of another site may change nothing here; send the token in a header instead",
 }
+FORM_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_FORM = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Token</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<p>MORPHEUS_TOKEN is asked for here{wrong}.</p>
+<form method="{method}" action="/"><label>Token <input type="password" name="token" autofocus></label>
+<button>Enter</button></form>
+"""
 _COOKIE_BYTES = COOKIE.encode()
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 # "none": the visitor himself, by the address bar or a bookmark.
 _OWN_SITES = frozenset({b"same-origin", b"none"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def form(method: str, *, wrong: bool) -> str:
+    """The page on which a browser's user gives the token; ``wrong``: after another one."""
+    return _FORM.format(method=method, wrong=", and that was another" if wrong else "")
 
 
 class Door:

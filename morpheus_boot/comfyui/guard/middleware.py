@@ -12,12 +12,11 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from .door import COOKIE, DETAILS, UNAUTHORIZED, Door  # noqa: TID252 - found by its folder
-from .node_errors import refused  # noqa: TID252 - found by its folder
-from .paths import Places, is_job_id  # noqa: TID252 - found by its folder
-from .prefixes import Sender  # noqa: TID252 - found by its folder
-from .prompts import Destination, Json, Refusal, decide  # noqa: TID252 - found by its folder
-from .routes import (  # noqa: TID252 - found by its folder
+from .door import COOKIE, DETAILS, FORM_HEADERS, UNAUTHORIZED, Door, form
+from .node_errors import refused
+from .paths import Places, Sender, is_job_id
+from .prompts import Destination, Json, Refusal, decide
+from .routes import (
     CLOSED,
     Denial,
     refuse_preview,
@@ -32,19 +31,6 @@ _JOB_HEADER = "X-Morpheus-Job"
 _FRESH_BYTES = 8
 # What a browser runs scripts of: SVG and XHTML, too.
 _DOCUMENTS = ("html", "xml", "xsl")
-# What a browser shows instead: it asks for / with the token, which sets the cookie.
-_FORM = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Token</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<p>ComfyUI asks for MORPHEUS_TOKEN here{wrong}.</p>
-<form action="/"><label>Token <input type="password" name="token" autofocus></label>
-<button>Enter</button></form>
-"""
-_FORM_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 @dataclass(frozen=True)
@@ -85,10 +71,9 @@ def _at_the_door(request: web.Request, door: Door) -> web.Response | None:
         return _denied(Denial(refusal, DETAILS[refusal]))
     headers = {"WWW-Authenticate": "Bearer"}
     if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
-        page = _FORM.format(wrong=", and that was another" if given else "")
-        return web.Response(
-            text=page, content_type="text/html", status=401, headers={**headers, **_FORM_HEADERS}
-        )
+        page = form("get", wrong=bool(given))
+        headers.update(FORM_HEADERS)
+        return web.Response(text=page, content_type="text/html", status=401, headers=headers)
     return web.json_response({"detail": DETAILS[refusal]}, status=refusal, headers=headers)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .prompts import Json, Refusal  # noqa: TID252 - found by its folder
+from .prompts import Json, Refusal
 
 _FAILED = "Custom validation failed for node"
 

@@ -1,4 +1,4 @@
-"""Where ComfyUI reads and writes, and which path a name stands for there.
+"""Where ComfyUI reads and writes, which path a name stands for there, and where what a node saves goes.
 
 `posixpath` is ComfyUI's own `os.path` on Linux: what is decided here must be what ComfyUI then does.
 """
@@ -12,6 +12,7 @@ from functools import cached_property
 
 # ComfyUI's main.py takes these names below its output directory for model folders.
 _MODEL_FOLDERS = frozenset({"checkpoints", "clip", "vae", "diffusion_models", "loras"})
+_DEFAULT_PREFIX = "ComfyUI"
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -111,3 +112,40 @@ def _below(folders: tuple[str, ...], path: str) -> str | None:
         if normal.startswith(f"{folder}/"):
             return normal[len(folder) + 1 :]
     return None
+
+
+class PrefixEscapes(Exception):
+    """The prefix leaves ComfyUI's output directory."""
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Whose prompt it is: ``folder`` below jobs/ takes what names no job; where it ``is_job``, all the rest too."""
+
+    folder: str
+    is_job: bool = False
+
+
+def place(prefix: str, places: Places, sender: Sender) -> str:
+    """``prefix`` as ``<job>/output/<rest>``: as it is where it says so, else below the sender's own output.
+
+    An absolute one below jobs/ (ours or another mount's) is made relative first. Two workers so never write one name.
+
+    Raises PrefixEscapes.
+    """
+    inside = places.below_jobs(prefix)
+    # ComfyUI normalizes it, too (folder_paths.get_save_image_path).
+    placed = posixpath.normpath(prefix if inside is None else inside)
+    escapes = posixpath.isabs(placed) or placed.split("/")[0] == ".."
+    if not escapes and (sender.is_job or not _names_a_job(placed)):
+        rest = placed.split("/", 2)[2] if _names_a_job(placed) else placed
+        placed = f"{sender.folder}/output/{_DEFAULT_PREFIX if rest == '.' else rest}"
+    folder = posixpath.join(places.jobs, posixpath.dirname(placed))
+    if escapes or not is_within(places.jobs, folder):
+        raise PrefixEscapes(f"{prefix!r:.200} leaves ComfyUI's output directory")
+    return placed
+
+
+def _names_a_job(prefix: str) -> bool:
+    parts = prefix.split("/")
+    return len(parts) > 2 and is_job_id(parts[0]) and parts[1] == "output"

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .paths import Places  # noqa: TID252 - found by its folder
-from .prefixes import PrefixEscapes, Sender, place  # noqa: TID252 - found by its folder
+from .paths import Places, PrefixEscapes, Sender, place
 
 Json = dict[str, Any]
 
@@ -89,7 +88,7 @@ class _Reader:
         self.destinations: list[Destination] = []
         self.refusals: list[Refusal] = []
 
-    def read(self, node_id: str, node: Any) -> Any:  # noqa: ANN401 - any JSON
+    def read(self, node_id: str, node: Any) -> Any:
         """``node`` as it should run."""
         kind = node.get("class_type") if isinstance(node, dict) else None
         inputs = node.get("inputs") if isinstance(node, dict) else None
@@ -153,7 +152,7 @@ class _Reader:
                 self._choices[kind] = {}
         return self._choices[kind]
 
-    def _file(self, node_id: str, name: str, value: Any, choices: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
+    def _file(self, node_id: str, name: str, value: Any, choices: frozenset[str]) -> Any:
         if isinstance(value, dict) and "__value__" in value:
             return {**value, "__value__": self._file(node_id, name, value["__value__"], choices)}
         if isinstance(value, list):
@@ -166,7 +165,7 @@ class _Reader:
             self._refuse(node_id, name, f"{value!r:.200} lies outside of input, temp and output")
         return annotated
 
-    def _translated(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
+    def _translated(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._places.here(value) or value
         if isinstance(value, list):
@@ -195,7 +194,7 @@ def _declared_choices(declared: Mapping[str, Any]) -> Iterator[tuple[str, frozen
                 yield name, frozenset(choice for choice in kind if isinstance(choice, str))
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any JSON
+def _text(value: Any) -> str:
     """A literal as ComfyUI makes a string of it (execution.validate_inputs)."""
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]

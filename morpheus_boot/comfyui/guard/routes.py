@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .paths import Places, is_within  # noqa: TID252 - found by its folder
+from .paths import Places, is_within
 
 # Folders of ComfyUI that hold no models.
 _NO_MODELS = frozenset({"configs", "custom_nodes", "datasets"})
