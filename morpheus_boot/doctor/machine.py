@@ -12,8 +12,7 @@ from morpheus_boot.comfyui.custom_nodes.interpreter import look_at
 from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.config.settings import REPOSITORY
-from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
-from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.doctor.check import Finding, Patient, error, errors_of, ok, warning
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.report.state import read_state, state_file
 from morpheus_boot.services.ports import holder_of, require_free

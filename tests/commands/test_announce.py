@@ -31,7 +31,7 @@ def test_a_boot_on_a_full_volume_has_a_heart(tmp_path: Path) -> None:
         deployment = read_deployment(invocation)
         ballast = fill_up(volume)
 
-        heart = announce(invocation, deployment)
+        heart = announce(deployment)
         ballast.unlink()
         heart.end()
 
@@ -50,7 +50,7 @@ def test_a_manifest_that_fits_is_left_where_the_heartbeat_does_not(tmp_path: Pat
     layout.ours.mkdir(parents=True)
     layout.workers.write_text("in the way of the heartbeats' folder")
 
-    heart = announce(invocation, deployment)
+    heart = announce(deployment)
     heart.end()
 
     assert (layout.manifests / f"{invocation.settings.endpoint}.json").exists()

@@ -200,7 +200,6 @@ class Uv:
             info.mkdir()
             lines = (
                 f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
-                *(f"Provides-Extra: {extra}" for extra in held.extras),
                 *(f"Requires-Dist: {text}" for text in held.requires_of_extras),
             )
             (info / "METADATA").write_text("\n".join((*lines, "")), "utf-8")
