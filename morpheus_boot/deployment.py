@@ -87,6 +87,10 @@ class Deployment:
         )
         return FillContext(self.volume, options, stopping, report)
 
+    def turns(self, stopping: threading.Event) -> Turns:
+        """By which one worker at a time makes what all need."""
+        return Turns(self.layout, self.invocation.settings.worker, stopping, LockTimes())
+
 
 @contextmanager
 def volume_errors(volume: Volume) -> Iterator[None]:
@@ -195,9 +199,8 @@ def fill_optional(
 
 def keep_our_environment(deployment: Deployment, stopping: threading.Event) -> None:
     """Leaves what this program runs on on the volume, as keep_environment() does; that it can't ends nothing."""
-    turns = Turns(deployment.layout, deployment.invocation.settings.worker, stopping, LockTimes())
     try:
-        keep_environment(deployment.layout, Path(sys.prefix), turns.turn)
+        keep_environment(deployment.layout, Path(sys.prefix), deployment.turns(stopping).turn)
     except MorpheusError as error:
         _LOG.info("our environment is not kept on the volume: %s", error)
 
