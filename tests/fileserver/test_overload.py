@@ -153,7 +153,7 @@ def test_a_hung_volume_holds_up_nothing_but_itself(
 ) -> None:
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         pytest.skip("no FUSE here: no volume that hangs")
-    from tests.services.hung_volume import hung_volume
+    from tests.testbed.hung_volume import hung_volume
 
     root = tmp_path / "hung"
     (root / "volume").mkdir(parents=True)
