@@ -35,6 +35,7 @@ from morpheus_boot.cache.manifests import (
 )
 from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.config.settings import Settings
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
@@ -105,9 +106,13 @@ def read_deployment(invocation: Invocation) -> Deployment:
     settings = invocation.settings
     manifest = read_manifest(settings.models, settings.environ)
     invocation.redact.add(manifest.secrets)
-    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.volume.size_gb
-    volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
-    return Deployment(invocation, manifest, volume)
+    return Deployment(invocation, manifest, volume_of(settings, manifest))
+
+
+def volume_of(settings: Settings, manifest: Manifest) -> Volume:
+    """The volume, of the size that the settings say was bought, else the manifest. Raises NotSetUp."""
+    size_gb = manifest.volume.size_gb if settings.volume_gb is None else settings.volume_gb
+    return find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
 
 
 def make_volume_folder(volume: Volume) -> None:
