@@ -17,8 +17,7 @@ from morpheus_boot.cache.origins.origin import Origin, Resolved, TransientFailur
 from morpheus_boot.cache.parts import ModelPart
 from morpheus_boot.cache.transfer.followers import Followers
 from morpheus_boot.cache.transfer.location import Location, Place
-from morpheus_boot.cache.transfer.progress import Meter, Reading
-from morpheus_boot.cache.transfer.retries import Retries
+from morpheus_boot.cache.transfer.progress import Meter, Reading, Retries
 from morpheus_boot.cache.transfer.stream import CannotContinue, Span, Stream, open_stream
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.errors import OriginUnavailable
