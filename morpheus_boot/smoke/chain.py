@@ -151,21 +151,25 @@ class _Chain:
         job = f"smoke-{secrets.token_hex(4)}"
         with self._steps.step("upload"):
             comfy_path = client.upload(job, "morpheus.png", gradient(*_UPLOADED_SIZE))
+        made = {}
         with self._steps.step("job", "upscaled by a model from the cache, scaled, saved"):
-            saved = client.run(_graph(comfy_path, f"{job}/output/smoke"))
+            made[job] = client.run(_graph(comfy_path, f"{job}/output/smoke"))
         with self._steps.step("job by name", "rescale, through the file server"):
-            rescaled = client.run_by_name("rescale", job, _rescaling(comfy_path))
+            named = f"{job}-named"
+            made[named] = client.run_by_name("rescale", named, _rescaling(comfy_path))
         with self._steps.step("download", f"a PNG of {_WANTED_SIZE[0]} x {_WANTED_SIZE[1]}"):
-            for name in (saved, rescaled):
-                picture = client.download(job, name)
+            for owner, name in made.items():
+                picture = client.download(owner, name)
                 if picture is None or png_size(picture) != _WANTED_SIZE:
                     found = "nothing" if picture is None else f"{len(picture)} bytes"
                     cause = f"{found} instead of a PNG of {_WANTED_SIZE}"
-                    raise MorpheusError(f"{job}/{name}", cause, _REPORT)
+                    raise MorpheusError(f"{owner}/{name}", cause, _REPORT)
         with self._steps.step("cleanup", "404 afterwards"):
-            client.clean_up(job)
-            if client.download(job, saved) is not None or (self.volume / "jobs" / job).exists():
-                raise MorpheusError(job, "is still there after its cleanup", _REPORT)
+            for owner, name in made.items():
+                client.clean_up(owner)
+                left = client.download(owner, name) is not None
+                if left or (self.volume / "jobs" / owner).exists():
+                    raise MorpheusError(owner, "is still there after its cleanup", _REPORT)
 
 
 def _rescaling(comfy_path: str) -> dict[str, Any]:

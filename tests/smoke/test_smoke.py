@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.smoke.inner import free_ports
-from tests.smoke.running import prepare
+from tests.guard.served import STAND_IN
 from tests.wait import wait_until
 
 _STEPS = [
@@ -70,9 +71,10 @@ def _processes_that_know(folder: Path) -> list[str]:
 
 def _as_real(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A ComfyUI outside smoke's own folder, and the variables that name it."""
-    place = tmp_path / "installed"
-    place.mkdir()
-    comfyui = prepare(place)
+    comfyui = tmp_path / "installed" / "ComfyUI"
+    shutil.copytree(STAND_IN, comfyui, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("custom_nodes", "models/checkpoints"):
+        (comfyui / name).mkdir(parents=True)
     return comfyui, {"COMFYUI_DIR": str(comfyui), "COMFYUI_PYTHON": sys.executable}
 
 
