@@ -6,7 +6,7 @@ from typing import Final
 from morpheus_boot.errors import ManifestError
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest.resources import read_resources
-from morpheus_boot.stdout import print_text
+from morpheus_boot.report.stdout import print_text
 
 _LOG: Final = logging.getLogger("morpheus.import")
 

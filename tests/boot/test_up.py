@@ -18,6 +18,8 @@ from tests.testbed.origin import Origin
 from tests.wait import wait_until
 
 SMALL = safetensors(300_000)
+# What a boot that fetches nothing needs not wait for.
+HEAVY = frozenset({"aiohttp", "fastapi", "huggingface_hub", "requests", "rich"})
 
 
 @pytest.fixture
@@ -69,15 +71,35 @@ def test_what_prometheus_reads_of_a_ready_boot(site: Site, origin: Origin) -> No
     assert "morpheus_comfyui_queue 0.0" in shown
 
 
-def test_a_warm_boot_makes_no_request(site: Site, origin: Origin) -> None:
+def test_a_warm_boot_makes_no_request_and_imports_nothing_heavy_before_comfyuis_exec(
+    site: Site, origin: Origin
+) -> None:
     site.models = three_models(origin)
     assert site.run("fill").code == 0
     origin.close()
+    site.environ = {"PYTHONPROFILEIMPORTTIME": "1"}
 
     with site.start("up") as up:
         up.wait_until_ready()
         assert "0 need work" in up.log
         assert up.stop(signal.SIGINT) == 0
+
+    before, started, _ = up.log.partition("comfyui started")
+    profile = [line for line in before.splitlines() if line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in profile}
+    assert started
+    assert "pydantic" in imported
+    assert not imported & HEAVY
+
+
+def test_a_container_is_one_worker_at_each_boot(site: Site) -> None:
+    workers = set()
+    for _ in range(2):
+        with site.start("up") as up:
+            up.wait_until_ready()
+            workers.add(up.get("/status").json()["worker"])
+
+    assert len(workers) == 1
 
 
 def test_the_file_server_is_up_before_the_fill_ends_and_says_how_far_it_is(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui.custom_nodes.fetch import is_commit
-from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter, look_at
+from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter, compile_tree, look_at
 from morpheus_boot.comfyui.custom_nodes.manager import configure_manager, is_manager
 from morpheus_boot.comfyui.custom_nodes.packages import (
     PACKAGES,
@@ -30,15 +30,12 @@ from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.errors import MorpheusError, all_of, local_error
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.start.installed import compile_command
 from morpheus_boot.volume.archive import Turn, pack, staged, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.background import begin, together
-from morpheus_boot.work.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 _AT_ONCE: Final = 8
-_COMPILE_TIMEOUT_S: Final = 900.0
 _SITE: Final = "site-"
 # main.py, execute_prestartup_script.
 _PRESTARTUP: Final = "prestartup_script.py"
@@ -248,12 +245,11 @@ class CustomNodes:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
             _LOG.info("installed: %s", ", ".join(outcome.packages) or "nothing was missing")
-            # Its exit code says that some package ships a file which is no Python of this version.
-            run_program(
-                compile_command(self._comfyui.python, staging, edited=False),
+            compile_tree(
+                self._comfyui.python,
+                staging,
+                edited=False,
                 environ=self._environ,
-                folder=self._home,
-                timeout_s=_COMPILE_TIMEOUT_S,
                 stopping=self._stopping,
             )
         if outcome.lasting:

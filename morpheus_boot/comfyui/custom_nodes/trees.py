@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository, is_commit
+from morpheus_boot.comfyui.custom_nodes.interpreter import compile_tree
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.start.installed import compile_command
 from morpheus_boot.volume.archive import Turn, pack, staged, stray_links, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
-from morpheus_boot.work.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 # In each node's folder: which commit it is. Written before the folder gets its name.
 _COMMIT: Final = ".morpheus-commit"
 # ComfyUI loads no folder with this ending (its main.py and nodes.py).
 _OFF: Final = ".disabled"
-_COMPILE_TIMEOUT_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,13 @@ class Trees:
                 )
                 link.unlink()
             (staging / _COMMIT).write_text(commit, "utf-8")
-            self._compile(staging)
+            compile_tree(
+                self._python,
+                staging,
+                edited=True,
+                environ=self._environ,
+                stopping=self._stopping,
+            )
         self._keep(node, commit, folder)
         return Tree(node, commit, folder)
 
@@ -137,15 +141,6 @@ class Trees:
                 write_whole(self._meaning_file(node), json.dumps(asdict(meaning)).encode())
         except OSError as error:
             _LOG.warning("%s: it can't be kept on the volume (%s)", node.name, error.strerror)
-
-    def _compile(self, folder: Path) -> None:
-        run_program(
-            compile_command(self._python, folder, edited=True),
-            environ=self._environ,
-            folder=folder,
-            timeout_s=_COMPILE_TIMEOUT_S,
-            stopping=self._stopping,
-        )
 
     def _known_commit(self, node: NodeSpec) -> str | None:
         if is_commit(node.ref):
