@@ -25,11 +25,6 @@ HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).
 """
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
 def test_a_comfyui_that_answers_without_the_token_is_stopped_with_78(site: Site) -> None:
     (site.comfyui / "main.py").write_text(UNGUARDED)
     site.environ = {"MORPHEUS_TOKEN": "x" * 20, "MORPHEUS_HOLD_S": "60"}
