@@ -69,7 +69,7 @@ class _Volume:
 
 
 def build_app(settings: Settings, presence: Presence | None, runner: Runner | None) -> ASGIApp:
-    """The file server's application, with the token's gate in front where there is a token.
+    """The file server's application, with the token's gate in front.
 
     ``presence`` None: there is no volume; ``runner`` None: this container runs no jobs.
     """
@@ -96,9 +96,7 @@ def build_app(settings: Settings, presence: Presence | None, runner: Runner | No
     app: ASGIApp = DownloadRoutes(
         api, volume.downloads if volume else None, volume.zips if volume else None
     )
-    if settings.token is not None:
-        app = TokenGate(app, settings.token)
-    return CountedRequests(TusProtocol(app), metrics)
+    return CountedRequests(TusProtocol(TokenGate(app, settings.token)), metrics)
 
 
 class _Api(FastAPI):

@@ -12,7 +12,7 @@ from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.boot_lock import take_boot_lock
-from morpheus_boot.cache import CachedModel, Heart, Plan, hash_pending, preload
+from morpheus_boot.cache import CachedModel, FillContext, Heart, Plan, hash_pending, preload
 from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.reports import outcome_of, planned
@@ -24,12 +24,10 @@ from morpheus_boot.config.settings import REPOSITORY, Settings
 from morpheus_boot.deployment import (
     Deployment,
     announce,
-    fill_context,
     fill_models,
     fill_optional,
     keep_our_environment,
     make_volume_folder,
-    plan_models,
     read_deployment,
 )
 from morpheus_boot.errors import Exit, MorpheusError, each_of
@@ -47,17 +45,17 @@ from morpheus_boot.report.state import (
     state_file,
     utc_now,
 )
+from morpheus_boot.services.policy import Hold, RestartPolicy
 from morpheus_boot.services.ports import require_free
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.services.restarts import Restarts
-from morpheus_boot.services.service_log import log_line
 from morpheus_boot.services.services import (
     COMFYUI,
     FILE_SERVER,
     file_server,
+    log_line,
     wait_until_it_listens,
 )
-from morpheus_boot.services.supervisor import Hold, Supervisor
+from morpheus_boot.services.supervisor import Supervisor
 from morpheus_boot.volume.mount import Volume
 from morpheus_boot.work.background import begin
 from morpheus_boot.work.stopping import Stopped
@@ -84,7 +82,7 @@ class Boot:
         # Held by whoever looks at what runs and sets the readiness by it: nothing may come between the two.
         self._turning = threading.Lock()
         self._supervisor = Supervisor(
-            on_line=self._on_line, on_service=self._on_service, restarts=Restarts()
+            on_line=self._on_line, on_service=self._on_service, restarts=RestartPolicy()
         )
 
     def up(self) -> None:
@@ -119,10 +117,10 @@ class Boot:
         self._start_file_server(deployment.volume, runs_jobs=True)
         nodes = begin(launch.bring_nodes, "custom nodes")
         with phase("plan"):
-            self._heart = announce(self._invocation, deployment)
+            self._heart = announce(deployment)
             plan = self._plan(deployment)
         with phase("fill"):
-            cached = self._fill(plan, deployment)
+            cached = fill_models(deployment, plan, self._context(deployment))
         with phase("custom nodes"):
             nodes.result()
         with phase("link"):
@@ -175,8 +173,8 @@ class Boot:
     ) -> None:
         """What the boot did not wait for: optional models, digests not yet known, our packages on the volume."""
         there = self._fill_optional(launch, deployment)
-        self._hash_pending((*cached, *there), deployment.volume)
-        keep_our_environment(self._invocation, deployment, self._supervisor.stopping)
+        hash_pending((*cached, *there), self._context(deployment))
+        keep_our_environment(deployment, self._supervisor.stopping)
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def until_stopped() -> None:
@@ -248,7 +246,7 @@ class Boot:
 
     def _plan(self, deployment: Deployment) -> Plan:
         """The plan for the models that the boot waits for."""
-        plan = plan_models(deployment)
+        plan = deployment.plan()
         self._board.put_models(map(planned, plan.steps))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
@@ -256,14 +254,8 @@ class Boot:
             warn_of_long_fill(required.steps, self._settings.runpod.init_timeout_s)
         return required
 
-    def _fill(self, plan: Plan, deployment: Deployment) -> tuple[CachedModel, ...]:
-        return fill_models(
-            self._invocation,
-            deployment,
-            plan,
-            stopping=self._supervisor.stopping,
-            report=self._progress,
-        )
+    def _context(self, deployment: Deployment) -> FillContext:
+        return deployment.context(self._supervisor.stopping, self._progress)
 
     def _prepare_queue(
         self, deployment: Deployment, comfyui: ComfyUI
@@ -295,12 +287,7 @@ class Boot:
     def _fill_optional(self, launch: Launch, deployment: Deployment) -> tuple[CachedModel, ...]:
         """The models that the boot did not wait for; their failure stops nothing."""
         there: tuple[CachedModel, ...] = ()
-        for outcome in fill_optional(
-            self._invocation,
-            deployment,
-            stopping=self._supervisor.stopping,
-            report=self._progress,
-        ):
+        for outcome in fill_optional(deployment, self._context(deployment)):
             try:
                 if isinstance(outcome, MorpheusError):
                     raise outcome
@@ -312,14 +299,6 @@ class Boot:
             else:
                 there += (outcome,)
         return there
-
-    def _hash_pending(self, cached: Iterable[CachedModel], volume: Volume) -> None:
-        pending = [c for c in cached if c.hash_later]
-        if pending:
-            stopping, report = self._supervisor.stopping, self._progress
-            hash_pending(
-                pending, fill_context(self._invocation, volume, stopping=stopping, report=report)
-            )
 
     def _file_server(self, volume: Volume | None, *, runs_jobs: bool) -> ServiceSpec:
         settings = self._settings

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from morpheus_boot import __version__
-from morpheus_boot.cache.options import LockTimes, RetryPolicy
+from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.config.argv import find_command, stays, value_of
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import (
@@ -24,8 +24,9 @@ from morpheus_boot.config.settings import (
 from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.log import set_up_log
-from morpheus_boot.services.interrupt import Interrupted
-from morpheus_boot.stdout import ReaderGone, print_text
+from morpheus_boot.report.stdout import ReaderGone, print_text
+from morpheus_boot.services.signals import Interrupted
+from morpheus_boot.work.backoff import Backoff
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -54,7 +55,7 @@ def _retry_option(parser: argparse.ArgumentParser) -> None:
         "--retry-for",
         dest="retry_s",
         type=_positive,
-        default=RetryPolicy().deadline_s,
+        default=Backoff().deadline_s,
         metavar="SECONDS",
         help="how long an origin may fail before it is given up (default: %(default).0f)",
     )

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from morpheus_boot.cache.options import LockTimes, RetryPolicy
+from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import Settings
+from morpheus_boot.work.backoff import Backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +28,4 @@ class Invocation:
     jobs_older_than_h: float | None = None
     file: Path = Path()
     lock_timeout_s: float = LockTimes().deadline_s
-    retry_s: float = RetryPolicy().deadline_s
+    retry_s: float = Backoff().deadline_s

@@ -51,6 +51,8 @@ def fill_what_fits(plan: Plan, context: FillContext) -> Iterator[CachedModel | M
 
 def hash_pending(models: Iterable[CachedModel], context: FillContext) -> None:
     """Records the digests that are missing, as repair.hash_pending() does."""
-    from morpheus_boot.cache import repair  # noqa: PLC0415 - as in fill()
+    pending = [model for model in models if model.hash_later]
+    if pending:
+        from morpheus_boot.cache import repair  # noqa: PLC0415 - as in fill()
 
-    repair.hash_pending(models, context)
+        repair.hash_pending(pending, context)

@@ -24,11 +24,9 @@ from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, as_it_l
 from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.cache.reports import fetching, one_at_a_time, outcome_of, waiting
 from morpheus_boot.cache.room import Room, decide_again, price, require_room, with_numbers
-from morpheus_boot.cache.transfer.budget import Budget
-from morpheus_boot.cache.transfer.http import Client
-from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.progress import Reading
 from morpheus_boot.cache.transfer.stream import VersionChanged
-from morpheus_boot.cache.transfer.transfer import Transfer
+from morpheus_boot.cache.transfer.transfer import Engine
 from morpheus_boot.errors import (
     MorpheusError,
     OriginUnavailable,
@@ -78,13 +76,14 @@ class Filler:
 
     def __init__(self, context: FillContext) -> None:
         options = context.options
-        times = options.transfer_times
         self._context = replace(context, report=one_at_a_time(context.report))
         self._presence = Presence(context.layout)
-        self._client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
-        self._budget = Budget(times.connections)
+        self._engine = Engine(options.transfer_times, context.stopping)
         self.resolutions = Resolutions(
-            options.credentials, self._client, times.retry, context.stopping
+            options.credentials,
+            self._engine.client,
+            options.transfer_times.retry,
+            context.stopping,
         )
 
     def fill(self, plan: Plan) -> tuple[CachedModel, ...]:
@@ -260,15 +259,8 @@ class Filler:
 
             on_progress(Reading(0, resolved.version.size_bytes))
             with self._part(model, resolved.version, inherits=claim.inherits) as part:
-                digest = Transfer(
-                    model.path,
-                    self.resolutions.origin(model),
-                    self._client,
-                    options.transfer_times,
-                    self._budget,
-                    stopping=context.stopping,
-                    on_progress=on_progress,
-                ).run(resolved, part)
+                origin = self.resolutions.origin(model)
+                digest = self._engine.fetch(origin, resolved, part, on_progress)
                 _check(part, model, resolved.version, digest)
                 # Before the publication: after it, the name may be another worker's already.
                 stat = part.finish()

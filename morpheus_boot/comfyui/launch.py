@@ -151,7 +151,7 @@ class Launch:
         )
         env = comfyui_environment(
             settings.environ,
-            manifest.comfyui_env,
+            manifest.comfyui.env,
             REPOSITORY,
             layout.node_cache,
             named=manifest.variables,
@@ -226,4 +226,4 @@ def _local_folder(settings: Settings) -> Path:
 
 
 def _more_arguments(settings: Settings, deployment: Deployment) -> tuple[str, ...]:
-    return (*deployment.manifest.comfyui_args, *settings.comfyui_args)
+    return (*deployment.manifest.comfyui.args, *settings.comfyui_args)

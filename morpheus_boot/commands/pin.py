@@ -8,12 +8,12 @@ from morpheus_boot.cache.filler import Filler, agreed_version
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
-from morpheus_boot.deployment import Deployment, fill_context, read_deployment
+from morpheus_boot.deployment import Deployment, read_deployment
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
-from morpheus_boot.services.interrupt import run_to_end
-from morpheus_boot.stdout import print_text
+from morpheus_boot.report.stdout import print_text
+from morpheus_boot.services.signals import run_to_end
 from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.pin")
@@ -22,18 +22,18 @@ _LOG: Final = logging.getLogger("morpheus.pin")
 def run(invocation: Invocation) -> None:
     """Asks every origin and prints. Raises the first failure, and then prints nothing."""
     deployment = read_deployment(invocation)
-    text = run_to_end(lambda stopping: _pin(invocation, deployment, stopping))
+    text = run_to_end(lambda stopping: _pin(deployment, stopping))
     print_text(text)
 
 
-def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Event) -> str:
-    manifest, volume = deployment.manifest, deployment.volume
-    filler = Filler(fill_context(invocation, volume, stopping=stopping, report=lambda _model: None))
+def _pin(deployment: Deployment, stopping: threading.Event) -> str:
+    manifest = deployment.manifest
+    filler = Filler(deployment.context(stopping))
     pins = {}
     for model in manifest.models:
         resolved = filler.resolutions.of(model)
         version = agreed_version(model, resolved.version)
-        sha256 = version.sha256 or _recorded_sha256(volume.layout, model, version)
+        sha256 = version.sha256 or _recorded_sha256(deployment.layout, model, version)
         if sha256 is None:
             mend = (
                 "and no size either: write both into models.yaml by hand"
@@ -43,7 +43,7 @@ def _pin(invocation: Invocation, deployment: Deployment, stopping: threading.Eve
             _LOG.warning("%s: its origin names no digest; %s", model.path, mend)
         hub = isinstance(model.source, HuggingFaceSource)
         pins[model.path] = Pin(sha256, version.size_bytes, resolved.commit if hub else None)
-    environ = invocation.settings.environ
+    environ = deployment.invocation.settings.environ
     commits = {
         node.name: Repository(node.name, node.git, environ=environ, stopping=stopping).commit_of(
             node.ref

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, TypeAlias
 
+from morpheus_boot.cache.survey import Survey, survey
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import Settings
-from morpheus_boot.doctor.finding import Finding, Level, error, errors_of, ok
+from morpheus_boot.doctor.check import Finding, Level, Patient, error, errors_of, ok
 from morpheus_boot.doctor.machine import look_at_comfyui, look_at_gpu, look_at_ports, look_at_python
 from morpheus_boot.doctor.network import look_at_origins, look_at_tokens
-from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.doctor.storage import look_at_mount, look_at_room
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.manifest import Manifest, read_manifest
+from morpheus_boot.volume.mount import Volume, find_volume
 from morpheus_boot.work.background import begin
 
 __all__ = ["Finding", "Level", "examine"]
@@ -42,12 +43,17 @@ def examine(
     A check that takes longer than ``deadline_s`` is left behind: a call on a volume that hangs never returns.
     """
     for wrong in settings.wrong:
-        yield error("settings", f"{wrong.subject}: {wrong.cause}", wrong.mend)
-    manifest, found = _read(settings)
-    if manifest is not None:
+        yield from errors_of("settings", wrong)
+    manifest: Manifest | None = None
+    try:
+        manifest = read_manifest(settings.models, settings.environ)
+    except MorpheusError as raised:
+        yield from errors_of("models.yaml", raised)
+    else:
         redact.add(manifest.secrets)
-    yield from found
-    patient = Patient(settings, manifest, stopping)
+        counts = f"{len(manifest.models)} models, {len(manifest.nodes)} custom nodes"
+        yield ok("models.yaml", f"{settings.models}: {counts}")
+    patient = _patient(settings, manifest, stopping)
     begun = [
         (name, begin(partial(_made, name, check, patient), f"doctor {name}"))
         for name, check in _CHECKS
@@ -60,13 +66,19 @@ def examine(
             yield error(name, f"no answer within {deadline_s:.0f} s", "see what hangs: df, ls")
 
 
-def _read(settings: Settings) -> tuple[Manifest | None, tuple[Finding, ...]]:
-    try:
-        manifest = read_manifest(settings.models, settings.environ)
-    except MorpheusError as raised:
-        return None, errors_of("models.yaml", raised)
-    counts = f"{len(manifest.models)} models, {len(manifest.nodes)} custom nodes"
-    return manifest, (ok("models.yaml", f"{settings.models}: {counts}"),)
+def _patient(settings: Settings, manifest: Manifest | None, stopping: threading.Event) -> Patient:
+    size_gb = manifest.volume.size_gb if manifest else None
+    if settings.volume_gb is not None:
+        size_gb = settings.volume_gb
+
+    def found() -> Volume:
+        return find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
+
+    def surveyed() -> Survey:
+        return survey(manifest.models if manifest else (), volume.result())
+
+    volume = begin(found, "doctor volume")
+    return Patient(settings, manifest, volume, begin(surveyed, "doctor survey"), stopping)
 
 
 def _made(name: str, check: Check, patient: Patient) -> tuple[Finding, ...]:

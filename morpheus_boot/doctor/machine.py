@@ -12,8 +12,7 @@ from morpheus_boot.comfyui.custom_nodes.interpreter import look_at
 from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.config.settings import REPOSITORY
-from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
-from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.doctor.check import Finding, Patient, error, errors_of, ok, warning
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.report.state import read_state, state_file
 from morpheus_boot.services.ports import holder_of, require_free
@@ -146,7 +145,7 @@ def _comfyui(patient: Patient) -> ComfyUI:
 
 
 def _arguments(patient: Patient) -> tuple[str, ...]:
-    named = patient.manifest.comfyui_args if patient.manifest else ()
+    named = patient.manifest.comfyui.args if patient.manifest else ()
     return (*named, *patient.settings.comfyui_args)
 
 

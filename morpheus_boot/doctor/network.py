@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 import requests
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.transfer.http import reason
-from morpheus_boot.doctor.finding import Finding, error, ok, warning
-from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.cache.origins.http import reason
+from morpheus_boot.doctor.check import Finding, Patient, error, ok, warning
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource
 
@@ -92,7 +91,7 @@ def look_at_origins(patient: Patient) -> Iterator[Finding]:
 
 def _fetches(patient: Patient) -> bool:
     try:
-        return any(step.needs_bytes for step in patient.plan().steps)
+        return bool(patient.survey.result().wanted)
     except (MorpheusError, OSError):
         return True  # the volume's own check says why it can't be looked at
 

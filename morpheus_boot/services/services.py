@@ -1,14 +1,16 @@
-"""The file server's command line, environment and first answer; ComfyUI's are comfyui/'s."""
+"""The services by name: how the file server is started, and what each prints as lines of our log."""
 
+import logging
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.errors import WaitedTooLong
+from morpheus_boot.report.log import Entry, for_no_terminal, parse_terminal_line
 from morpheus_boot.services.process import ServiceSpec
 
 FILE_SERVER: Final = "fileserver"
@@ -76,3 +78,20 @@ def wait_until_it_listens(
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# How a service's lines are read; None for a line that is not of its form.
+Reader = Callable[[str], Entry | None]
+
+
+def log_line(readers: Mapping[str, Reader], service: str, line: str) -> None:
+    """Logs a line that ``service`` printed, under its name and with the level that it has there.
+
+    One that has no reader prints text for a terminal.
+    """
+    logger = logging.getLogger(f"morpheus.{service}")
+    entry = readers.get(service, parse_terminal_line)(line)
+    if entry is None:
+        logger.info("%s", for_no_terminal(line))
+    else:
+        logger.log(entry.level, "%s", entry.message)

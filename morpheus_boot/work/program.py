@@ -79,6 +79,9 @@ def run_program(
                     f"it did not end within {timeout_s:.0f} s ({' '.join(argv[1:4])})",
                     "check the network, and start again",
                 ) from None
+        except BaseException:
+            _kill(process)
+            raise
         else:
             return Ended(process.returncode, out, err)
 

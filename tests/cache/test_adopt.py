@@ -12,7 +12,7 @@ from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record, write_record
 from morpheus_boot.cache.repair import TO_REPAIR, Condition, Verdict, judge, repair
 from morpheus_boot.errors import OriginUnavailable
-from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
+from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.civitai import CivitaiStandIn
@@ -86,7 +86,7 @@ def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
     civitai.add(131960, "a.safetensors", WEIGHTS)
     credentials = Credentials(civitai_endpoint=civitai.url)
     worker.options = replace(worker.options, credentials=credentials)
-    wanted = replace(model(PATH, "https://unused.invalid/"), source=CivitaiSource(131960))
+    wanted = ModelSpec(PATH, civitai=131960)
     damaged = bytearray(read_all(WEIGHTS))
     damaged[MIB] ^= 1
     worker.layout.model(PATH).parent.mkdir(parents=True)

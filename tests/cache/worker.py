@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from morpheus_boot.cache import CachedModel, FillContext, FillOptions, fill, make_plan
-from morpheus_boot.cache.options import Credentials, LockTimes, RetryPolicy, TransferTimes
+from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.planner import Plan
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec, UrlSource
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Mount, Volume
+from morpheus_boot.work.backoff import Backoff
 
 MIB = 1 << 20
 QUICK = FillOptions(
@@ -24,7 +25,7 @@ QUICK = FillOptions(
         models=1,
         span_bytes=1 << 40,
         window_s=300.0,
-        retry=RetryPolicy(first_s=0.01, most_s=0.05, deadline_s=0.5),
+        retry=Backoff(first_s=0.01, most_s=0.05, deadline_s=0.5),
     ),
 )
 
@@ -33,21 +34,12 @@ def model(
     path: str, url: str, *, sha256: str | None = None, size_bytes: int | None = None
 ) -> ModelSpec:
     """A model behind a URL, as models.yaml would name it."""
-    return ModelSpec(
-        path=path,
-        source=UrlSource(Secret(url)),
-        sha256=sha256,
-        size_bytes=size_bytes,
-        required=True,
-        preload=False,
-        links=(),
-        line=1,
-    )
+    return ModelSpec(path, url=UrlSource(Secret(url)), sha256=sha256, size_bytes=size_bytes)
 
 
 def hub_model(path: str, source: HuggingFaceSource) -> ModelSpec:
     """A model on Hugging Face."""
-    return replace(model(path, "https://unused.invalid/"), source=source)
+    return ModelSpec(path, huggingface=source)
 
 
 @dataclass

@@ -232,7 +232,7 @@ def test_status_says_once_how_large_a_model_is_that_is_fetched(site: Site) -> No
 
         (line,) = [one for one in site.run("status").out.splitlines() if MODEL in one]
 
-    assert line.split() == f"fetching {MODEL} 2.0 MB by worker-1, 1.0 MB are there".split()
+    assert line.split() == f"fetching {MODEL} 2.0 MB worker-1 fetches it and has 1.0 MB".split()
 
 
 def test_status_says_how_a_model_stands(site: Site) -> None:

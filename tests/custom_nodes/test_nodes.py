@@ -231,6 +231,14 @@ def is_open(nodes: CustomNodes) -> bool:
     return nodes.gate is not None and nodes.gate.exists()
 
 
+def test_requirements_that_ask_for_nothing_need_no_uv(world: World) -> None:
+    (world.folder / "tools" / "uv").unlink()
+
+    prepared = world.prepare(world.node("First", {"requirements.txt": "\n# numpy\n"}))
+
+    assert (prepared.left_out, prepared.nodes.packages, world.index.asked) == ({}, None, [])
+
+
 def test_the_gate_opens_when_the_packages_are_where_comfyui_was_told(world: World) -> None:
     offer(world.index, wheel("tracker", "3.0"))
     nodes = world.boot(world.node("First", {"requirements.txt": "tracker\n"}))

@@ -71,7 +71,7 @@ class World:
         """A node whose repository has ``files``, pinned to their commit unless ``ref`` says otherwise."""
         made = commit(self.repositories.root / name, {"__init__.py": "", **files})
         url = Secret(f"{self.repositories.url}/{name}")
-        return NodeSpec(name, url, ref or made, required, line=1)
+        return NodeSpec(name, url, ref or made, required)
 
     def boot(self, *nodes: NodeSpec, worker: str = "a") -> CustomNodes:
         """Those of a boot of ``worker``, whose local disk is its own; nothing is done yet."""

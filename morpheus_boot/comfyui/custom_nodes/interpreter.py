@@ -23,8 +23,7 @@ for dist in importlib.metadata.distributions():
     if metadata["Name"] and metadata["Version"]:
         of_extras = [text for text in metadata.get_all("Requires-Dist") or [] if "extra" in text]
         extras = metadata.get_all("Provides-Extra") or []
-        origin = dist.read_text("direct_url.json")
-        held.setdefault(metadata["Name"], [metadata["Version"], extras, of_extras, origin])
+        held.setdefault(metadata["Name"], [metadata["Version"], extras, of_extras])
 print(json.dumps({
     "identity": [
         sys.implementation.cache_tag, platform.python_version(), sysconfig.get_platform(),
@@ -37,15 +36,11 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One distribution that a Python holds: its ``version``, its extras with what they require, its direct URL.
-
-    ``origin`` is the text of direct_url.json, where it came by a URL of its own.
-    """
+    """One distribution that a Python holds: its ``version``, and its extras with what they require."""
 
     version: str
     extras: tuple[str, ...] = ()
     requires_of_extras: tuple[str, ...] = ()
-    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +77,8 @@ def look_at(
     try:
         said = json.loads(ended.out.splitlines()[-1])
         held: dict[str, Held] = {
-            canonicalize_name(name): Held(version, tuple(extras), tuple(requires), origin)
-            for name, (version, extras, requires, origin) in said["held"].items()
+            canonicalize_name(name): Held(version, tuple(extras), tuple(requires))
+            for name, (version, extras, requires) in said["held"].items()
         }
         return Interpreter(python, tuple(said["identity"]), held)
     except (ValueError, IndexError, KeyError, TypeError) as error:

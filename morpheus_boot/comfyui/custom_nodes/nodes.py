@@ -30,7 +30,7 @@ from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.errors import MorpheusError, all_of, local_error
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.start.byte_code import compile_command
+from morpheus_boot.start.installed import compile_command
 from morpheus_boot.volume.archive import Turn, pack, staged, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.background import begin, together

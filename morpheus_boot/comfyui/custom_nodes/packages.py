@@ -24,6 +24,7 @@ _FILE: Final = "requirements.txt"
 _INCLUDE: Final = re.compile(
     r"^\s*(?:-r|--requirements?|-c|--constraints?)[ \t=]*(\S+)", re.MULTILINE
 )
+_ASKS: Final = re.compile(r"^\s*[^\s#]", re.MULTILINE)
 _EDITABLE: Final = re.compile(r"^[ \t]*(?:-e|--editable)[ \t=]+", re.MULTILINE)
 _HERE: Final = re.compile(r"^[ \t]*\.(?=[/\[\s]|$)", re.MULTILINE)
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -66,14 +67,14 @@ _OUTCOMES: Final = TypeAdapter(Outcome)
 
 
 def read_requirements(node: str, tree: Path, *, required: bool) -> Requirements | None:
-    """What the node in the folder ``tree`` asks for; None where it has no requirements.txt. Raises OSError.
+    """What the node in the folder ``tree`` asks for; None where that is nothing. Raises OSError.
 
     The file goes to uv as it is, unless it names something by ``-e`` or by a path: uv takes no editable repository,
     and a path as relative to its own working directory. Then a copy beside it says the same in uv's words.
     """
     file = tree / _FILE
     texts = tuple(_texts(file.resolve(), tree.resolve(), set()))
-    if not texts:
+    if not any(map(_ASKS.search, texts)):
         return None
     for_uv = _HERE.sub(lambda _: str(tree), _EDITABLE.sub("", texts[0]))
     if for_uv != texts[0]:

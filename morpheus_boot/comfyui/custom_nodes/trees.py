@@ -13,7 +13,7 @@ from typing import Final
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository, is_commit
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.start.byte_code import compile_command
+from morpheus_boot.start.installed import compile_command
 from morpheus_boot.volume.archive import Turn, pack, staged, stray_links, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole

@@ -20,8 +20,13 @@ from packaging.version import InvalidVersion, Version
 
 from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter
 from morpheus_boot.errors import NotSetUp, OriginUnavailable, StorageFailed
-from morpheus_boot.start.package_index import Wheel, fetch_wheel, index_url, pip_settings
-from morpheus_boot.start.pip_words import CHECK_NETWORK
+from morpheus_boot.start.package_index import (
+    CHECK_NETWORK,
+    Wheel,
+    fetch_wheel,
+    index_url,
+    pip_settings,
+)
 from morpheus_boot.volume.archive import pack, staged, unpack
 from morpheus_boot.work.program import run_program
 
@@ -142,6 +147,7 @@ class Uv:
             "UV_CONSTRAINT": f"{self._constraints} {also}".strip(),
             "UV_CACHE_DIR": str(scratch / "cache"),
             "UV_PYTHON_DOWNLOADS": "never",
+            "UV_COMPILE_BYTECODE": "0",  # it is compiled so that it survives the archive
             "UV_NO_WRAP": "1",
             "PYTHONDONTWRITEBYTECODE": "1",  # ComfyUI's Python is never written, not even its caches
             "GIT_TERMINAL_PROMPT": "0",
@@ -189,7 +195,9 @@ class Uv:
                 continue  # old distributions have such; uv knows nothing of them
             constraints.append(f"{name}=={version}\n")
             info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-            info.mkdir(exist_ok=True)
+            if info.exists():
+                continue  # asked for by its URL, and so installed once more by an earlier call
+            info.mkdir()
             lines = (
                 f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
                 *(f"Provides-Extra: {extra}" for extra in held.extras),
@@ -198,8 +206,6 @@ class Uv:
             (info / "METADATA").write_text("\n".join((*lines, "")), "utf-8")
             (info / "INSTALLER").write_text(_OURS, "utf-8")
             (info / "RECORD").touch()
-            if held.origin is not None:
-                (info / "direct_url.json").write_text(held.origin, "utf-8")
         self._constraints.write_text("".join(constraints), "utf-8")
         try:
             yield
