@@ -12,7 +12,7 @@ from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.boot_lock import take_boot_lock
-from morpheus_boot.cache import CachedModel, FillContext, Heart, Plan, hash_pending, preload
+from morpheus_boot.cache import CachedModel, FillContext, Heart, Plan, fill, hash_pending, preload
 from morpheus_boot.cache.lock.lock import Turns
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.reports import outcome_of, planned
@@ -24,7 +24,6 @@ from morpheus_boot.config.settings import REPOSITORY, Settings
 from morpheus_boot.deployment import (
     Deployment,
     announce,
-    fill_models,
     fill_optional,
     keep_our_environment,
     make_volume_folder,
@@ -120,7 +119,7 @@ class Boot:
             self._heart = announce(deployment)
             plan = self._plan(deployment)
         with phase("fill"):
-            cached = fill_models(deployment, plan, self._context(deployment))
+            cached = fill(plan, self._context(deployment))
         with phase("custom nodes"):
             nodes.result()
         with phase("link"):

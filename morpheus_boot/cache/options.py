@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from morpheus_boot.cache.manifests import EndpointManifest
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
@@ -81,13 +82,15 @@ class FillOptions:
 class FillContext:
     """What all steps of one fill share.
 
-    ``stopping`` ends it before its time; ``report`` is told how each model stands, from any thread.
+    ``stopping`` ends it before its time; ``report`` is told how each model stands, by one thread at a time.
+    ``manifest``: what this endpoint names, where it is to be compared with what others do.
     """
 
     volume: Volume
     options: FillOptions
     stopping: threading.Event
     report: Callable[[ModelState], None]
+    manifest: EndpointManifest | None = None
 
     @property
     def layout(self) -> Layout:
