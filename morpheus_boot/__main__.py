@@ -1,5 +1,6 @@
 """``python -m morpheus_boot``."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from morpheus_boot.config.argv import end_when_stopped
 if __name__ == "__main__":
     # The imports take a while, and a stop may come during them.
     end_when_stopped(sys.argv[1:])
+    # What they make is no garbage; Python's default looks for some in it so often that a tenth of the start goes there.
+    gc.set_threshold(50_000)
 
     from morpheus_boot.start.installed import hold_environment
 

@@ -100,6 +100,10 @@ def _gc_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _write_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--write", action="store_true", help="put it into models.yaml's place")
+
+
 def _file_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a morpheus_resources_*.txt")
 
@@ -130,7 +134,11 @@ COMMANDS: Final = (
         (_json_option, _verify_options),
     ),
     Command("gc", "lists what no endpoint needs any more", (_json_option, _gc_options)),
-    Command("pin", "prints models.yaml with digests, sizes and commits filled in, comments kept"),
+    Command(
+        "pin",
+        "prints models.yaml with digests, sizes and commits filled in, comments kept",
+        (_write_option,),
+    ),
     Command("doctor", "looks at all that a boot needs, and says how it stands", (_json_option,)),
     Command(
         "import",

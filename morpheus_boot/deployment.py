@@ -34,6 +34,7 @@ from morpheus_boot.cache.manifests import (
 )
 from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.config.settings import Settings
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
@@ -85,6 +86,10 @@ class Deployment:
         )
         return FillContext(self.volume, options, stopping, report, self.endpoint_manifest)
 
+    def turns(self, stopping: threading.Event) -> Turns:
+        """By which one worker at a time makes what all need."""
+        return Turns(self.layout, self.invocation.settings.worker, stopping, LockTimes())
+
 
 @contextmanager
 def volume_errors(volume: Volume) -> Iterator[None]:
@@ -100,9 +105,13 @@ def read_deployment(invocation: Invocation) -> Deployment:
     settings = invocation.settings
     manifest = read_manifest(settings.models, settings.environ)
     invocation.redact.add(manifest.secrets)
-    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.volume.size_gb
-    volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
-    return Deployment(invocation, manifest, volume)
+    return Deployment(invocation, manifest, volume_of(settings, manifest))
+
+
+def volume_of(settings: Settings, manifest: Manifest) -> Volume:
+    """The volume, of the size that the settings say was bought, else the manifest. Raises NotSetUp."""
+    size_gb = manifest.volume.size_gb if settings.volume_gb is None else settings.volume_gb
+    return find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
 
 
 def make_volume_folder(volume: Volume) -> None:
@@ -173,9 +182,8 @@ def fill_optional(
 
 def keep_our_environment(deployment: Deployment, stopping: threading.Event) -> None:
     """Leaves what this program runs on on the volume, as keep_environment() does; that it can't ends nothing."""
-    turns = Turns(deployment.layout, deployment.invocation.settings.worker, stopping, LockTimes())
     try:
-        keep_environment(deployment.layout, Path(sys.prefix), turns.turn)
+        keep_environment(deployment.layout, Path(sys.prefix), deployment.turns(stopping).turn)
     except MorpheusError as error:
         _LOG.info("our environment is not kept on the volume: %s", error)
 

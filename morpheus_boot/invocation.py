@@ -13,9 +13,9 @@ from morpheus_boot.work.backoff import Backoff
 class Invocation:
     """The settings, and the options of single commands.
 
-    ``repair`` is verify's; ``apply``, ``forget`` and ``jobs_older_than_h`` are gc's; ``file`` is import's.
-    ``lock_timeout_s``: the longest wait for one model that another worker fetches. ``retry_s``: how long an
-    origin may fail to get on.
+    ``repair`` is verify's, ``write`` pin's, ``file`` import's; ``apply``, ``forget``, ``jobs_older_than_h`` are gc's.
+    ``lock_timeout_s``: the longest wait for one model that another worker fetches. ``retry_s``: how long an origin may
+    fail to get on.
     """
 
     settings: Settings
@@ -23,6 +23,7 @@ class Invocation:
     json: bool = False
     replace_in_place: bool = False
     repair: bool = False
+    write: bool = False
     apply: bool = False
     forget: tuple[str, ...] = ()
     jobs_older_than_h: float | None = None

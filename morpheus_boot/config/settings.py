@@ -126,6 +126,7 @@ def read_settings(
         variables.number("RUNPOD_INIT_TIMEOUT"),
         variables.text("RUNPOD_GPU_COUNT") not in (None, "0"),
     )
+    local_dir = variables.path("MORPHEUS_LOCAL_DIR") or _default_local_dir(env)
     comfyui_port, fileserver_port, extra_ports = _ports(variables)
     return Settings(
         models=_absolute(overrides.models)
@@ -133,7 +134,7 @@ def read_settings(
         or REPOSITORY / "models.yaml",
         volume=_absolute(overrides.volume) or variables.path("MORPHEUS_VOLUME"),
         volume_gb=variables.number("MORPHEUS_VOLUME_GB"),
-        local_dir=variables.path("MORPHEUS_LOCAL_DIR") or _default_local_dir(env),
+        local_dir=local_dir,
         comfyui_dir=_absolute(overrides.comfyui) or variables.path("COMFYUI_DIR"),
         comfyui_python=variables.path("COMFYUI_PYTHON"),
         comfyui_args=_comfyui_args(variables.text("COMFYUI_ARGS") or ""),
@@ -150,7 +151,7 @@ def read_settings(
         log_format=overrides.log_format or variables.choice("MORPHEUS_LOG", LOG_FORMATS) or "text",
         verbosity=overrides.verbosity,
         runpod=runpod,
-        worker=runpod.pod_id if runpod.pod_id and is_job_id(runpod.pod_id) else _drawn_worker_id(),
+        worker=_worker(runpod, local_dir),
         environ=env,
     )
 
@@ -201,9 +202,20 @@ def _absolute(path: Path | None) -> Path | None:
     return path.expanduser().absolute() if path is not None else None
 
 
-def _drawn_worker_id() -> str:
+def worker_file(local_dir: Path) -> Path:
+    """Where a boot keeps the worker's id for as long as its container lives."""
+    return local_dir / "worker"
+
+
+def _worker(runpod: RunPod, local_dir: Path) -> str:
+    """RunPod's id for the container, else what an earlier boot has drawn, else one drawn now."""
+    try:
+        kept = worker_file(local_dir).read_text(errors="replace")
+    except OSError:
+        kept = ""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")[:100] or "worker"
-    return f"{host}-{secrets.token_hex(3)}"
+    drawn = f"{host}-{secrets.token_hex(3)}"
+    return next(i for i in (runpod.pod_id, kept, drawn) if i is not None and is_job_id(i))
 
 
 def _ports(variables: Variables) -> tuple[int, int, tuple[int, ...]]:

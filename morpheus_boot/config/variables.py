@@ -108,19 +108,13 @@ class Limits:
     form_bytes: int = 64_000
     # RunPod's own limit on a request is 30 MB at most.
     job_bytes: int = 64_000_000
-    header_bytes: int = 32_000
     connections: int = 512
-    upload_floor_bytes_per_s: int = 1_000
-    # The floor is measured over so long, which a lost packet or a phone in a tunnel outlives.
-    upload_window_s: float = 20.0
     # So long after its last byte a resumable upload expires, complete or not.
     upload_keeps_s: float = 86_400.0
-    # A request's head comes in one packet or two; who takes longer holds a connection for nothing.
-    head_s: float = 10.0
+    # A body of which nothing comes for so long is given up: a lost packet or a phone in a tunnel is back before.
+    body_idle_s: float = 20.0
     # As nginx's send_timeout: a reader that takes nothing for so long is gone, or has paused its video.
     stall_s: float = 60.0
-    # An early answer (401, 413) reaches a client that still sends only if we read on for a while.
-    linger_s: float = 5.0
 
 
 def read_limits(variables: Variables) -> Limits:
@@ -130,7 +124,5 @@ def read_limits(variables: Variables) -> Limits:
         upload_bytes=whole("MORPHEUS_MAX_UPLOAD_MB", 20_000) * 10**6,
         job_files=whole("MORPHEUS_MAX_JOB_FILES", 10_000),
         form_bytes=whole("MORPHEUS_MAX_FORM_KB", 64) * 1000,
-        header_bytes=whole("MORPHEUS_MAX_HEADER_KB", 32) * 1000,
         connections=whole("MORPHEUS_MAX_CONNECTIONS", 512),
-        upload_floor_bytes_per_s=whole("MORPHEUS_MIN_UPLOAD_BYTES_PER_S", 1000),
     )

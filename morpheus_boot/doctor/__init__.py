@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, TypeAlias
 
-from morpheus_boot.cache.survey import Survey, survey
+from morpheus_boot.cache.survey import survey
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import Settings
+from morpheus_boot.deployment import volume_of
 from morpheus_boot.doctor.check import Finding, Level, Patient, error, errors_of, ok
 from morpheus_boot.doctor.machine import look_at_comfyui, look_at_gpu, look_at_ports, look_at_python
 from morpheus_boot.doctor.network import look_at_origins, look_at_tokens
 from morpheus_boot.doctor.storage import look_at_mount, look_at_room
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.manifest import Manifest, read_manifest
-from morpheus_boot.volume.mount import Volume, find_volume
 from morpheus_boot.work.background import begin
 
 __all__ = ["Finding", "Level", "examine"]
@@ -44,15 +44,15 @@ def examine(
     """
     for wrong in settings.wrong:
         yield from errors_of("settings", wrong)
-    manifest: Manifest | None = None
+    manifest = Manifest(settings.models)
     try:
         manifest = read_manifest(settings.models, settings.environ)
     except MorpheusError as raised:
         yield from errors_of("models.yaml", raised)
     else:
         redact.add(manifest.secrets)
-        counts = f"{len(manifest.models)} models, {len(manifest.nodes)} custom nodes"
-        yield ok("models.yaml", f"{settings.models}: {counts}")
+        counts = f"models: {len(manifest.models)}, custom nodes: {len(manifest.nodes)}"
+        yield ok("models.yaml", f"{settings.models} ({counts})")
     patient = _patient(settings, manifest, stopping)
     begun = [
         (name, begin(partial(_made, name, check, patient), f"doctor {name}"))
@@ -66,19 +66,10 @@ def examine(
             yield error(name, f"no answer within {deadline_s:.0f} s", "see what hangs: df, ls")
 
 
-def _patient(settings: Settings, manifest: Manifest | None, stopping: threading.Event) -> Patient:
-    size_gb = manifest.volume.size_gb if manifest else None
-    if settings.volume_gb is not None:
-        size_gb = settings.volume_gb
-
-    def found() -> Volume:
-        return find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
-
-    def surveyed() -> Survey:
-        return survey(manifest.models if manifest else (), volume.result())
-
-    volume = begin(found, "doctor volume")
-    return Patient(settings, manifest, volume, begin(surveyed, "doctor survey"), stopping)
+def _patient(settings: Settings, manifest: Manifest, stopping: threading.Event) -> Patient:
+    volume = begin(partial(volume_of, settings, manifest), "doctor volume")
+    surveyed = begin(lambda: survey(manifest.models, volume.result()), "doctor survey")
+    return Patient(settings, manifest, volume, surveyed, stopping)
 
 
 def _made(name: str, check: Check, patient: Patient) -> tuple[Finding, ...]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from morpheus_boot.cache.survey import Survey
 from morpheus_boot.config.settings import Settings
 from morpheus_boot.errors import MorpheusError, each_of
-from morpheus_boot.manifest import Manifest, ModelSpec, NodeSpec
+from morpheus_boot.manifest import Manifest
 from morpheus_boot.volume.mount import Volume
 
 
@@ -55,23 +55,13 @@ def errors_of(check: str, raised: MorpheusError) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A machine as settings and manifest see it; ``manifest`` None: models.yaml is wrong.
+    """A machine as settings and manifest see it; of a models.yaml that is wrong nothing is known.
 
     ``volume``, the one that a boot would use, and its ``survey`` are under way: one that hangs never comes.
     """
 
     settings: Settings
-    manifest: Manifest | None
+    manifest: Manifest
     volume: Future[Volume]
     survey: Future[Survey]
     stopping: threading.Event
-
-    @property
-    def models(self) -> tuple[ModelSpec, ...]:
-        """The models that are named, as far as that is known."""
-        return self.manifest.models if self.manifest else ()
-
-    @property
-    def nodes(self) -> tuple[NodeSpec, ...]:
-        """The custom nodes that are named, as far as that is known."""
-        return self.manifest.nodes if self.manifest else ()

@@ -6,11 +6,11 @@ from typing import Final
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.images import name_images
 from morpheus_boot.jobs.names import JobId, SubDir
-from morpheus_boot.jobs.part import UploadPart
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.request import GraphJob, InputImage, TemplateJob
 from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.jobs.templates import Graph, fill_template, load_template
+from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout
 
 _RUN_BYTES: Final = 6
@@ -59,6 +59,6 @@ def _store(layout: Layout, job: JobId, image: InputImage) -> None:
     part = UploadPart(layout)
     try:
         part.write([memoryview(image.content)])
-        part.publish(job, SubDir(), image.name)
+        part.publish(Target(job, SubDir(), image.name))
     finally:
         part.give_up()

@@ -273,9 +273,9 @@ class Manifest:
     """
 
     path: Path
-    volume: VolumeSpec
-    comfyui: ComfyUISpec
-    models: tuple[ModelSpec, ...]
-    nodes: tuple[NodeSpec, ...]
+    volume: VolumeSpec = VolumeSpec()
+    comfyui: ComfyUISpec = ComfyUISpec()
+    models: tuple[ModelSpec, ...] = ()
+    nodes: tuple[NodeSpec, ...] = ()
     secrets: tuple[Secret, ...] = ()
     variables: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Runs git, pip and ComfyUI's Python to their ends, or until the boot is told to stop."""
+"""Runs git, uv and ComfyUI's Python to their ends, or until the boot is told to stop."""
 
 import os
 import signal

@@ -28,7 +28,7 @@ from tests.cache.fill_process import FillProcess
 from tests.cache.worker import MIB, Worker, model
 from tests.testbed import shim as shim_bed
 from tests.testbed.content import Content, read_all, safetensors, sha256, torch_pickle, torch_zip
-from tests.testbed.faults import Fault, IgnoresRange, NoEtag, ResetAt, WeakEtag
+from tests.testbed.faults import Fault, IgnoresRange, NoEtag, ResetAt, Trickling, WeakEtag
 from tests.testbed.origin import Origin
 from tests.testbed.shim import Shim
 
@@ -109,6 +109,7 @@ class Soak:
         faults.append(ResetAt(self.draw.randrange(MIB)))
         fault = self.draw.choice(faults)
         self.origin.behave()
+        self.origin.misbehave("/", Trickling(CAP_BYTES_PER_S))
         if fault is not None:
             self.origin.misbehave("/", fault, times=self.draw.randrange(1, 9))
 
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {seed}" + (f"; kills by time alone: {reason}" if reason else ""), flush=True)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="soak-kills-"))
-    with Origin(cap_bytes_per_s=CAP_BYTES_PER_S) as origin:
+    with Origin() as origin:
         shim = None if reason else shim_bed.build(folder)
         soak = Soak(folder, origin, shim, random.Random(seed))  # noqa: S311 - draws deaths, no secrets
         try:

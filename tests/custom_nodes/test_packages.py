@@ -60,12 +60,7 @@ def test_nodes_that_disagree_with_each_other_and_with_comfyui_lose_by_name_and_n
     code = "import shapely, tracker, numpy; print(shapely.VERSION, tracker.VERSION, numpy.VERSION)"
     assert world.run(prepared, code) == "2.0 3.0 2.4.6"
     assert world.run(prepared, "import fine; print(fine.VERSION)") == "1.0"
-    assert sorted(path.name for path in prepared.folder.iterdir()) == [
-        "First",
-        "Old.disabled",
-        "Second.disabled",
-        "Third",
-    ]
+    assert [tree.name for tree in prepared.trees] == ["First", "Third"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +103,7 @@ def test_a_required_node_whose_requirements_cannot_be_met_ends_the_boot_in_uvs_o
         (["INDEX/files/fine-1.0-py3-none-any.whl ; sys_platform == 'linux'"], ["fine-1.0"]),
         (["INDEX/files/fine-1.0-py3-none-any.whl ; sys_platform == 'win32'"], []),
         (["fine @ INDEX/files/fine-1.0-py3-none-any.whl"], ["fine-1.0"]),
+        (["-i INDEX/other", "fine", "only"], ["fine-1.0", "only-1.0"]),
         (["git+REPOSITORIES/Packaged"], ["packaged-1.0"]),
         (["-e git+REPOSITORIES/Packaged#egg=packaged"], ["packaged-1.0"]),
         (["-e ."], ["packaged-1.0"]),
@@ -117,6 +113,9 @@ def test_requirements_are_read_as_they_are_written(
     lines: list[str], wanted: list[str], world: World
 ) -> None:
     offer(world.index, wheel("fine", "1.0"), wheel("optree", "1.0"))
+    name, content = wheel("only", "1.0")
+    world.index.files[f"/other/{name}"] = content
+    world.index.files["/other/only/"] = f'<a href="../{name}">{name}</a>'.encode()
     text = "\n".join(lines).replace("INDEX", world.index.url.removesuffix("/simple"))
     files = {
         "requirements.txt": text.replace("REPOSITORIES", world.repositories.url),

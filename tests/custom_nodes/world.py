@@ -122,7 +122,7 @@ class Prepared:
     @property
     def trees(self) -> list[Path]:
         """The nodes that ComfyUI gets."""
-        return sorted(path for path in self.folder.iterdir() if path.suffix != ".disabled")
+        return sorted(self.folder.iterdir())
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -10,11 +10,8 @@ from morpheus_boot.config.variables import Limits
 
 IMPATIENT: Final = Limits(
     connections=20,
-    upload_floor_bytes_per_s=20_000,
-    upload_window_s=1.0,
-    head_s=1.0,
+    body_idle_s=1.0,
     stall_s=1.0,
-    linger_s=1.0,
 )
 
 if __name__ == "__main__":

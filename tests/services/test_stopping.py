@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.report.state import ServiceStage, ServiceState
-from tests.services.hung_volume import hung_volume
 from tests.services.watched import Watched, child, runs, signal_us
+from tests.testbed.hung_volume import hung_volume
 from tests.wait import wait_until
 
 

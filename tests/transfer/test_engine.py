@@ -1,6 +1,5 @@
 """Several connections for one file: each byte once, each replaced when it must be, and an end when told."""
 
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -13,17 +12,15 @@ from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins import origin_of
 from morpheus_boot.cache.parts import Version, open_part
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.transfer.keeper import Keeper
 from morpheus_boot.cache.transfer.progress import Reading
 from morpheus_boot.cache.transfer.transfer import Engine
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import ModelStage
 from morpheus_boot.volume.journal import read_journal
 from morpheus_boot.volume.layout import Layout
-from morpheus_boot.volume.part import Part
 from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import Stopped
-from tests.cache.worker import MIB, Worker, model
+from tests.cache.worker import Worker, model
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.exchange import Reply, Request, plain
 from tests.testbed.faults import (
@@ -248,48 +245,6 @@ def test_a_volume_that_fails_at_the_end_does_not_hide_why_it_ended(
     with pytest.raises(Stopped):
         engine.fetch(source, resolved, part, stop_and_break)
     part.close()
-
-
-class SlowToRead(Part[Version]):
-    """A part on a volume that takes its time to answer."""
-
-    asked = threading.Event()
-    answers = threading.Event()
-    answered = False
-
-    def read_into(self, at: int, buffer: memoryview) -> int:
-        self.asked.set()
-        assert self.answers.wait(10)
-        self.answered = True
-        return super().read_into(at, buffer)
-
-
-def test_nothing_reads_a_part_any_more_once_its_hash_has_ended(tmp_path: Path) -> None:
-    part = SlowToRead(tmp_path / "a.part", Version("o", KIB, None, None))
-    keeper = Keeper(part, MIB)
-    part.write(0, memoryview(bytes(KIB)))
-    keeper.written(KIB)
-    assert part.asked.wait(10)
-    seen: list[bool] = []
-
-    def end() -> None:
-        keeper.end()
-        seen.append(part.answered)
-
-    ending = threading.Thread(target=end)
-    ending.start()
-    wait_until(lambda: not ending.is_alive() or is_waiting(ending))
-    part.answers.set()
-    ending.join(10)
-
-    assert seen == [True]
-    part.close()
-
-
-def is_waiting(thread: threading.Thread) -> bool:
-    """Whether ``thread`` waits in a call of threading, such as another one's join()."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_code.co_filename == threading.__file__
 
 
 def in_background(worker: Worker, *wanted: ModelSpec) -> threading.Event:

@@ -25,7 +25,10 @@ class Keeper:
     def __init__(self, part: ModelPart, most_unsynced_bytes: int) -> None:
         self._part = part
         self._most_bytes = most_unsynced_bytes
-        self._changed = threading.Condition()
+        self._due_bytes = max(1, most_unsynced_bytes // 2)
+        self._lock = threading.Lock()
+        # For whom something has changed: the one who hashes, the one who syncs, those who wait for either.
+        self._grown, self._due, self._caught_up = (threading.Condition(self._lock) for _ in "123")
         self._unsynced_bytes = 0
         self._sha256 = hashlib.sha256()
         self._hashed_bytes = 0
@@ -38,10 +41,14 @@ class Keeper:
 
         Raises OSError: the part can't be synced, or not be read back.
         """
-        with self._changed:
+        has_grown = self._part.written_front > self._hashed_bytes
+        with self._lock:
             self._unsynced_bytes += count
-            self._changed.notify_all()
-            self._changed.wait_for(
+            if has_grown:
+                self._grown.notify()
+            if self._unsynced_bytes >= self._due_bytes:
+                self._due.notify()
+            self._caught_up.wait_for(
                 lambda: self._unsynced_bytes < self._most_bytes or self._ending or self._failure
             )
             self._raise_failure()
@@ -49,19 +56,20 @@ class Keeper:
     def finish(self, stopping: threading.Event) -> str:
         """Syncs what was written; the SHA-256 of it all in hex, once it is hashed. Raises OSError, Stopped."""
         self._part.sync()
-        with self._changed:
+        with self._lock:
             while self._hashed_bytes < self._part.written_front:
                 self._raise_failure()
                 if stopping.is_set():
                     raise Stopped
-                self._changed.wait(_TICK_S)
+                self._caught_up.wait(_TICK_S)
             return self._sha256.hexdigest()
 
     def end(self) -> None:
         """Syncs what was written, if the volume lets it, and returns once nothing reads the part any more."""
-        with self._changed:
+        with self._lock:
             self._ending = True
-            self._changed.notify_all()
+            for condition in (self._grown, self._due, self._caught_up):
+                condition.notify_all()
         for thread in self._threads:
             thread.join()
         # What went wrong before is the cause; where nothing did, all is synced.
@@ -73,9 +81,9 @@ class Keeper:
             try:
                 work()
             except OSError as error:
-                with self._changed:
+                with self._lock:
                     self._failure = self._failure or error
-                    self._changed.notify_all()
+                    self._caught_up.notify_all()
 
         thread = threading.Thread(target=run, name="keeper", daemon=True)
         thread.start()
@@ -86,26 +94,25 @@ class Keeper:
             raise self._failure
 
     def _sync(self) -> None:
-        due_bytes = max(1, self._most_bytes // 2)
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._ending or self._unsynced_bytes >= due_bytes)
+            with self._lock:
+                self._due.wait_for(lambda: self._ending or self._unsynced_bytes >= self._due_bytes)
                 if self._ending:
                     return
                 taken_bytes = self._unsynced_bytes
             self._part.sync()
-            with self._changed:
+            with self._lock:
                 self._unsynced_bytes -= taken_bytes
-                self._changed.notify_all()
+                self._caught_up.notify_all()
 
     def _hash(self) -> None:
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         while True:
-            with self._changed:
-                self._changed.wait_for(
+            with self._lock:
+                self._caught_up.notify_all()
+                self._grown.wait_for(
                     lambda: self._ending or self._part.written_front > self._hashed_bytes
                 )
-            # As far as it is written, and not from piece to piece: whoever waits for the lock holds up the writers.
             front = self._part.written_front
             while self._hashed_bytes < front:
                 if self._ending:
@@ -118,5 +125,3 @@ class Keeper:
                 self._hashed_bytes += count
             if self._ending:
                 return
-            with self._changed:
-                self._changed.notify_all()

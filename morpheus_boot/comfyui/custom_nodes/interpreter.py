@@ -10,9 +10,11 @@ from typing import Final
 from packaging.utils import canonicalize_name
 
 from morpheus_boot.errors import NotSetUp
+from morpheus_boot.start.installed import compile_command
 from morpheus_boot.work.program import run_program
 
 _TIMEOUT_S: Final = 120.0
+_COMPILE_TIMEOUT_S: Final = 900.0
 
 # The C library belongs to the identity: wheels are built against one.
 _PROBE: Final = """
@@ -22,8 +24,7 @@ for dist in importlib.metadata.distributions():
     metadata = dist.metadata
     if metadata["Name"] and metadata["Version"]:
         of_extras = [text for text in metadata.get_all("Requires-Dist") or [] if "extra" in text]
-        extras = metadata.get_all("Provides-Extra") or []
-        held.setdefault(metadata["Name"], [metadata["Version"], extras, of_extras])
+        held.setdefault(metadata["Name"], [metadata["Version"], of_extras])
 print(json.dumps({
     "identity": [
         sys.implementation.cache_tag, platform.python_version(), sysconfig.get_platform(),
@@ -36,10 +37,9 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One distribution that a Python holds: its ``version``, and its extras with what they require."""
+    """One distribution that a Python holds: its ``version``, and what its extras require."""
 
     version: str
-    extras: tuple[str, ...] = ()
     requires_of_extras: tuple[str, ...] = ()
 
 
@@ -77,8 +77,8 @@ def look_at(
     try:
         said = json.loads(ended.out.splitlines()[-1])
         held: dict[str, Held] = {
-            canonicalize_name(name): Held(version, tuple(extras), tuple(requires))
-            for name, (version, extras, requires) in said["held"].items()
+            canonicalize_name(name): Held(version, tuple(requires))
+            for name, (version, requires) in said["held"].items()
         }
         return Interpreter(python, tuple(said["identity"]), held)
     except (ValueError, IndexError, KeyError, TypeError) as error:
@@ -87,3 +87,24 @@ def look_at(
             f"{python} does not say what it holds ({ended.words})",
             "set it to ComfyUI's own interpreter, Python 3.9 or later",
         ) from error
+
+
+def compile_tree(
+    python: Path,
+    folder: Path,
+    *,
+    edited: bool,
+    environ: Mapping[str, str],
+    stopping: threading.Event,
+) -> None:
+    """Has ``python`` compile all below ``folder``; ``edited`` as compile_command() has it.
+
+    A file that is no Python of this version is passed over: some packages ship such. Raises as run_program() does.
+    """
+    run_program(
+        compile_command(python, folder, edited=edited),
+        environ=environ,
+        folder=folder,
+        timeout_s=_COMPILE_TIMEOUT_S,
+        stopping=stopping,
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui.custom_nodes.fetch import is_commit
-from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter, look_at
+from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter, compile_tree, look_at
 from morpheus_boot.comfyui.custom_nodes.manager import configure_manager, is_manager
 from morpheus_boot.comfyui.custom_nodes.packages import (
     PACKAGES,
@@ -30,15 +30,12 @@ from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.errors import MorpheusError, all_of, local_error
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.start.installed import compile_command
 from morpheus_boot.volume.archive import Turn, pack, staged, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.background import begin, together
-from morpheus_boot.work.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 _AT_ONCE: Final = 8
-_COMPILE_TIMEOUT_S: Final = 900.0
 _SITE: Final = "site-"
 # main.py, execute_prestartup_script.
 _PRESTARTUP: Final = "prestartup_script.py"
@@ -59,7 +56,7 @@ class CustomNodes:
     """The custom nodes of one boot, from archives on the volume where it has them: then no network is needed, no git.
 
     bring(), then ComfyUI may be started, then provide(): it imports torch for seconds before it looks at a node, and
-    then waits until there is the file ``gate`` (guard/waiting.py). Its folder and its Python are read, never written.
+    then waits until there is the file ``gate`` (guard/door.py). Its folder and its Python are read, never written.
     """
 
     def __init__(
@@ -86,7 +83,6 @@ class CustomNodes:
         self._home = local / "nodes"
         self._folder = self._home / "custom_nodes"
         self._gate = self._home / "packages-are-there"
-        self._python_path = self._home / "python-path"
         self._user = user
         self._turn = turn
         self._stopping = stopping
@@ -104,29 +100,16 @@ class CustomNodes:
             stopping=stopping,
         )
         self._brought: _Brought | None = None
+        self.folders: tuple[Path, ...] = ()
+        """Further ``custom_nodes`` folders for ComfyUI."""
+        self.packages: Path | None = None
+        """Where the nodes' packages will be; None where no node asks for any."""
+        self.python_path: Path | None = None
+        """What comes first on ComfyUI's PYTHONPATH: its sitecustomize puts ``packages`` last on sys.path."""
+        self.gate: Path | None = None
+        """The file that ComfyUI waits for; None where there is nothing to wait for."""
         self.left_out: tuple[LeftOut, ...] = ()
         """The nodes that are not required and have failed."""
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """Further ``custom_nodes`` folders for ComfyUI."""
-        return (self._folder,) if self._brought is not None else ()
-
-    @property
-    def python_path(self) -> Path | None:
-        """What comes first on ComfyUI's PYTHONPATH: its sitecustomize puts ``packages`` last on sys.path."""
-        return self._python_path if self.packages is not None else None
-
-    @property
-    def packages(self) -> Path | None:
-        """Where the nodes' packages will be; None where no node asks for any."""
-        site = self._brought.site if self._brought is not None else None
-        return site / PACKAGES if site is not None else None
-
-    @property
-    def gate(self) -> Path | None:
-        """The file that ComfyUI waits for; None where there is nothing to wait for."""
-        return self._gate if self._brought is not None else None
 
     def bring(self) -> None:
         """Puts the nodes' own files in place; all of provide(), too, where a script of theirs runs before ComfyUI.
@@ -152,7 +135,9 @@ class CustomNodes:
             asked = tuple(one for one in read if one is not None)
             site = self._home / f"{_SITE}{site_key(asked, python)}" if asked else None
             if site is not None:
-                write_python_path(self._python_path, site / PACKAGES)
+                self.packages = site / PACKAGES
+                self.python_path = write_python_path(self._home / "python-path", self.packages)
+        self.folders, self.gate = (self._folder,), self._gate
         self._brought = _Brought(trees, self.left_out, asked, python, site)
         if any((tree.folder / _PRESTARTUP).is_file() for tree in trees):
             self.provide()
@@ -166,10 +151,10 @@ class CustomNodes:
             outcome = self._packages_of(brought)
             self.left_out = (*brought.left_out, *outcome.left_out)
             losers = {loser.name for loser in outcome.left_out}
-            self._trees.enable(brought.trees, losers)
-            for tree in brought.trees:
-                if tree.node.name not in losers:
-                    self._look_over(tree)
+            kept = [tree for tree in brought.trees if tree.node.name not in losers]
+            self._trees.drop_all_but(kept)
+            for tree in kept:
+                self._look_over(tree)
             for node in self.left_out:
                 _LOG.warning("custom node %s is left out: %s", node.name, node.reason)
             self._gate.touch()
@@ -248,12 +233,11 @@ class CustomNodes:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
             _LOG.info("installed: %s", ", ".join(outcome.packages) or "nothing was missing")
-            # Its exit code says that some package ships a file which is no Python of this version.
-            run_program(
-                compile_command(self._comfyui.python, staging, edited=False),
+            compile_tree(
+                self._comfyui.python,
+                staging,
+                edited=False,
                 environ=self._environ,
-                folder=self._home,
-                timeout_s=_COMPILE_TIMEOUT_S,
                 stopping=self._stopping,
             )
         if outcome.lasting:
@@ -267,19 +251,18 @@ class CustomNodes:
     def _look_over(self, tree: Tree) -> None:
         """Says what a user should know of a node that ComfyUI gets; the Manager is kept from changing anything."""
         name, ref = tree.node.name, tree.node.ref
-        folder = self._folder / name
         if not is_commit(ref):
             _LOG.warning(
                 "%s: ref '%s' may move; pin what it is here with ref: %s", name, ref, tree.commit
             )
-        if (folder / "install.py").is_file():
+        if (tree.folder / "install.py").is_file():
             _LOG.warning(
                 "%s: its install.py is not run; what it fetches or builds is missing", name
             )
         if (self._comfyui.folder / "custom_nodes" / name).exists():
             _LOG.warning("%s: ComfyUI's own custom_nodes has one, too, and loads both", name)
-        if is_manager(folder):
-            configure_manager(folder, self._comfyui.folder, self._user)
+        if is_manager(tree.folder):
+            configure_manager(tree.folder, self._comfyui.folder, self._user)
 
 
 def _kept(site: Path, archive: Path) -> Outcome | None:

@@ -26,6 +26,7 @@ _INCLUDE: Final = re.compile(
 )
 _ASKS: Final = re.compile(r"^\s*[^\s#]", re.MULTILINE)
 _EDITABLE: Final = re.compile(r"^[ \t]*(?:-e|--editable)[ \t=]+", re.MULTILINE)
+_INDEX: Final = re.compile(r"^[ \t]*(?:-i|--index-url)[ \t=]+", re.MULTILINE)
 _HERE: Final = re.compile(r"^[ \t]*\.(?=[/\[\s]|$)", re.MULTILINE)
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FORMAT: Final = "2"
@@ -69,14 +70,16 @@ _OUTCOMES: Final = TypeAdapter(Outcome)
 def read_requirements(node: str, tree: Path, *, required: bool) -> Requirements | None:
     """What the node in the folder ``tree`` asks for; None where that is nothing. Raises OSError.
 
-    The file goes to uv as it is, unless it names something by ``-e`` or by a path: uv takes no editable repository,
-    and a path as relative to its own working directory. Then a copy beside it says the same in uv's words.
+    The file goes to uv as it is, unless it holds what uv takes otherwise, or not at all: an editable repository, a
+    path (relative to its own working directory), an index that stands in the place of the others' (here it comes
+    beside them). Then a copy beside it says the same in uv's words.
     """
     file = tree / _FILE
     texts = tuple(_texts(file.resolve(), tree.resolve(), set()))
     if not any(map(_ASKS.search, texts)):
         return None
-    for_uv = _HERE.sub(lambda _: str(tree), _EDITABLE.sub("", texts[0]))
+    for_uv = _INDEX.sub("--extra-index-url ", _EDITABLE.sub("", texts[0]))
+    for_uv = _HERE.sub(lambda _: str(tree), for_uv)
     if for_uv != texts[0]:
         file = tree / f".{_FILE}"
         write_whole(file, for_uv.encode(), durable=False)

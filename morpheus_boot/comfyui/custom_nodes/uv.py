@@ -28,6 +28,7 @@ from morpheus_boot.start.package_index import (
     pip_settings,
 )
 from morpheus_boot.volume.archive import pack, staged, unpack
+from morpheus_boot.volume.publish import write_whole
 from morpheus_boot.work.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
@@ -49,16 +50,12 @@ _WHEELS: Final = {
         "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
     ),
 }
-# pip's options as uv's variables, and what stands between several values there (docs.astral.sh/uv, "Environment").
+# pip's options that uv has as variables alone (docs.astral.sh/uv, "Environment variables").
 _PIP_AS_UV: Final = {
-    "index-url": ("UV_INDEX_URL", " "),
-    "extra-index-url": ("UV_EXTRA_INDEX_URL", " "),
-    "find-links": ("UV_FIND_LINKS", ","),
-    "trusted-host": ("UV_INSECURE_HOST", " "),
-    "constraint": ("UV_CONSTRAINT", " "),
-    "timeout": ("UV_HTTP_TIMEOUT", " "),
-    "cert": ("SSL_CERT_FILE", " "),
-    "proxy": ("ALL_PROXY", " "),
+    "trusted-host": "UV_INSECURE_HOST",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
 }
 _OURS: Final = "morpheus-boot"  # the INSTALLER of what is only shown
 # What another day, or other settings, may mend.
@@ -131,20 +128,19 @@ class Uv:
         """``scratch``: a folder on local disk, for what is downloaded. Raises NotSetUp as pip_settings() does."""
         settings = pip_settings(environ, python.python.parent.parent / "pip.conf")
         self._argv = (str(program), "pip", "install", "--quiet", "--python", str(python.python))
-        self._no_index = ("--no-index",) if _is_on(settings, "no-index") else ()
         self._python = python
         self._scratch = scratch
         self._stopping = stopping
-        self._constraints = scratch / "held.txt"
-        told = _as_uv(settings)
-        also = environ.get("UV_CONSTRAINT", told.get("UV_CONSTRAINT", ""))
+        self._held = scratch / "held.txt"
+        self._settings = scratch / "settings.txt"
+        self._lines = (f"-c {self._held}", *_lines(settings, environ))
         # pip trusts what the system trusts; uv, unless told, what it brings itself.
         trust = {"UV_NATIVE_TLS": "1"} if _SYSTEM_CERTIFICATES.exists() else {}
         self._environ = {
             **trust,
-            **told,
+            **{new: settings[option] for option, new in _PIP_AS_UV.items() if option in settings},
+            **({"UV_PRERELEASE": "allow"} if _is_on(settings, "pre") else {}),
             **environ,
-            "UV_CONSTRAINT": f"{self._constraints} {also}".strip(),
             "UV_CACHE_DIR": str(scratch / "cache"),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_COMPILE_BYTECODE": "0",  # it is compiled so that it survives the archive
@@ -166,8 +162,9 @@ class Uv:
             WaitedTooLong, Stopped: as run_program() does.
             OSError: ``site`` can't be written.
         """
-        options = ("--target", str(site), "--index-strategy", "unsafe-best-match", *self._no_index)
-        files = [part for file in requirements for part in ("--requirements", str(file))]
+        options = ("--target", str(site), "--index-strategy", "unsafe-best-match")
+        files = [part for file in (self._settings, *requirements) for part in ("-r", str(file))]
+        write_whole(self._settings, "\n".join(self._lines).encode(), mode=0o600, durable=False)
         with self._shown_in(site):
             for wheels_only in (("--no-build",), ()):
                 ended = run_program(
@@ -200,13 +197,12 @@ class Uv:
             info.mkdir()
             lines = (
                 f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
-                *(f"Provides-Extra: {extra}" for extra in held.extras),
                 *(f"Requires-Dist: {text}" for text in held.requires_of_extras),
             )
             (info / "METADATA").write_text("\n".join((*lines, "")), "utf-8")
             (info / "INSTALLER").write_text(_OURS, "utf-8")
             (info / "RECORD").touch()
-        self._constraints.write_text("".join(constraints), "utf-8")
+        self._held.write_text("".join(constraints), "utf-8")
         try:
             yield
         finally:
@@ -219,14 +215,19 @@ def _is_on(settings: Mapping[str, str], option: str) -> bool:
     return settings.get(option, "0").lower() not in {"0", "n", "no", "f", "false", "off"}
 
 
-def _as_uv(settings: Mapping[str, str]) -> dict[str, str]:
-    """What ``settings`` of pip are as variables of uv, which knows nothing of them."""
-    told = {
-        variable: between.join(settings[option].split())
-        for option, (variable, between) in _PIP_AS_UV.items()
-        if option in settings
-    }
-    return told | ({"UV_PRERELEASE": "allow"} if _is_on(settings, "pre") else {})
+def _lines(settings: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[str]:
+    """What says pip's ``settings`` in a requirements file: uv reads it as pip does, and no command line shows it."""
+    if environ.keys().isdisjoint({"UV_INDEX_URL", "UV_DEFAULT_INDEX"}):
+        yield from (f"--index-url {url}" for url in settings.get("index-url", "").split())
+    yield from (f"--extra-index-url {url}" for url in settings.get("extra-index-url", "").split())
+    for place in settings.get("find-links", "").split():
+        if (
+            "://" in place or Path(place).exists()
+        ):  # pip, too, goes on without a folder that is not there
+            yield f"--find-links {place}"
+    yield from (f"-c {file}" for file in settings.get("constraint", "").split())
+    if _is_on(settings, "no-index"):
+        yield "--no-index"
 
 
 def _raise_for_machine(words: str) -> None:

@@ -1,14 +1,156 @@
-"""How a misbehaving origin lies about a body, and how it sends it."""
+"""Ways in which an origin misbehaves: small frozen values that compose.
+
+``origin.misbehave("/m", WeakEtag(), Truncated(at=1000))`` applies them in that order to each matching request.
+"""
 
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
+from typing import Final
 
-from tests.testbed.exchange import Framing, Piece, Reply, Request, Reset, Wait
-from tests.testbed.faults.base import Fault
+from tests.testbed.content import Content, literal
+from tests.testbed.exchange import (
+    Framing,
+    Piece,
+    Reply,
+    Request,
+    Reset,
+    Resource,
+    Wait,
+    plain,
+    resource_of,
+)
 
-# How it lies about the body
+LOGIN_PAGE: Final = (
+    b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><form></form></body></html>\n"
+)
+
+
+class Fault:
+    """Changes the request as the origin sees it, the resource that it serves, or the reply. Here: nothing."""
+
+    def request(self, request: Request) -> Request:
+        """The request, as an origin with this fault takes it."""
+        return request
+
+    def resource(self, resource: Resource) -> Resource:
+        """The file, as an origin with this fault has it."""
+        return resource
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        """The reply, as an origin with this fault gives it."""
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoresRange(Fault):
+    """Answers 200 with the whole file, whatever range was asked for."""
+
+    def request(self, request: Request) -> Request:
+        return request.without("range", "if-range")
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoresIfRange(Fault):
+    """Answers 206 with a range of another version than the one asked for."""
+
+    def request(self, request: Request) -> Request:
+        return request.without("if-range")
+
+
+@dataclass(frozen=True, slots=True)
+class NoEtag(Fault):
+    """Sends no ETag; ``last_modified`` False: no validator at all."""
+
+    last_modified: bool = True
+
+    def resource(self, resource: Resource) -> Resource:
+        kept_s = resource.last_modified_s if self.last_modified else None
+        return replace(resource, etag=None, last_modified_s=kept_s)
+
+
+@dataclass(frozen=True, slots=True)
+class WeakEtag(Fault):
+    """Sends its ETag as a weak one, which validates no range."""
+
+    def resource(self, resource: Resource) -> Resource:
+        return replace(resource, etag=f"W/{resource.etag}")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Fault):
+    """Has another file by now, under another ETag."""
+
+    content: Content
+
+    def resource(self, resource: Resource) -> Resource:
+        return resource_of(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Fault):
+    """Answers this status. ``retry_after_s`` as seconds, or as a date where ``as_date``."""
+
+    status: int
+    retry_after_s: int | None = None
+    as_date: bool = False
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        headers = {}
+        if self.retry_after_s is not None:
+            date = formatdate(time.time() + self.retry_after_s, usegmt=True)
+            headers["Retry-After"] = date if self.as_date else str(self.retry_after_s)
+        return plain(
+            self.status,
+            self.body or f"{self.status}\n",
+            content_type=self.content_type,
+            headers=headers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect(Fault):
+    """Redirects to ``location``: a path, a URL, or the very path that was asked for (a loop)."""
+
+    location: str
+    status: int = 302
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        return plain(self.status, headers={"Location": self.location})
+
+
+@dataclass(frozen=True, slots=True)
+class LoginPage(Fault):
+    """Answers 200 with an HTML page, also where it calls that a file."""
+
+    content_type: str = "text/html; charset=utf-8"
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        page = Resource(literal(LOGIN_PAGE), None, None, self.content_type)
+        return page.reply(request.without("range"))
+
+
+@dataclass(frozen=True, slots=True)
+class Empty(Fault):
+    """Answers 200 with no body."""
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        return replace(reply.with_headers(Content_Range=None), status=200, body=(), length_bytes=0)
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer(Fault):
+    """Ends the connection by RST (or, ``silent``, says nothing for ever) before any answer."""
+
+    silent: bool = False
+
+    def reply(self, request: Request, reply: Reply) -> Reply:
+        return replace(reply, before=(Wait() if self.silent else Reset(),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +260,6 @@ class NoLength(Fault):
         return replace(reply, framing=Framing.CLOSE)
 
 
-# How it sends
-
-
 @dataclass(frozen=True, slots=True)
 class Truncated(Fault):
     """Closes in order after ``at`` bytes of the body, whatever Content-Length said."""
@@ -159,16 +298,6 @@ class Trickling(Fault):
 
     def reply(self, request: Request, reply: Reply) -> Reply:
         return replace(reply, bytes_per_s=self.bytes_per_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Late(Fault):
-    """Lets ``seconds`` go by before its first byte."""
-
-    seconds: float
-
-    def reply(self, request: Request, reply: Reply) -> Reply:
-        return replace(reply, before=(*reply.before, Wait(seconds=self.seconds)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The attacks in their full form: too long for the suite, which has them scaled down.
 
-    python -m tests.soak_fileserver [--only NAME]
+    python -m tests.bench.soak_fileserver [--only NAME]
 
 Each prints a line with what it did and how long it took; the first that fails ends it.
 """

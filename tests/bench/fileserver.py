@@ -1,6 +1,6 @@
 """The file server's speed beside nginx, FastAPI as it comes, and Flask with gunicorn.
 
-    python -m tests.bench_fileserver [--rounds 5] [--seconds 3] [--folder DIR] [--tus]
+    python -m tests.bench.fileserver [--rounds 5] [--seconds 3] [--folder DIR] [--tus]
 
 Prints a page of Markdown. All of them serve one folder from one disk to clients on the same machine;
 each round measures each of them once, one right after the other, so that what else the machine does falls

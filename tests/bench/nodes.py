@@ -1,6 +1,6 @@
 """What custom nodes cost a boot of a real ComfyUI: boots with and without them take turns, on a warm volume.
 
-    python -m tests.bench_nodes COMFYUI_DIR [COMFYUI_DIR...] --python PYTHON [--rounds N]
+    python -m tests.bench.nodes COMFYUI_DIR [COMFYUI_DIR...] --python PYTHON [--rounds N]
 
 Prints a page of Markdown. Needs root, since the warm boots run in a network namespace that has loopback alone, with
 no git on PATH, and each from a fresh MORPHEUS_LOCAL_DIR. Two real git repositories are the nodes: Alpha asks for pandas
@@ -149,7 +149,7 @@ def without_network(arguments: Sequence[str]) -> str:
     for tool in ("setpriv", "ip", "ps"):
         if found := shutil.which(tool):
             (tools / tool).symlink_to(found)
-    command = [sys.executable, "-m", "tests.bench_nodes", *arguments]
+    command = [sys.executable, "-m", "tests.bench.nodes", *arguments]
     try:
         return subprocess.run(
             [
@@ -236,7 +236,7 @@ def main() -> int:
         kinds = warm_boots(container, manifest, asked.rounds)
         print(json.dumps([[asdict(booted) for booted in kind] for kind in kinds]))
         return 0
-    print("## Custom nodes\n\n`python -m tests.bench_nodes`")
+    print("## Custom nodes\n\n`python -m tests.bench.nodes`")
     met = [measure(comfyui, asked.python, asked.rounds) for comfyui in asked.comfyui]
     return 0 if all(met) else 1
 
