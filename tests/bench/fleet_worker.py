@@ -1,7 +1,7 @@
 """One worker of the fleet that tests/bench/fleet.py measures: a process that boots up to its links, and times itself.
 
 ``python -m tests.bench.fleet_worker VOLUME FOLDER`` reads commands from stdin, a word a line (``cold``, or ``warm``
-where nothing may have to be fetched), and answers each with a line of JSON. FOLDER is its own, its models.yaml lies above.
+where nothing may have to be fetched), and answers each by a line of JSON. FOLDER is its own, models.yaml lies above.
 """
 
 import json

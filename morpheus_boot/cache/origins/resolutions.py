@@ -9,12 +9,15 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.origins import Origin, Resolved, origin_of
+from morpheus_boot.cache.origins.civitai import CivitaiOrigin
+from morpheus_boot.cache.origins.file import FileOrigin
 from morpheus_boot.cache.origins.http import Client
-from morpheus_boot.cache.origins.origin import TransientFailure
+from morpheus_boot.cache.origins.huggingface import HuggingFaceOrigin
+from morpheus_boot.cache.origins.origin import Origin, Resolved, TransientFailure
+from morpheus_boot.cache.origins.web import WebOrigin
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.errors import MorpheusError, OriginUnavailable
-from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
 from morpheus_boot.work.background import begin, together
 from morpheus_boot.work.backoff import Backoff, try_again
 from morpheus_boot.work.stopping import Stopped
@@ -103,6 +106,18 @@ def agreed_version(model: ModelSpec, version: Version) -> Version:
         size_bytes=version.size_bytes if version.size_bytes is not None else model.size_bytes,
         sha256=model.sha256 or version.sha256,
     )
+
+
+def origin_of(model: ModelSpec, credentials: Credentials, client: Client) -> Origin:
+    """The origin that models.yaml names for a model."""
+    source = model.source
+    if isinstance(source, HuggingFaceSource):
+        return HuggingFaceOrigin(model.path, source, credentials)
+    if isinstance(source, CivitaiSource):
+        return CivitaiOrigin(model.path, source, credentials, client)
+    if source.url.reveal().startswith("file:"):
+        return FileOrigin(model.path, source)
+    return WebOrigin(model.path, source, credentials, client)
 
 
 def resolve(origin: Origin, backoff: Backoff, stopping: threading.Event) -> Resolved:
