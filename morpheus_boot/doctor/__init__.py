@@ -51,8 +51,8 @@ def examine(
         yield from errors_of("models.yaml", raised)
     else:
         redact.add(manifest.secrets)
-        counts = f"{len(manifest.models)} models, {len(manifest.nodes)} custom nodes"
-        yield ok("models.yaml", f"{settings.models}: {counts}")
+        counts = f"models: {len(manifest.models)}, custom nodes: {len(manifest.nodes)}"
+        yield ok("models.yaml", f"{settings.models} ({counts})")
     patient = _patient(settings, manifest, stopping)
     begun = [
         (name, begin(partial(_made, name, check, patient), f"doctor {name}"))

@@ -22,7 +22,11 @@ from morpheus_boot.work.program import run_program
 _LITTLE_DISK_BYTES: Final = 2 * 10**9
 _TORCH_TIMEOUT_S: Final = 300.0
 _GPU_PROBE: Final = """
-import json, torch
+import json, sys
+try:
+    import torch
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
 there = torch.cuda.is_available()
 print(json.dumps({
     "name": torch.cuda.get_device_name(0) if there else None,

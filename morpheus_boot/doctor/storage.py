@@ -77,9 +77,10 @@ def look_at_room(patient: Patient) -> Iterator[Finding]:
     room = found.look_for_room()
     asked = f", {room.unknown} more of a size that `plan` asks for" if room.unknown else ""
     known = size_text(room.missing_bytes)
-    missing = f"{len(found.wanted)} models to fetch ({known}{asked})"
+    missing = f"models to fetch: {len(found.wanted)} ({known}{asked})"
     if not room.fits:
-        yield error("room", f"{missing} don't fit: {room.summary}", "enlarge the volume, or run gc")
+        mend = "enlarge the volume, or run gc"
+        yield error("room", f"{missing}, which don't fit: {room.summary}", mend)
     else:
         yield ok("room", f"{missing}; {room.summary}")
     if volume.size_bytes is None and volume.mount.is_network:
