@@ -17,7 +17,7 @@ from morpheus_boot.cache.adopt import READ_ONLY, take_over
 from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.lock.lock import MOST_POLLS, ModelLock
 from morpheus_boot.cache.options import FillContext
-from morpheus_boot.cache.origins import Resolved
+from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.origins.resolutions import Resolutions
 from morpheus_boot.cache.parts import ModelPart, Version, drop_parts, open_part
 from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, as_it_lies, decide

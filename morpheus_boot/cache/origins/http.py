@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from morpheus_boot.cache.addresses import is_forbidden
+from morpheus_boot.cache.origins.addresses import is_forbidden
 from morpheus_boot.cache.origins.origin import Address, TransientFailure, Validator
 from morpheus_boot.config.redact import Secret, without_secrets
 from morpheus_boot.errors import OriginDenied, OriginUnavailable

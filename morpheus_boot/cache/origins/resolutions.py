@@ -8,11 +8,14 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.origins import Origin, Resolved, origin_of
+from morpheus_boot.cache.origins.civitai import CivitaiOrigin
+from morpheus_boot.cache.origins.file import FileOrigin
 from morpheus_boot.cache.origins.http import Client
-from morpheus_boot.cache.origins.origin import TransientFailure
+from morpheus_boot.cache.origins.huggingface import HuggingFaceOrigin
+from morpheus_boot.cache.origins.origin import Origin, Resolved, TransientFailure
+from morpheus_boot.cache.origins.web import WebOrigin
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
 from morpheus_boot.work.background import begin, together
 from morpheus_boot.work.backoff import Backoff, try_again
 from morpheus_boot.work.stopping import Stopped
@@ -80,6 +83,18 @@ class Resolutions:
         """The error that asking for the model ended with; None where it was not asked for, or has an answer."""
         known = self._known.get(model.path)
         return known if isinstance(known, MorpheusError) else None
+
+
+def origin_of(model: ModelSpec, credentials: Credentials, client: Client) -> Origin:
+    """The origin that models.yaml names for a model."""
+    source = model.source
+    if isinstance(source, HuggingFaceSource):
+        return HuggingFaceOrigin(model.path, source, credentials)
+    if isinstance(source, CivitaiSource):
+        return CivitaiOrigin(model.path, source, credentials, client)
+    if source.url.reveal().startswith("file:"):
+        return FileOrigin(model.path, source)
+    return WebOrigin(model.path, source, credentials, client)
 
 
 def resolve(origin: Origin, backoff: Backoff, stopping: threading.Event) -> Resolved:
