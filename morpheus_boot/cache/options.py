@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from morpheus_boot.cache.manifests import EndpointManifest
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
@@ -92,13 +93,15 @@ class FillOptions:
 class FillContext:
     """What all steps of one fill share.
 
-    ``stopping`` ends it before its time; ``report`` is told how each model stands, from any thread.
+    ``stopping`` ends it before its time; ``report`` is told how each model stands, by one thread at a time.
+    ``manifest``: what this endpoint names, where it is to be compared with what others do.
     """
 
     volume: Volume
     options: FillOptions
     stopping: threading.Event
     report: Callable[[ModelState], None]
+    manifest: EndpointManifest | None = None
 
     @property
     def layout(self) -> Layout:
