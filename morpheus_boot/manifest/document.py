@@ -180,7 +180,12 @@ def shown(text: str) -> str:
     text = Redactor()(text)
     if len(text) > _SHOWN_CHARACTERS:
         text = text[:_SHOWN_CHARACTERS] + "..."
-    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+    return f"'{printable(text)}'"
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for what can't be seen, which YAML mostly does not allow either."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def field_name(place: Place) -> str:
