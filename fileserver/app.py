@@ -89,16 +89,17 @@ def build_app(
 def _volume(
     settings: ServerSettings, presence: Presence | None, runner: Runner | None
 ) -> _Volume | None:
-    if settings.volume is None or presence is None:
+    if presence is None:
         return None
+    layout = presence.layout
     reading = VolumeThreads(presence, "read", _READERS, _WAITING)
     writing = VolumeThreads(presence, "write", _WRITERS, _WAITING)
     return _Volume(
-        settings.volume,
+        layout,
         writing,
-        Intake(settings.volume, writing, settings.limits),
-        Downloads(settings.volume, reading),
-        Jobs(settings.volume, writing, runner, settings.times.silence_s),
+        Intake(layout, writing, settings.limits),
+        Downloads(layout, reading),
+        Jobs(layout, writing, runner, settings.times.silence_s),
     )
 
 
