@@ -35,9 +35,8 @@ from morpheus_boot.cache.manifests import (
 )
 from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
-from morpheus_boot.config.settings import Settings
+from morpheus_boot.config.settings import Invocation, Settings
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.start.installed import keep_environment

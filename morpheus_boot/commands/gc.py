@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Iterator
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.cache.manifests import WORKER_KEEPS_S, EndpointManifest, Roots, forget
-from morpheus_boot.deployment import read_deployment
-from morpheus_boot.errors import UsageError, storage_error
-from morpheus_boot.invocation import Invocation
+from morpheus_boot.config.settings import Invocation
+from morpheus_boot.deployment import read_deployment, volume_errors
+from morpheus_boot.errors import UsageError
 from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.lost import gone_workers, settle_worker
 from morpheus_boot.report.stdout import print_json, print_line
@@ -18,9 +18,9 @@ from morpheus_boot.volume.mount import bytes_below, bytes_of, size_text
 def run(invocation: Invocation) -> None:
     """Prints what may go, and with ``--apply`` removes it. Raises MorpheusError."""
     deployment = read_deployment(invocation)
-    layout = deployment.volume.layout
+    layout = deployment.layout
     own_paths = [model.path for model in deployment.manifest.models]
-    try:
+    with volume_errors(deployment.volume):
         roots = Roots(layout, volume_time(layout), invocation.forget)
         _require_known(invocation.forget, [m.endpoint for m in roots.all()])
         found = (
@@ -31,11 +31,8 @@ def run(invocation: Invocation) -> None:
         )
         kept = _Kept(layout, roots.manifests())
         removed = _removed(found, invocation, roots) if invocation.apply else []
-        if invocation.apply:
-            for endpoint in invocation.forget:
-                forget(layout, endpoint)
-    except OSError as error:
-        raise storage_error("volume", deployment.volume.root, error) from error
+        for endpoint in invocation.forget if invocation.apply else ():
+            forget(layout, endpoint)
     if invocation.json:
         _print_json(found, removed, kept)
         return

@@ -265,9 +265,9 @@ def _refuse_body(response: requests.Response, subject: str, where: str) -> None:
 
 def _denied_mend(url: str) -> str:
     host = urlsplit(url).hostname or ""
-    if host == "civitai.com" or host.endswith(".civitai.com"):
+    if host.endswith(("civitai.com", "civitai.red")):
         return "set CIVITAI_TOKEN to a token that may download it"
-    if host == "huggingface.co" or host.endswith(".huggingface.co"):
+    if host.endswith("huggingface.co"):
         return "set HF_TOKEN to a token that may read it"
     return "check its URL and token"
 
