@@ -13,7 +13,7 @@ import uvloop
 from fileserver.app import build_app
 from fileserver.housekeeping import keep_house
 from fileserver.protocol import Protocol
-from fileserver.settings import Settings
+from fileserver.settings import ServerSettings
 from fileserver.threads import VolumeThreads
 from morpheus_boot.jobs.runner import Runner
 from morpheus_boot.volume.presence import Presence
@@ -31,7 +31,7 @@ _JOB_THREADS: Final = 4
 _WAITING_CALLS: Final = 512
 
 
-def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+def serve(settings: ServerSettings, sockets: Sequence[socket.socket]) -> None:
     """Serves on ``sockets`` until SIGTERM or SIGINT."""
     _join_logs()
     presence = Presence(settings.volume) if settings.volume is not None else None
@@ -71,7 +71,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(
     server: _Server,
-    settings: Settings,
+    settings: ServerSettings,
     presence: Presence | None,
     sockets: Sequence[socket.socket],
     runner: Runner | None,
@@ -97,7 +97,7 @@ async def _serve(
                 await task
 
 
-def _runner(settings: Settings, presence: Presence | None) -> Runner | None:
+def _runner(settings: ServerSettings, presence: Presence | None) -> Runner | None:
     if settings.volume is None or presence is None or settings.worker is None:
         return None
     threads = VolumeThreads(presence, "jobs", _JOB_THREADS, _WAITING_CALLS)

@@ -4,12 +4,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
+from morpheus_boot.cache.manifests import EndpointManifest
 from morpheus_boot.config.redact import Secret
+from morpheus_boot.config.settings import LOCK_TIMEOUT_S
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume
 from morpheus_boot.work.backoff import Backoff
+
+# Civitai has two domains, with one kind of account.
+_CIVITAI_HOSTS: Final = frozenset({"civitai.com", "civitai.red"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,12 @@ class Credentials:
     civitai_token: Secret | None = None
     civitai_endpoint: str = "https://civitai.com"
 
+    def for_host(self, host: str) -> Secret | None:
+        """The token that may go to ``host``."""
+        if host.removeprefix("www.") in _CIVITAI_HOSTS:
+            return self.civitai_token
+        return self.hf_token if host == urlsplit(self.hf_endpoint).hostname else None
+
 
 @dataclass(frozen=True, slots=True)
 class LockTimes:
@@ -31,7 +44,7 @@ class LockTimes:
 
     beat_s: float = 3.0
     silence_s: float = 30.0
-    deadline_s: float = 3600.0
+    deadline_s: float = LOCK_TIMEOUT_S
     poll_s: float = 0.5
 
 
@@ -81,13 +94,15 @@ class FillOptions:
 class FillContext:
     """What all steps of one fill share.
 
-    ``stopping`` ends it before its time; ``report`` is told how each model stands, from any thread.
+    ``stopping`` ends it before its time; ``report`` is told how each model stands, by one thread at a time.
+    ``manifest``: what this endpoint names, where it is to be compared with what others do.
     """
 
     volume: Volume
     options: FillOptions
     stopping: threading.Event
     report: Callable[[ModelState], None]
+    manifest: EndpointManifest | None = None
 
     @property
     def layout(self) -> Layout:
