@@ -13,13 +13,13 @@ from fileserver.jobs import NoComfyUI, StillRunning
 from fileserver.threads import VolumeHangs
 from fileserver.tus_headers import BadHeader, WrongType
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
-from morpheus_boot.jobs.folder import NoSuchFile
+from morpheus_boot.jobs.files import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
 from morpheus_boot.jobs.part import NameTaken
 from morpheus_boot.jobs.request import NoJob, WrongField
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadExpired, UploadLocked
-from morpheus_boot.jobs.store import JobTaken
-from morpheus_boot.jobs.templates import WrongParameter
+from morpheus_boot.jobs.store import JobTaken, JobTooLarge
+from morpheus_boot.jobs.workflows import WrongParameter
 from morpheus_boot.volume.presence import VolumeGone
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
@@ -91,6 +91,7 @@ STATUS: Final[dict[type[MorpheusError], int]] = {
     WrongVersion: 412,
     BodyTooLarge: 413,
     FormTooLarge: 413,
+    JobTooLarge: 413,
     UploadTooLarge: 413,
     WrongType: 415,
     BadField: 422,

@@ -33,7 +33,7 @@ from fileserver.uploads import UploadAnswer, Uploads, upload_answer
 from fileserver.zips import Zips
 from morpheus_boot import __version__
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import count_jobs
+from morpheus_boot.jobs.files import count_jobs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.runner import Runner
@@ -124,7 +124,13 @@ def _volume(settings: Settings, presence: Presence | None, runner: Runner | None
         Downloads(settings.volume, reading),
         Zips(settings.volume, reading),
         writing,
-        Jobs(settings.volume, writing, runner, settings.times.silence_s),
+        Jobs(
+            settings.volume,
+            writing,
+            runner,
+            settings.times.silence_s,
+            settings.limits.job_files,
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Final
 
-from morpheus_boot.jobs.folder import OpenFile
+from morpheus_boot.jobs.files import OpenFile
 
 _ONE_RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(\d*)-(\d*)[ \t]*", re.ASCII | re.IGNORECASE)
 _ETAG: Final = re.compile(r'(?:W/)?"[^"]*"')

@@ -14,7 +14,7 @@ from fileserver.connection import Connection
 from fileserver.disposition import file_headers
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
-from morpheus_boot.jobs.folder import OpenFile, open_output
+from morpheus_boot.jobs.files import OpenFile, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 

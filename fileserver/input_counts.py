@@ -5,7 +5,7 @@ from collections import OrderedDict
 from typing import Final
 
 from fileserver.answers import TooManyFiles
-from morpheus_boot.jobs.folder import count_inputs, has_input
+from morpheus_boot.jobs.files import count_inputs, has_input
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.volume.layout import Layout
 

@@ -11,9 +11,8 @@ from fileserver.jobs import Jobs
 from fileserver.openapi import JOB_SCHEMA, errors
 from morpheus_boot.config.limits import Limits
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.record import Status
+from morpheus_boot.jobs.record import JobView, Status
 from morpheus_boot.jobs.request import GraphBody, TemplateBody
-from morpheus_boot.jobs.views import JobView
 
 _JOB: Final = Path(json_schema_extra=dict(JOB_SCHEMA))
 

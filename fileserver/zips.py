@@ -13,7 +13,7 @@ from fileserver.downloads import read_piece
 from fileserver.threads import VolumeThreads
 from fileserver.zip_format import Member, archive_bytes, directory
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import NoSuchFile, OpenFile, Output, list_outputs, open_output
+from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import (
+from morpheus_boot.jobs.files import (
     leads_to,
     names_in,
     open_below,

@@ -16,7 +16,7 @@ from typing import Final
 
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import FOLDER, names_in, open_below, open_or_make
+from morpheus_boot.jobs.files import FOLDER, names_in, open_below, open_or_make
 from morpheus_boot.jobs.journal import Journal, UploadPlan
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.part import (

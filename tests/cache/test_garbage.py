@@ -16,7 +16,7 @@ from morpheus_boot.cache.keeping import Keeping
 from morpheus_boot.cache.lock.lock import ModelLock, Turns, heartbeat_of
 from morpheus_boot.cache.manifests import leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.jobs.removal import expire_jobs
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume.layout import Layout, model_key
 from morpheus_boot.volume.publish import temporary_beside, write_whole

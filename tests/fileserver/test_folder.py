@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.jobs import openat2
-from morpheus_boot.jobs.folder import NoSuchFile, list_outputs, open_output
+from morpheus_boot.jobs.files import NoSuchFile, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 

@@ -23,7 +23,13 @@ FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 # A link in place of a folder is ENOTDIR with O_DIRECTORY, and ELOOP in place of a file.
-_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+# A socket can't be opened (ENXIO), nor a device that no driver has (ENODEV).
+_NOT_THERE: Final = frozenset(
+    {
+        *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        *(errno.ENXIO, errno.ENODEV),
+    }
+)
 
 
 class NoSuchFile(MorpheusError):
@@ -64,6 +70,8 @@ def open_output(layout: Layout, job: JobId, path: OutputPath, *, at_once: bool =
         StorageFailed: the volume fails.
         BlockingIOError: ``at_once``, and it would wait, or the kernel can't say.
     """
+    if "\ufffd" in str(path):
+        path = _meant(layout, job, path)
     way = layout.way(layout.job(job.text).joinpath("output", *path.parts))
     try:
         fd = _open_at_once(layout, way) if at_once else open_below(layout, way, _FILE)
@@ -77,6 +85,12 @@ def open_output(layout: Layout, job: JobId, path: OutputPath, *, at_once: bool =
             ) from None
         raise storage_error(str(job), layout.job(job.text), error) from error
     return OpenFile(fd, path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
+
+
+def _meant(layout: Layout, job: JobId, path: OutputPath) -> OutputPath:
+    """The first output that is shown as ``path``: a name that is no UTF-8 reaches clients with replaced characters."""
+    shown = (one.path for one in list_outputs(layout, job) if str(one.path) == str(path))
+    return next(shown, path)
 
 
 def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
@@ -254,7 +268,10 @@ def _files_below(fd: int, way: tuple[str, ...]) -> Iterator[Output]:
                 if entry.is_dir(follow_symlinks=False) and len(parts) < MAX_DEPTH:
                     yield from _files_in(fd, parts)
                 elif entry.is_file(follow_symlinks=False):
-                    seen = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
+                    try:
+                        seen = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # removed since it was listed: it hides no other
                     yield Output(OutputPath(parts), seen.st_size, seen.st_mtime_ns)
     finally:
         os.close(fd)
@@ -262,9 +279,7 @@ def _files_below(fd: int, way: tuple[str, ...]) -> Iterator[Output]:
 
 def _files_in(fd: int, parts: tuple[str, ...]) -> Iterator[Output]:
     try:
-        below = os.open(parts[-1], FOLDER, dir_fd=fd)
+        yield from _files_below(os.open(parts[-1], FOLDER, dir_fd=fd), parts)
     except OSError as error:
-        if error.errno in _NOT_THERE:
-            return  # removed, or swapped for a link, since it was listed
-        raise
-    yield from _files_below(below, parts)
+        if error.errno not in _NOT_THERE:
+            raise  # else it was removed, or swapped for a link, since it was listed
