@@ -54,7 +54,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 def _listen(settings: Settings) -> Iterator[socket.socket]:
     try:
-        yield _bound(settings.port)
+        yield _bound(settings.port, settings.limits.stall_s)
     except OSError as error:
         raise NotSetUp(
             "file server",
@@ -63,15 +63,17 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
         ) from error
     for port in settings.extra_ports:
         try:
-            yield _bound(port)
+            yield _bound(port, settings.limits.stall_s)
         except OSError as error:
             _LOG.warning("port %d is not served: %s", port, error.strerror)
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(port: int, stall_s: float) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections inherit it: the kernel ends one whose client takes nothing that we send for so long.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_s * 1000))
         listener.bind(("0.0.0.0", port))  # noqa: S104 - RunPod's proxy comes from outside the container
         listener.listen(2048)
     except OSError:

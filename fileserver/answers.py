@@ -1,24 +1,26 @@
-"""What the server answers: errors of ours as ``{"detail": ...}`` with their status."""
+"""What the server answers where something is wrong: ``{"detail": ...}`` with its status, always JSON."""
 
 import logging
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import Request
+from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fileserver.form import BadField, BadForm, FormTooLarge
 from fileserver.jobs import NoComfyUI, StillRunning
 from fileserver.threads import VolumeHangs
-from fileserver.tus_headers import BadHeader, WrongType
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
 from morpheus_boot.jobs.files import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
-from morpheus_boot.jobs.part import NameTaken
 from morpheus_boot.jobs.request import NoJob, WrongField
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadExpired, UploadLocked
 from morpheus_boot.jobs.store import JobTaken, JobTooLarge
+from morpheus_boot.jobs.uploads import NameTaken
 from morpheus_boot.jobs.workflows import WrongParameter
 from morpheus_boot.volume.presence import VolumeGone
 
@@ -28,6 +30,20 @@ _NO_ROUTE: Final = {
     404: "there is no such route; see docs/fileserver.md",
     405: "this route takes another method; see the header Allow",
 }
+_OPEN: Final = frozenset({"/health", "/ping"})
+
+# None of ComfyUI's folder names either, which a pattern says badly.
+JobPath = Annotated[str, Path(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"})]
+
+
+class ErrorAnswer(BaseModel):
+    """What is wrong: the thing, the cause, the mend."""
+
+    detail: str
+
+
+class StreamCut(Exception):
+    """An answer that has begun can't be kept: its connection is cut, so that the client sees it is not whole."""
 
 
 class NoVolume(MorpheusError):
@@ -37,6 +53,28 @@ class NoVolume(MorpheusError):
 
     def __init__(self) -> None:
         super().__init__("volume", "there is none", "see /status for what stopped the boot")
+
+
+class RangeOutside(MorpheusError):
+    """The range that was asked for lies outside the file."""
+
+    exit_code = Exit.USAGE
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__("Range", f"the file has {size_bytes} bytes", "ask for some of them")
+        self.size_bytes = size_bytes
+
+
+class BadHeader(MorpheusError):
+    """A header of tus is missing, or is not what it must be."""
+
+    exit_code = Exit.USAGE
+
+
+class WrongType(MorpheusError):
+    """A PATCH whose body is of another type than tus'."""
+
+    exit_code = Exit.USAGE
 
 
 class UploadTooLarge(MorpheusError):
@@ -58,7 +96,7 @@ class TooManyFiles(MorpheusError):
 
 
 class TooSlow(MorpheusError):
-    """The client sends less than the floor."""
+    """The client has stopped sending."""
 
     exit_code = Exit.USAGE
 
@@ -94,6 +132,7 @@ STATUS: Final[dict[type[MorpheusError], int]] = {
     JobTooLarge: 413,
     UploadTooLarge: 413,
     WrongType: 415,
+    RangeOutside: 416,
     BadField: 422,
     InvalidName: 422,
     WrongField: 422,
@@ -112,28 +151,80 @@ def status_of(error: MorpheusError) -> int:
     return STATUS.get(type(error), 500)
 
 
-async def error_answer(_request: Request, error: Exception) -> JSONResponse:
-    """The answer for an error of ours."""
+def json_error(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer for what is wrong; a name in ``detail`` need not be UTF-8."""
+    text = detail.encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": text}, status, headers)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Makes ``app`` answer every error in the one form."""
+    app.add_exception_handler(MorpheusError, _error_answer)
+    app.add_exception_handler(RequestValidationError, _invalid_answer)
+    app.add_exception_handler(HTTPException, _no_route_answer)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _bug_answer)
+
+
+async def _error_answer(_request: Request, error: Exception) -> Response:
     if not isinstance(error, MorpheusError):
         raise error
-    if status_of(error) >= _FAILING:
+    status = status_of(error)
+    if status >= _FAILING:
         _LOG.warning("%s", error)
-    return JSONResponse({"detail": str(error)}, status_of(error))
+    headers = None
+    if isinstance(error, RangeOutside):
+        headers = {"content-range": f"bytes */{error.size_bytes}"}
+    return json_error(status, str(error), headers)
 
 
-async def no_route_answer(request: Request, error: Exception) -> JSONResponse:
-    """The answer where the application has no such route, or none with this method, in the same form."""
+async def _no_route_answer(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     told = f"{request.method} {request.url.path}: {_NO_ROUTE.get(error.status_code, error.detail)}"
-    return JSONResponse({"detail": told}, error.status_code, error.headers)
+    return json_error(error.status_code, told, dict(error.headers or {}))
 
 
-async def invalid_answer(_request: Request, error: Exception) -> JSONResponse:
-    """The answer for a request that FastAPI itself found wrong, in the same form."""
+async def _invalid_answer(_request: Request, error: Exception) -> Response:
+    """For a request that FastAPI itself found wrong."""
     if not isinstance(error, RequestValidationError):
         raise error
     told = "; ".join(
         f"{'.'.join(str(place) for place in e['loc'])}: {e['msg']}" for e in error.errors()
     )
-    return JSONResponse({"detail": told}, 422)
+    return json_error(422, told)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Nobody reads it; it is an answer only so that a client's leaving is not taken for a bug."""
+    return Response(status_code=400)
+
+
+async def _bug_answer(_request: Request, _error: Exception) -> Response:
+    return json_error(500, "server: a bug of ours; its log says more")
+
+
+class LastResort:
+    """Wraps an application: what it raises is logged once, and one request too many is turned away."""
+
+    def __init__(self, app: ASGIApp, most_requests: int) -> None:
+        self._app = app
+        self._most_requests = most_requests
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if self._under_way >= self._most_requests and scope["path"] not in _OPEN:
+            await json_error(503, "server: too many requests are under way; try again")(
+                scope, receive, send
+            )
+            return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        except StreamCut:
+            pass  # uvicorn closes what is not complete
+        except Exception:  # noqa: BLE001 - whatever it is, one request has failed and no other
+            _LOG.exception("%s %s: a bug of ours", scope["method"], scope["path"])
+        finally:
+            self._under_way -= 1

@@ -1,220 +1,323 @@
-"""``GET /download/<job>/<file>``: from the volume to the socket, as fast as the page cache gives it."""
+"""``/download/<job>/<file>`` and ``/download/<job>``: a job's outputs, one of them, or all as a zip."""
 
-import asyncio
+import io
+import logging
+import mimetypes
 import os
-from dataclasses import dataclass, replace
+import threading
+import time
+import zipfile
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
 
-from starlette.datastructures import Headers
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from fileserver.conditions import Selection, etag_of, last_modified_of, select
-from fileserver.connection import Connection
-from fileserver.disposition import file_headers
+from fileserver.answers import JobPath, NoVolume, RangeOutside, StreamCut
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
-from morpheus_boot.jobs.files import OpenFile, open_output
+from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 
-# All downloads together hold so much that the sockets have not taken, in pieces between these sizes.
-_PENDING_BYTES: Final = 8 * 2**20
-_LARGEST_PIECE_BYTES: Final = 256 * 2**10
-_SMALLEST_PIECE_BYTES: Final = 16 * 2**10
-# All downloads together send so much before each other request has had its turn: a few milliseconds' work.
-_ROUND_BYTES: Final = 2**20
-# Up to here a file is read by the thread that opens it: each visit to a thread costs more than the reading.
-_SMALL_BYTES: Final = 64 * 2**10
+_LOG: Final = logging.getLogger("morpheus.fileserver")
 
+# A reader that stands still holds two pieces, one on its way to the socket and the next; so much are all together.
+_PIECES_BYTES: Final = 8 * 2**20
+_LARGEST_PIECE_BYTES: Final = 2**20
+_SMALLEST_PIECE_BYTES: Final = 64 * 2**10
+_ZIP_PIECE_BYTES: Final = 256 * 2**10
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """An open file; a small one is read and closed already.
-
-    ``asks_cache``: its file system can say whether a read would wait. One that can't may hang in anything.
-    """
-
-    file: OpenFile
-    content: bytes | bytearray | None
-    asks_cache: bool
+# Types that a browser may show in place. Not SVG: it is a document that can hold scripts.
+_SHOWN: Final = ("image/", "video/", "audio/")
+_NEVER_SHOWN: Final = frozenset({"image/svg+xml"})
+# What RFC 8187 lets stand for itself.
+_PLAIN: Final = "!#$&+-.^_`|~"
+# Whatever comes out of a job was made by somebody else's prompt: no sniffing, no scripts, no frames.
+_GUARDS: Final = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "cache-control": "private, no-cache",
+}
+# The system's own table differs from image to image, and may be absent.
+_TYPES: Final = mimetypes.MimeTypes()
+for _type, _suffix in (
+    ("image/webp", ".webp"),
+    ("image/avif", ".avif"),
+    ("image/jxl", ".jxl"),
+    ("video/mp4", ".mp4"),
+    ("video/webm", ".webm"),
+    ("video/x-matroska", ".mkv"),
+    ("audio/flac", ".flac"),
+    ("audio/ogg", ".opus"),
+    ("audio/mp4", ".m4a"),
+):
+    _TYPES.add_type(_type, _suffix)
+_CONDITIONS: Final = StaticFiles(check_dir=False)
 
 
 class Downloads:
-    """Sends files of jobs' outputs."""
+    """Sends what jobs have made; every read of the volume is a thread's."""
 
     def __init__(self, layout: Layout, threads: VolumeThreads) -> None:
         self._layout = layout
-        self._threads = threads
-        self._active = 0
-        self._asks_cache = False
-        self._buffers: list[bytearray] = []
+        self.threads = threads
+        self.under_way = 0
 
-    async def send(
-        self,
-        job: JobId,
-        path: OutputPath,
-        *,
-        inline: bool,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        """Answers a GET or HEAD of ``path``; ``inline`` shows what a browser can show.
+    @property
+    def piece_bytes(self) -> int:
+        """What a download that begins now reads at once."""
+        share = _PIECES_BYTES // max(1, self.under_way)
+        return max(_SMALLEST_PIECE_BYTES, min(_LARGEST_PIECE_BYTES, share))
 
-        Raises NoSuchFile, VolumeHangs, StorageFailed before the answer begins.
-        """
-        opened = _open_at_once(self._layout, job, path) if self._asks_cache else None
-        if opened is None:
-            opened = await self._threads.run(
-                lambda: _open(self._layout, job, path), abandoned=_close_abandoned
-            )
-            self._asks_cache = opened.asks_cache
-        self._active += 1
+    async def file(
+        self, request: Request, job: JobId, path: OutputPath, *, inline: bool
+    ) -> Response:
+        """One output; ``inline`` shows what a browser can show. Raises NoSuchFile, VolumeHangs, StorageFailed."""
+        file = await self.threads.run(
+            lambda: open_output(self._layout, job, path), abandoned=OpenFile.close
+        )
+        response = _OutputResponse(self, file, inline=inline)
+        if _CONDITIONS.is_not_modified(response.headers, request.headers):
+            self.threads.start(file.close, always=True)
+            return NotModifiedResponse(response.headers)
+        return response
+
+    async def archive(self, request: Request, job: JobId) -> Response:
+        """All outputs as they are listed now, in a zip. Raises NoSuchFile, VolumeHangs, StorageFailed."""
+        outputs = await self.threads.run(lambda: list_outputs(self._layout, job))
+        if not outputs:
+            raise NoSuchFile(str(job), "it has no outputs", "see what the job has made")
+        headers = file_headers(f"{job}.zip", inline=False)
+        if request.method == "HEAD":
+            return Response(headers=headers)
+        pieces = _zip_pieces(self._layout, job, outputs)
+        return _ZipResponse(self.threads, pieces, headers)
+
+
+class _OutputResponse(FileResponse):
+    """Starlette's response, for a file that is open already and read by threads of ours.
+
+    ``_open_file`` and ``_parse_range_header`` are Starlette's own names; the lock file pins its version.
+    """
+
+    def __init__(self, downloads: Downloads, file: OpenFile, *, inline: bool) -> None:
+        # Another inode, size or mtime is another file: Starlette's own ETag does not tell a replaced one.
+        etag = f'"{file.stat.st_ino:x}-{file.stat.st_size:x}-{file.stat.st_mtime_ns:x}"'
+        headers = {**file_headers(file.name, inline=inline), "etag": etag}
+        super().__init__(file.name, headers=headers, stat_result=file.stat)
+        self._downloads = downloads
+        self._file = file
+        self._at = 0
+        self._reading = threading.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._downloads.under_way += 1
+        self.chunk_size = self._downloads.piece_bytes
         try:
-            chosen = select(scope["method"], Headers(scope=scope), opened.file)
-            headers = _headers(opened.file, chosen, inline=inline)
-            await send({"type": "http.response.start", "status": chosen.status, "headers": headers})
-            if scope["method"] == "HEAD" or not chosen.length:
-                await send({"type": "http.response.body"})
-            elif opened.content is not None:
-                piece = opened.content[chosen.first : chosen.first + chosen.length]
-                await send({"type": "http.response.body", "body": piece})
-            else:
-                await self._stream(opened, chosen, Connection(scope, receive), send)
+            await super().__call__(scope, receive, send)
         finally:
-            self._active -= 1
-            if opened.content is None:
-                if opened.asks_cache:
-                    opened.file.close()
-                else:
-                    self._threads.start(opened.file.close, always=True)
+            self._downloads.under_way -= 1
+            self._downloads.threads.start(self._close, always=True)
 
-    async def _stream(
-        self, opened: _Opened, chosen: Selection, connection: Connection, send: Send
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[Any]:
+        try:
+            yield self
+        except MorpheusError as error:
+            _LOG.warning("%s", error)
+            raise StreamCut from error
+
+    async def seek(self, at: int) -> None:
+        """Where the next read begins."""
+        self._at = at
+
+    async def read(self, size_bytes: int) -> bytearray:
+        """Up to ``size_bytes`` from where the last read ended; none at the end. Raises StorageFailed, VolumeHangs."""
+        # Made here: what each thread allocates is kept in an arena of its own.
+        piece = bytearray(min(size_bytes, self._file.stat.st_size - self._at))
+        if piece:
+            await self._downloads.threads.run(lambda: self._read_into(piece))
+            self._at += len(piece)
+        return piece
+
+    def _read_into(self, piece: bytearray) -> None:
+        # The client may go meanwhile, and the file must not be closed under the read.
+        with self._reading:
+            read_into(self._file, self._at, piece)
+
+    def _close(self) -> None:
+        with self._reading:
+            self._file.close()
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []  # RFC 9110, 14.2: it is ignored
+        except RangeNotSatisfiable as error:
+            raise RangeOutside(file_size) from error
+
+
+class _ZipResponse(StreamingResponse):
+    """Pieces of a zip, each made by a thread when the last one is sent."""
+
+    def __init__(
+        self, threads: VolumeThreads, pieces: Generator[bytes], headers: dict[str, str]
     ) -> None:
-        at, left, turn_bytes = chosen.first, chosen.length, 0
-        while left:
-            if not await connection.wants_more():
-                await connection.until_gone()
-                return
-            share = _PENDING_BYTES // self._active
-            size_bytes = max(_SMALLEST_PIECE_BYTES, min(_LARGEST_PIECE_BYTES, share))
-            buffer = self._buffer(size_bytes)
+        super().__init__(self._stream(), headers=headers)
+        self._threads = threads
+        self._pieces = pieces
+        self._making = threading.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._threads.start(self._close, always=True)
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        try:
+            while piece := await self._threads.run(self._next):
+                yield piece
+        except MorpheusError as error:
+            _LOG.warning("%s", error)
+            raise StreamCut from error
+
+    def _next(self) -> bytes:
+        with self._making:
+            return next(self._pieces, b"")
+
+    def _close(self) -> None:
+        with self._making:
+            self._pieces.close()
+
+
+class _Sink(io.RawIOBase):
+    """What zipfile writes to, and can't go back in."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: Any, /) -> int:  # noqa: ANN401 - anything with bytes, as io has it
+        self._pieces.append(bytes(piece))
+        return len(self._pieces[-1])
+
+    def take(self) -> bytes:
+        """What came since the last call."""
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
+
+
+def _zip_pieces(layout: Layout, job: JobId, outputs: Sequence[Output]) -> Generator[bytes]:
+    """A zip of what is still there of ``outputs``, stored. Raises StorageFailed."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        for output in outputs:
             try:
-                piece = await self._read(opened, buffer, at, min(left, size_bytes))
-            except MorpheusError as error:
-                await connection.cut(error)
-                return
-            at += len(piece)
-            left -= len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-            if connection.unsent_bytes == 0 and size_bytes == _LARGEST_PIECE_BYTES:
-                self._buffers.append(buffer)
-            turn_bytes += len(piece)
-            if left and turn_bytes >= _ROUND_BYTES // self._active:
-                # A fast client's socket takes all at once: without this no other would have its turn.
-                await asyncio.sleep(0)
-                turn_bytes = 0
-
-    def _buffer(self, size_bytes: int) -> bytearray:
-        """One that the socket has emptied: a new one costs as much as the reading, in zeros and page faults."""
-        if size_bytes == _LARGEST_PIECE_BYTES and self._buffers:
-            return self._buffers.pop()
-        return bytearray(size_bytes)
-
-    async def _read(
-        self, opened: _Opened, buffer: bytearray, at: int, size_bytes: int
-    ) -> bytes | memoryview:
-        """The next piece, up to ``size_bytes`` of it: at once from the page cache, else by a thread."""
-        if opened.asks_cache:
-            into = memoryview(buffer)[:size_bytes]
+                file = open_output(layout, job, output.path)
+            except NoSuchFile:
+                continue  # removed since it was listed
             try:
-                got = os.preadv(opened.file.fd, [into], at, os.RWF_NOWAIT)
-            except OSError:
-                got = 0
-            if got:
-                return into[:got]
-        return await self._threads.run(lambda: read_piece(opened.file, at, size_bytes))
+                with archive.open(_member(output), "w", force_zip64=True) as member:
+                    at = 0
+                    while at < file.stat.st_size:
+                        piece = bytearray(min(_ZIP_PIECE_BYTES, file.stat.st_size - at))
+                        read_into(file, at, piece)
+                        at += member.write(piece)
+                        yield sink.take()
+            finally:
+                file.close()
+    yield sink.take()
 
 
-def read_piece(file: OpenFile, at: int, size_bytes: int) -> bytes:
-    """Up to ``size_bytes`` of ``file`` from ``at`` on, and at least one.
+def _member(output: Output) -> zipfile.ZipInfo:
+    # Windows takes a backslash for a separator, so that a name could lead out of the folder it is unpacked to.
+    name = str(output.path).encode(errors="backslashreplace").decode().replace("\\", "_")
+    # DOS time: from 1980 on; here UTC.
+    when = time.gmtime(max(315532800, min(output.mtime_ns // 10**9, 4354819198)))
+    member = zipfile.ZipInfo(name, when[:6])
+    member.external_attr = 0o100644 << 16
+    return member
 
-    Raises StorageFailed, also where the file ends there: it was longer when it was opened.
+
+def read_into(file: OpenFile, at: int, piece: bytearray) -> None:
+    """Fills ``piece`` with what ``file`` holds from ``at`` on.
+
+    Raises StorageFailed, also where the file ends before: it was longer when it was opened.
     """
     try:
-        piece = os.pread(file.fd, size_bytes, at)
+        got = os.preadv(file.fd, [piece], at)
     except OSError as error:
         raise storage_error(file.name, Path(file.name), error) from error
-    if not piece:
+    if got < len(piece):
         raise StorageFailed(file.name, "it became shorter while it was sent", "download it again")
-    return piece
 
 
-def _open(layout: Layout, job: JobId, path: OutputPath) -> _Opened:
-    file = open_output(layout, job, path)
-    asks_cache = _asks_cache(file.fd)
-    if file.size_bytes > _SMALL_BYTES:
-        return _Opened(file, None, asks_cache)
-    try:
-        content = read_piece(file, 0, file.size_bytes) if file.size_bytes else b""
-    finally:
-        file.close()
-    return _Opened(replace(file, size_bytes=len(content)), content, asks_cache)
+def file_headers(name: str, *, inline: bool) -> dict[str, str]:
+    """Type, disposition and guards for a file called ``name``; ``inline`` holds for pictures, video and sound."""
+    kind, encoding = _TYPES.guess_type(name, strict=True)
+    if kind is None or encoding is not None:
+        kind = "application/octet-stream"
+    shown = inline and kind.startswith(_SHOWN) and kind not in _NEVER_SHOWN
+    return {
+        "content-type": kind,
+        "content-disposition": disposition("inline" if shown else "attachment", name),
+        **_GUARDS,
+    }
 
 
-def _open_at_once(layout: Layout, job: JobId, path: OutputPath) -> _Opened | None:
-    """The same without waiting for a disk, and so without a thread; None where it would wait.
-
-    Raises NoSuchFile, StorageFailed.
-    """
-    try:
-        file = open_output(layout, job, path, at_once=True)
-    except BlockingIOError:
-        return None
-    if file.size_bytes > _SMALL_BYTES:
-        return _Opened(file, None, asks_cache=True)
-    buffer = bytearray(file.size_bytes)
-    try:
-        got = os.preadv(file.fd, [buffer], 0, os.RWF_NOWAIT)
-    except OSError:
-        return None
-    finally:
-        file.close()
-    return _Opened(file, buffer, asks_cache=True) if got == file.size_bytes else None
+def disposition(kind: str, name: str) -> str:
+    """Content-Disposition for any name (RFC 6266): ASCII for all, and RFC 8187 where that is not the name."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name)
+    value = f'{kind}; filename="{plain}"'
+    if plain != name:
+        value += f"; filename*=UTF-8''{quote(name.encode(errors='replace'), safe=_PLAIN)}"
+    return value
 
 
-def _asks_cache(fd: int) -> bool:
-    """FUSE and network file systems refuse RWF_NOWAIT; ext4, XFS and their like take it."""
-    try:
-        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return True
+class _AnyPath(PathConvertor):
+    """A path whose names may hold line breaks, as Linux lets them."""
+
+    regex = "(?s:.*)"
 
 
-def _close_abandoned(opened: _Opened) -> None:
-    if opened.content is None:
-        opened.file.close()
+register_url_convertor("any_path", _AnyPath())
 
 
-def _headers(file: OpenFile, chosen: Selection, *, inline: bool) -> list[tuple[bytes, bytes]]:
-    headers = [
-        (b"accept-ranges", b"bytes"),
-        (b"etag", etag_of(file).encode()),
-        (b"last-modified", last_modified_of(file).encode()),
-        *file_headers(file.name, inline=inline),
-    ]
-    if chosen.status == 304:
-        return headers
-    headers.append((b"content-length", b"%d" % chosen.length))
-    if chosen.status == 206:
-        last = chosen.first + chosen.length - 1
-        within = f"bytes {chosen.first}-{last}/{file.size_bytes}"
-        headers.append((b"content-range", within.encode()))
-    elif chosen.status == 416:
-        headers.append((b"content-range", f"bytes */{file.size_bytes}".encode()))
-    return headers
+def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
+    """Adds the routes; without a volume (``downloads`` None) each says so."""
+
+    @app.head("/download/{job}", response_class=Response)
+    @app.get("/download/{job}", response_class=Response)
+    async def all_outputs(request: Request, job: JobPath) -> Response:
+        """All of the job's outputs as a zip."""
+        if downloads is None:
+            raise NoVolume
+        return await downloads.archive(request, JobId(job))
+
+    partly: dict[int | str, dict[str, Any]] = {
+        206: {"description": "The range asked for"},
+        304: {"description": "It has not changed"},
+    }
+
+    @app.head("/download/{job}/{path:any_path}", response_class=Response, responses=partly)
+    @app.get("/download/{job}/{path:any_path}", response_class=Response, responses=partly)
+    async def output(
+        request: Request, job: JobPath, path: str, *, inline: bool = False
+    ) -> Response:
+        """One of the job's outputs."""
+        if downloads is None:
+            raise NoVolume
+        if "\ufffd" in path:
+            # A file's name need not be UTF-8, and here it is not, or holds this very sign.
+            path = os.fsdecode(unquote_to_bytes(request.scope["raw_path"])).split("/", 3)[3]
+        return await downloads.file(request, JobId(job), OutputPath.parse(path), inline=inline)

@@ -121,14 +121,14 @@ class UploadForm:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise BadForm("form", "a part has no name", "name each field")
-        name = _text(options[b"name"])
+        name = decode(options[b"name"])
         if name in self._given:
             raise BadField(name, "it is given twice", "send one file an upload")
         if name in {_FILE, _JOB, _SUB_DIR}:
             self._given.add(name)
         self._in_file, self._name = name == _FILE, name
         if self._in_file:
-            file_name = _text(options.get(b"filename", b""))
+            file_name = decode(options.get(b"filename", b""))
             if not file_name:
                 raise BadField(name, "it has no filename", "send a file, not a text")
             self.file_name = FileName.from_client(file_name)
@@ -143,7 +143,7 @@ class UploadForm:
             self._value += data[start:end]
 
     def _on_part_end(self) -> None:
-        value = _text(bytes(self._value))
+        value = decode(bytes(self._value))
         if self._name == _JOB and value:
             self.job = JobId(value)
         elif self._name == _SUB_DIR:
@@ -160,7 +160,8 @@ class UploadForm:
             raise FormTooLarge("form", "its fields are too long", "send only the contract's fields")
 
 
-def _text(value: bytes) -> str:
+def decode(value: bytes) -> str:
+    """Text as clients send it: UTF-8, and from some still Latin-1."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,20 +1,17 @@
 """``/jobs``: to post a job, to see how it stands, to cancel it."""
 
-from typing import Annotated, Any, Final
+from typing import Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from fileserver.answers import NoVolume
-from fileserver.body import read_body
+from fileserver.answers import JobPath, NoVolume
 from fileserver.jobs import Jobs
-from fileserver.openapi import JOB_SCHEMA, errors
-from morpheus_boot.config.limits import Limits
+from fileserver.uploads import read_body
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import JobView, Status
 from morpheus_boot.jobs.request import GraphBody, TemplateBody
-
-_JOB: Final = Path(json_schema_extra=dict(JOB_SCHEMA))
 
 
 class JobAnswer(BaseModel):
@@ -31,7 +28,6 @@ def add_job_routes(app: FastAPI, jobs: Jobs | None, limits: Limits) -> None:
         "/jobs",
         status_code=202,
         openapi_extra=_job_body(),
-        responses=errors(400, 408, 409, 413, 422, 500, 503, 507),
     )
     async def post(request: Request) -> JobAnswer:
         if jobs is None:
@@ -39,14 +35,14 @@ def add_job_routes(app: FastAPI, jobs: Jobs | None, limits: Limits) -> None:
         job, record = await jobs.post(await read_body(request, limits))
         return JobAnswer(worker_job_id=job.text, status=record.status)
 
-    @app.get("/jobs/{job}", responses=errors(404, 422, 500, 503))
-    async def get(job: Annotated[str, _JOB]) -> JobView:
+    @app.get("/jobs/{job}")
+    async def get(job: JobPath) -> JobView:
         if jobs is None:
             raise NoVolume
         return await jobs.view(JobId(job))
 
-    @app.post("/jobs/{job}/cancel", responses=errors(404, 422, 500, 503, 507))
-    async def cancel(job: Annotated[str, _JOB]) -> JobAnswer:
+    @app.post("/jobs/{job}/cancel")
+    async def cancel(job: JobPath) -> JobAnswer:
         if jobs is None:
             raise NoVolume
         record = await jobs.cancel(JobId(job))

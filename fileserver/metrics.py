@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fileserver.boot_state import BootStatus
+from fileserver.boot import BootStatus
 from morpheus_boot.jobs.record import Status
 from morpheus_boot.report.state import BootState, ModelStage, Readiness, ServiceStage
 
@@ -104,8 +104,7 @@ def jobs_at_hand(statuses: Iterable[Status]) -> Metric:
 
 def _route(scope: Scope) -> str:
     """The route's template: a label must not take every path that anybody ever asks for."""
-    named = scope["state"].get("route") or getattr(scope.get("route"), "path", _NOT_FOUND)
-    return str(named)
+    return str(getattr(scope.get("route"), "path_format", _NOT_FOUND))
 
 
 class _Fixed(Collector):

@@ -12,7 +12,7 @@ import uvloop
 
 from fileserver.app import build_app
 from fileserver.housekeeping import keep_house
-from fileserver.protocol import guarded
+from fileserver.protocol import Protocol
 from fileserver.settings import Settings
 from fileserver.threads import VolumeThreads
 from morpheus_boot.jobs.runner import Runner
@@ -25,6 +25,8 @@ _GRACE_S: Final = 2
 _CLEAR_UP_S: Final = 1
 # Longer than RunPod's proxy and other clients keep a connection that they want to use again.
 _KEEP_ALIVE_S: Final = 65
+# With those that only wait; LastResort counts the requests.
+_MOST_CONNECTIONS: Final = 4096
 _JOB_THREADS: Final = 4
 _WAITING_CALLS: Final = 512
 
@@ -36,13 +38,14 @@ def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     runner = _runner(settings, presence)
     config = uvicorn.Config(
         build_app(settings, presence, runner),
-        http=guarded(settings.limits),
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S + _CLEAR_UP_S,
     )
@@ -102,9 +105,9 @@ def _runner(settings: Settings, presence: Presence | None) -> Runner | None:
 
 
 def _join_logs() -> None:
-    """Errors of uvicorn are lines of our log; warnings are about what clients send, and go."""
+    """Lines of uvicorn are lines of our log, but what it says of clients, and of answers that we cut ourselves."""
     theirs = logging.getLogger("uvicorn")
     theirs.handlers[:] = logging.getLogger("morpheus").handlers
     theirs.propagate = False
     for name in ("uvicorn", "uvicorn.error", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,33 +1,66 @@
 """``/uploads``: tus 1.0 (https://tus.io/protocols/resumable-upload), core, creation, termination and expiration."""
 
+import base64
+import binascii
+import re
+from contextlib import suppress
 from email.utils import formatdate
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fileserver.answers import NoVolume, WrongVersion, status_of
-from fileserver.intake import Uploaded
+from fileserver.answers import (
+    BadHeader,
+    NoVolume,
+    TooSlow,
+    WrongOffset,
+    WrongType,
+    WrongVersion,
+    json_error,
+)
+from fileserver.form import BadField, decode
 from fileserver.metrics import Metrics
-from fileserver.openapi import TUS_CREATION, TUS_PATCH, TUS_REQUEST, UPLOAD_SCHEMA, errors
-from fileserver.tus_headers import BadHeader, parse_offset, parse_plan
-from fileserver.tus_uploads import TusUploads
-from fileserver.uploads import upload_answer
+from fileserver.uploads import Intake, PartFile, announced_bytes, too_large, upload_answer
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.resumable import ResumableUpload, UploadId
+from morpheus_boot.jobs.names import FileName, JobId, SubDir
+from morpheus_boot.jobs.resumable import (
+    OpenUpload,
+    ResumableUpload,
+    UploadId,
+    UploadPlan,
+    UploadStore,
+)
+from morpheus_boot.jobs.uploads import Target
 from morpheus_boot.volume.layout import Layout
 
 _VERSION: Final = "1.0.0"
 _ROUTE: Final = "/uploads"
 _ONE: Final = "/uploads/{upload}"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})
-# The methods that are tus' own; discovery comes before a client knows the version.
-_VERSIONED: Final = frozenset({"HEAD", "POST", "PATCH", "DELETE"})
 _EMPTY: Final = 204
-_UPLOAD: Final = Path(json_schema_extra=dict(UPLOAD_SCHEMA))
+_CONTENT_TYPE: Final = "application/offset+octet-stream"
+# No file is so long; more digits are an attack on int().
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+# A key is anything printable but a space and a comma, so that what is sent back can't be another header.
+_PAIR: Final = re.compile(r"([!-+\--~]+)(?: ([A-Za-z0-9+/]*={0,2}))?")
+# A server that dies loses so much at most, and who waits for the end of a request waits for no more.
+_SETTLE_BYTES: Final = 16 * 2**20
+_MEND: Final = "send what is left of the announced length"
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {_CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+_Upload = Annotated[str, Path(description="What Location named.")]
+_Given = Annotated[str, Header()]
 
 
 class ResumableAnswer(BaseModel):
@@ -41,6 +74,132 @@ class ResumableAnswer(BaseModel):
     comfy_path: str | None = None
 
 
+class FileBytes:
+    """A body that is nothing but a file's bytes."""
+
+    def __init__(self) -> None:
+        self.chunks: list[memoryview] = []
+        self.chunks_bytes = 0
+        self.size_bytes = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next piece."""
+        if piece:
+            self.chunks.append(memoryview(piece))
+            self.chunks_bytes += len(piece)
+            self.size_bytes += len(piece)
+
+    def take_chunks(self) -> list[memoryview]:
+        """What came since the last call."""
+        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
+        return taken
+
+
+class TusUploads:
+    """Begins uploads, goes on with them, tells how they stand, and ends them."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.layout = intake.layout
+        self._store = UploadStore(intake.layout, intake.limits.upload_keeps_s)
+        self._intake = intake
+        self._threads = intake.threads
+
+    async def create(self, plan: UploadPlan) -> ResumableUpload:
+        """Begins an upload; an empty one is complete at once.
+
+        Raises UploadTooLarge, VolumeHangs, VolumeFull, StorageFailed; for an empty one also NameTaken, TooManyFiles.
+        """
+        if plan.size_bytes > self._intake.limits.upload_bytes:
+            raise too_large(self._intake.limits.upload_bytes, "send less")
+        upload = await self._threads.run(
+            lambda: self._store.create(plan), abandoned=lambda made: self._forget(made.id)
+        )
+        if plan.size_bytes:
+            return upload
+        opened = await self._open(upload.id)
+        if opened.part is not None:
+            file = PartFile(opened.part, self._intake)
+            try:
+                await file.publish([], plan.target)
+            except BaseException:
+                await file.give_up()
+                await self._threads.run(lambda: self._forget(upload.id))
+                raise
+        return await self.find(upload.id)
+
+    async def find(self, upload: UploadId) -> ResumableUpload:
+        """How an upload stands. Raises NoSuchUpload, UploadExpired, VolumeHangs, StorageFailed."""
+        return await self._threads.run(lambda: self._store.find(upload))
+
+    async def remove(self, upload: UploadId) -> None:
+        """Ends an upload; the file of a complete one stays.
+
+        Raises NoSuchUpload, UploadExpired, UploadLocked, VolumeHangs, StorageFailed.
+        """
+        await self._threads.run(lambda: self._store.remove(upload))
+
+    async def append(
+        self, upload: UploadId, offset_bytes: int, request: Request
+    ) -> ResumableUpload:
+        """Goes on with an upload at ``offset_bytes``, and publishes its file with the last of it.
+
+        Raises WrongOffset, UploadTooLarge, TooSlow, NoSuchUpload, UploadExpired, UploadLocked, NameTaken,
+        TooManyFiles, VolumeHangs, VolumeFull, StorageFailed; ClientDisconnect. What came and is durable stays.
+        """
+        opened = await self._open(upload)
+        if opened.part is None:
+            _check(opened.upload, offset_bytes, request)
+            return opened.upload
+        file = PartFile(opened.part, self._intake, _SETTLE_BYTES)
+        try:
+            _check(opened.upload, offset_bytes, request)
+            await self._receive(request, opened.upload, file)
+        except BaseException:
+            await file.give_up()
+            raise
+        return await self.find(upload)
+
+    async def _receive(self, request: Request, upload: ResumableUpload, file: PartFile) -> None:
+        body, plan = FileBytes(), upload.plan
+        left_bytes = plan.size_bytes - upload.offset_bytes
+        try:
+            await self._intake.take(request, body, file, left_bytes, _MEND)
+        except (ClientDisconnect, TooSlow):
+            await file.keep(body.take_chunks())
+            raise
+        if body.size_bytes == left_bytes:
+            await file.publish(body.take_chunks(), plan.target)
+        else:
+            await file.keep(body.take_chunks())
+
+    async def _open(self, upload: UploadId) -> OpenUpload:
+        return await self._threads.run(lambda: self._store.open(upload), abandoned=_let_go)
+
+    def _forget(self, upload: UploadId) -> None:
+        """Ends an upload that nobody was told of; what stays of it expires."""
+        with suppress(MorpheusError):
+            self._store.remove(upload)
+
+
+def _let_go(opened: OpenUpload) -> None:
+    if opened.part is not None:
+        with suppress(MorpheusError):
+            opened.part.give_up()
+
+
+def _check(upload: ResumableUpload, offset_bytes: int, request: Request) -> None:
+    """Raises WrongOffset, UploadTooLarge."""
+    if offset_bytes != upload.offset_bytes:
+        raise WrongOffset(
+            "upload",
+            f"{upload.offset_bytes} bytes of it are here, not {offset_bytes}",
+            "go on from there",
+        )
+    left_bytes = upload.plan.size_bytes - offset_bytes
+    if announced_bytes(request) > left_bytes:
+        raise too_large(left_bytes, _MEND)
+
+
 class TusProtocol:
     """Wraps an application: what holds for every request and answer below /uploads."""
 
@@ -49,61 +208,52 @@ class TusProtocol:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or not f"{scope['path']}/".startswith(f"{_ROUTE}/"):
+        if not f"{scope['path']}/".startswith(f"{_ROUTE}/"):
             await self._app(scope, receive, send)
             return
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["tus-resumable"] = _VERSION
+                headers["tus-resumable"] = headers["tus-version"] = _VERSION
                 if scope["method"] == "HEAD":
                     # It may have come as a POST, whose client would wait for a body.
                     headers["content-length"] = "0"
             await send(message)
 
-        try:
-            _prepare(scope)
-        except MorpheusError as error:
-            scope["state"]["route"] = _ROUTE
-            answer = JSONResponse(
-                {"detail": str(error)}, status_of(error), {"tus-version": _VERSION}
-            )
-            await answer(scope, receive, told)
-            return
+        meant = Headers(scope=scope).get("x-http-method-override")
+        if scope["method"] == "POST" and meant is not None:
+            if meant not in _METHODS:
+                detail = "X-HTTP-Method-Override: it is no method of /uploads; send another"
+                await json_error(400, detail)(scope, receive, told)
+                return
+            scope["method"] = meant
         await self._app(scope, receive, told)
 
 
-def _prepare(scope: Scope) -> None:
-    """Sets the method that is meant. Raises BadHeader, WrongVersion."""
-    headers = Headers(scope=scope)
-    meant = headers.get("x-http-method-override")
-    if scope["method"] == "POST" and meant is not None:
-        if meant not in _METHODS:
-            raise BadHeader("X-HTTP-Method-Override", "it is no method of /uploads", "send another")
-        scope["method"] = meant
-    version = headers.get("tus-resumable")
+def _require_version(request: Request, tus_resumable: _Given = "") -> None:
+    """Raises WrongVersion."""
     # As tusd: a browser may look at an upload without it.
-    if scope["method"] == "HEAD" and version is None:
-        return
-    if scope["method"] in _VERSIONED and version != _VERSION:
+    if tus_resumable != _VERSION and (tus_resumable or request.method != "HEAD"):
         raise WrongVersion("Tus-Resumable", f"it is not {_VERSION}", "send this one")
 
 
+_VERSIONED: Final = [Depends(_require_version)]
+
+
 def add_tus_routes(
-    app: FastAPI, uploads: TusUploads | None, metrics: Metrics, most_bytes: int
+    app: FastAPI, uploads: TusUploads | None, metrics: Metrics, limits: Limits
 ) -> None:
     """Adds the routes; without a volume (``uploads`` None) each but OPTIONS says so."""
-    _add_discovery(app, most_bytes)
-    _add_reading(app, uploads)
+    _add_reading(app, uploads, limits)
     _add_writing(app, uploads, metrics)
 
 
-def _add_discovery(app: FastAPI, most_bytes: int) -> None:
+def _add_reading(app: FastAPI, uploads: TusUploads | None, limits: Limits) -> None:
     able = {
         "tus-version": _VERSION,
         "tus-extension": "creation,termination,expiration",
-        "tus-max-size": str(most_bytes),
+        "tus-max-size": str(limits.upload_bytes),
     }
 
     @app.options(_ROUTE, status_code=_EMPTY, response_class=Response)
@@ -111,38 +261,32 @@ def _add_discovery(app: FastAPI, most_bytes: int) -> None:
         return Response(status_code=_EMPTY, headers=able)
 
     @app.options(_ONE, status_code=_EMPTY, response_class=Response)
-    async def discover_from(upload: Annotated[str, _UPLOAD]) -> Response:  # noqa: ARG001 - in the path
+    async def discover_from(upload: _Upload) -> Response:  # noqa: ARG001 - in the path
         return Response(status_code=_EMPTY, headers=able)
 
-
-def _add_reading(app: FastAPI, uploads: TusUploads | None) -> None:
-    @app.head(
-        _ONE,
-        response_class=Response,
-        openapi_extra=TUS_REQUEST,
-        responses=errors(404, 410, 412, 500, 503),
-    )
-    async def offset(upload: Annotated[str, _UPLOAD]) -> Response:
+    @app.head(_ONE, response_class=Response, dependencies=_VERSIONED)
+    async def offset(upload: _Upload) -> Response:
         return Response(headers=_told(await _at_hand(uploads).find(UploadId(upload))))
 
-    @app.get(_ONE, response_model=ResumableAnswer, responses=errors(404, 410, 500, 503))
-    async def get(upload: Annotated[str, _UPLOAD]) -> Response:
+    @app.get(_ONE, response_model=ResumableAnswer)
+    async def get(upload: _Upload) -> Response:
         known = _at_hand(uploads)
         found = await known.find(UploadId(upload))
         return JSONResponse(_answer(known.layout, found).model_dump(), headers=_told(found))
 
 
 def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> None:
-    @app.post(
-        _ROUTE,
-        status_code=201,
-        response_model=ResumableAnswer,
-        openapi_extra=TUS_CREATION,
-        responses=errors(400, 409, 412, 413, 422, 500, 503, 507),
-    )
-    async def create(request: Request) -> Response:
+    @app.post(_ROUTE, status_code=201, response_model=ResumableAnswer, dependencies=_VERSIONED)
+    async def create(
+        request: Request, upload_length: _Given = "", upload_metadata: _Given = ""
+    ) -> Response:
         known = _at_hand(uploads)
-        made = await known.create(parse_plan(request.headers))
+        if "upload-defer-length" in request.headers:
+            raise BadHeader(
+                "Upload-Defer-Length", "a length can't be told later here", "send Upload-Length"
+            )
+        size_bytes = _number("Upload-Length", upload_length)
+        made = await known.create(_plan(size_bytes, upload_metadata.strip()))
         # Relative: whatever proxy stands before us, this leads through it.
         told = {**_progress(made), "location": f"uploads/{made.id}"}
         return JSONResponse(_answer(known.layout, made).model_dump(), 201, told)
@@ -151,25 +295,22 @@ def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> 
         _ONE,
         status_code=_EMPTY,
         response_class=Response,
-        openapi_extra=TUS_PATCH,
-        responses=errors(400, 404, 408, 409, 410, 412, 413, 415, 423, 500, 503, 507),
+        openapi_extra=_BODY,
+        dependencies=_VERSIONED,
     )
-    async def append(request: Request, upload: Annotated[str, _UPLOAD]) -> Response:
+    async def append(request: Request, upload: _Upload, upload_offset: _Given = "") -> Response:
         known = _at_hand(uploads)
-        offset_bytes = parse_offset(request.headers)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != _CONTENT_TYPE:
+            raise WrongType("upload", "the body's type is another one", f"send {_CONTENT_TYPE}")
+        offset_bytes = _number("Upload-Offset", upload_offset)
         now = await known.append(UploadId(upload), offset_bytes, request)
         if now.is_complete and offset_bytes < now.plan.size_bytes:
             metrics.uploaded.inc(now.plan.size_bytes)
         return Response(status_code=_EMPTY, headers=_progress(now))
 
-    @app.delete(
-        _ONE,
-        status_code=_EMPTY,
-        response_class=Response,
-        openapi_extra=TUS_REQUEST,
-        responses=errors(404, 410, 412, 423, 500, 503),
-    )
-    async def end(upload: Annotated[str, _UPLOAD]) -> Response:
+    @app.delete(_ONE, status_code=_EMPTY, response_class=Response, dependencies=_VERSIONED)
+    async def end(upload: _Upload) -> Response:
         await _at_hand(uploads).remove(UploadId(upload))
         return Response(status_code=_EMPTY)
 
@@ -178,6 +319,42 @@ def _at_hand(uploads: TusUploads | None) -> TusUploads:
     if uploads is None:
         raise NoVolume
     return uploads
+
+
+def _number(name: str, value: str) -> int:
+    if not _NUMBER.fullmatch(value.strip()):
+        raise BadHeader(name, "it is missing, or no number of bytes", "send one")
+    return int(value)
+
+
+def _plan(size_bytes: int, metadata: str) -> UploadPlan:
+    """What a new upload is to be. Raises BadHeader; BadField and InvalidName as an upload's form."""
+    given: dict[str, str] = {}
+    for pair in metadata.split(",") if metadata else ():
+        match = _PAIR.fullmatch(pair.strip())
+        if match is None or match[1] in given:
+            raise _bad_metadata()
+        try:
+            given[match[1]] = decode(base64.b64decode(match[2] or "", validate=True))
+        except binascii.Error:
+            raise _bad_metadata() from None
+    if not given.get("filename"):
+        raise BadField("filename", "Upload-Metadata has none", "send it there, in Base64")
+    job = given.get("worker_job_id")
+    target = Target(
+        JobId(job) if job else JobId.new(),
+        SubDir.parse(given.get("sub_dir", "")),
+        FileName.from_client(given["filename"]),
+    )
+    return UploadPlan(size_bytes, target, metadata)
+
+
+def _bad_metadata() -> BadHeader:
+    return BadHeader(
+        "Upload-Metadata",
+        "it is malformed, or has a key twice",
+        "send pairs of a key and its value in Base64, with commas between them",
+    )
 
 
 def _progress(upload: ResumableUpload) -> dict[str, str]:
@@ -200,10 +377,10 @@ def _answer(layout: Layout, upload: ResumableUpload) -> ResumableAnswer:
     plan = upload.plan
     sizes = {"received_bytes": upload.offset_bytes, "size_bytes": plan.size_bytes}
     if upload.is_complete:
-        stored = upload_answer(layout, Uploaded(plan.job, plan.sub_dir, plan.name, plan.size_bytes))
+        stored = upload_answer(layout, plan.target, plan.size_bytes)
         return ResumableAnswer(**stored.model_dump(), **sizes)
     return ResumableAnswer(
-        message=f"{plan.name}: {upload.offset_bytes} of {plan.size_bytes} bytes are here",
-        worker_job_id=plan.job.text,
+        message=f"{plan.target.name}: {upload.offset_bytes} of {plan.size_bytes} bytes are here",
+        worker_job_id=plan.target.job.text,
         **sizes,
     )

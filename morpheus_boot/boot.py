@@ -8,31 +8,25 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, TextIO
 
 from morpheus_boot import __version__
-from morpheus_boot.boot_lock import take_boot_lock
-from morpheus_boot.cache import CachedModel, Heart, Plan, hash_pending, preload
-from morpheus_boot.cache.lock.lock import Turns
-from morpheus_boot.cache.options import LockTimes
+from morpheus_boot.cache import CachedModel, FillContext, Heart, Plan, hash_pending, preload
 from morpheus_boot.cache.reports import outcome_of, planned
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
-from morpheus_boot.comfyui.launch import Launch, make_launch
+from morpheus_boot.comfyui.launch import Launch
 from morpheus_boot.comfyui.listing import Unlisted
-from morpheus_boot.config.redact import Redactor
-from morpheus_boot.config.settings import REPOSITORY, Settings
+from morpheus_boot.config.settings import REPOSITORY, Settings, worker_file
 from morpheus_boot.deployment import (
     Deployment,
     announce,
     fill_models,
     fill_optional,
-    fill_options,
     keep_our_environment,
     make_volume_folder,
-    plan_models,
     read_deployment,
 )
-from morpheus_boot.errors import Exit, MorpheusError, each_of
+from morpheus_boot.errors import Exit, MorpheusError, NotSetUp, each_of, local_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.queue import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
@@ -47,17 +41,18 @@ from morpheus_boot.report.state import (
     state_file,
     utc_now,
 )
+from morpheus_boot.services.policy import Hold, RestartPolicy
 from morpheus_boot.services.ports import require_free
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.services.restarts import Restarts
-from morpheus_boot.services.service_log import log_line
 from morpheus_boot.services.services import (
     COMFYUI,
     FILE_SERVER,
     file_server,
+    log_line,
     wait_until_it_listens,
 )
-from morpheus_boot.services.supervisor import Hold, Supervisor
+from morpheus_boot.services.supervisor import Supervisor
+from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.mount import Volume
 from morpheus_boot.work.background import begin
 from morpheus_boot.work.stopping import Stopped
@@ -76,15 +71,15 @@ class Boot:
         self._settings = invocation.settings
         self._began = time.monotonic()
         # Held until the process ends, and taken before the state document, which may be another boot's.
-        self._lock = take_boot_lock(invocation.settings.local_dir)
-        self._board = _open_board(invocation.settings, invocation.redact)
+        self._lock = _take_local_folder(self._settings)
+        self._board = _open_board(invocation)
         self._heart: Heart | None = None
         self._progress = Progress(self._board.put_model)
         self._launch: Launch | None = None
         # Held by whoever looks at what runs and sets the readiness by it: nothing may come between the two.
         self._turning = threading.Lock()
         self._supervisor = Supervisor(
-            on_line=self._on_line, on_service=self._on_service, restarts=Restarts()
+            on_line=self._on_line, on_service=self._on_service, restarts=RestartPolicy()
         )
 
     def up(self) -> None:
@@ -114,15 +109,15 @@ class Boot:
             deployment = read_deployment(self._invocation)
             comfyui = find_comfyui(self._settings.comfyui_dir, self._settings.comfyui_python)
             require_free(self._settings.comfyui_port, "ComfyUI", "COMFYUI_PORT")
-            launch = make_launch(self._settings, deployment, comfyui, self._supervisor)
+            launch = Launch(deployment, comfyui, self._supervisor)
             self._launch = launch
         self._start_file_server(deployment.volume, runs_jobs=True)
         nodes = begin(launch.bring_nodes, "custom nodes")
         with phase("plan"):
-            self._heart = announce(self._invocation, deployment)
+            self._heart = announce(deployment)
             plan = self._plan(deployment)
         with phase("fill"):
-            cached = self._fill(plan, deployment)
+            cached = fill_models(deployment, plan, self._context(deployment))
         with phase("custom nodes"):
             nodes.result()
         with phase("link"):
@@ -175,8 +170,8 @@ class Boot:
     ) -> None:
         """What the boot did not wait for: optional models, digests not yet known, our packages on the volume."""
         there = self._fill_optional(launch, deployment)
-        self._hash_pending((*cached, *there), deployment.volume)
-        keep_our_environment(self._invocation, deployment, self._supervisor.stopping)
+        hash_pending((*cached, *there), self._context(deployment))
+        keep_our_environment(deployment, self._supervisor.stopping)
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def until_stopped() -> None:
@@ -209,7 +204,7 @@ class Boot:
             self._board.set_readiness(Readiness.READY)
 
     def _supervise(self, story: Callable[[], None]) -> None:
-        hold = Hold(self._settings.hold_s, self._file_server(None, runs_jobs=False))
+        hold = Hold(self._settings.hold_s, file_server(self._settings, None, runs_jobs=False))
         try:
             self._supervisor.run(
                 story, hold=hold if hold.seconds else None, on_failure=self._on_failure
@@ -237,7 +232,7 @@ class Boot:
         require_free(self._settings.fileserver_port, "the file server", "FILESERVER_PORT")
         if self._settings.morpheus_token is None:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
-        self._supervisor.start(self._file_server(volume, runs_jobs=runs_jobs))
+        self._supervisor.start(file_server(self._settings, volume.root, runs_jobs=runs_jobs))
         copy_workflows(REPOSITORY / "workflows", volume.layout)
 
     def _wait_for_file_server(self) -> None:
@@ -248,7 +243,7 @@ class Boot:
 
     def _plan(self, deployment: Deployment) -> Plan:
         """The plan for the models that the boot waits for."""
-        plan = plan_models(deployment)
+        plan = deployment.plan()
         self._board.put_models(map(planned, plan.steps))
         _LOG.info("%d models, %d need work", len(plan.steps), len(plan.work))
         required = Plan(tuple(s for s in plan.steps if s.model.required))
@@ -256,26 +251,21 @@ class Boot:
             warn_of_long_fill(required.steps, self._settings.runpod.init_timeout_s)
         return required
 
-    def _fill(self, plan: Plan, deployment: Deployment) -> tuple[CachedModel, ...]:
-        return fill_models(
-            self._invocation,
-            deployment,
-            plan,
-            stopping=self._supervisor.stopping,
-            report=self._progress,
-        )
+    def _context(self, deployment: Deployment) -> FillContext:
+        return deployment.context(self._supervisor.stopping, self._progress)
 
     def _prepare_queue(
         self, deployment: Deployment, comfyui: ComfyUI
     ) -> Future[ServiceSpec] | None:
         """Begins to make RunPod's queue handler ready, where this is a worker of a queue endpoint."""
-        settings, layout = self._settings, deployment.volume.layout
+        settings, stopping = self._settings, self._supervisor.stopping
         if settings.runpod.queue_url is None:
             return None
-        stopping = self._supervisor.stopping
-        turns = Turns(layout, settings.worker, stopping, LockTimes())
+        turn = deployment.turns(stopping).turn
         return begin(
-            lambda: prepare_queue(settings, layout, comfyui, turn=turns.turn, stopping=stopping),
+            lambda: prepare_queue(
+                settings, deployment.layout, comfyui, turn=turn, stopping=stopping
+            ),
             "queue",
         )
 
@@ -295,12 +285,7 @@ class Boot:
     def _fill_optional(self, launch: Launch, deployment: Deployment) -> tuple[CachedModel, ...]:
         """The models that the boot did not wait for; their failure stops nothing."""
         there: tuple[CachedModel, ...] = ()
-        for outcome in fill_optional(
-            self._invocation,
-            deployment,
-            stopping=self._supervisor.stopping,
-            report=self._progress,
-        ):
+        for outcome in fill_optional(deployment, self._context(deployment)):
             try:
                 if isinstance(outcome, MorpheusError):
                     raise outcome
@@ -312,31 +297,6 @@ class Boot:
             else:
                 there += (outcome,)
         return there
-
-    def _hash_pending(self, cached: Iterable[CachedModel], volume: Volume) -> None:
-        pending = [c for c in cached if c.hash_later]
-        if pending:
-            options = fill_options(self._invocation, volume)
-            hash_pending(
-                pending,
-                volume,
-                options,
-                stopping=self._supervisor.stopping,
-                report=self._progress,
-            )
-
-    def _file_server(self, volume: Volume | None, *, runs_jobs: bool) -> ServiceSpec:
-        settings = self._settings
-        return file_server(
-            port=settings.fileserver_port,
-            extra_ports=settings.extra_ports,
-            comfyui_port=settings.comfyui_port,
-            volume=volume.root if volume else None,
-            worker=settings.worker if runs_jobs else None,
-            local_dir=settings.local_dir,
-            repository=REPOSITORY,
-            environ=settings.environ,
-        )
 
 
 def hold_error(invocation: Invocation, error: MorpheusError) -> None:
@@ -351,15 +311,41 @@ def hold_error(invocation: Invocation, error: MorpheusError) -> None:
     boot.give_up(error)
 
 
-def _open_board(settings: Settings, redact: Redactor) -> StateBoard:
-    return StateBoard(
-        state_file(settings.local_dir),
-        BootState(
-            version=__version__,
-            worker=settings.worker,
-            endpoint=settings.endpoint,
-            pid=os.getpid(),
-            started_at=utc_now(),
-        ),
-        redact,
+def _take_local_folder(settings: Settings) -> TextIO:
+    """Makes the local folder and locks it against other boots for as long as the returned file is open.
+
+    Two would share the state document, our nodes and what ComfyUI is told of both. The worker's id is kept there.
+
+    Raises:
+        NotSetUp: another boot has it; names that process.
+        StorageFailed: it can't be written.
+    """
+    folder = settings.local_dir
+    path = folder / "boot.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+        if not try_flock(file.fileno()):
+            file.seek(0)
+            pid = file.read()
+            file.close()
+            raise NotSetUp(
+                "boot",
+                f"process {pid or 'unknown'} boots and serves with {folder} already",
+                "stop that one, or set MORPHEUS_LOCAL_DIR and both ports to others for this one",
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        worker_file(folder).write_text(settings.worker)
+    except OSError as error:
+        raise local_error("boot", path, error) from error
+    return file
+
+
+def _open_board(invocation: Invocation) -> StateBoard:
+    settings = invocation.settings
+    state = BootState(
+        __version__, settings.worker, settings.endpoint, pid=os.getpid(), started_at=utc_now()
     )
+    return StateBoard(state_file(settings.local_dir), state, invocation.redact)

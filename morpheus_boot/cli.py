@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from morpheus_boot import __version__
-from morpheus_boot.cache.options import LockTimes, RetryPolicy
+from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.config.argv import find_command, stays, value_of
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import (
@@ -24,8 +24,9 @@ from morpheus_boot.config.settings import (
 from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.log import set_up_log
-from morpheus_boot.services.interrupt import Interrupted
-from morpheus_boot.stdout import ReaderGone, print_text
+from morpheus_boot.report.stdout import ReaderGone, print_text
+from morpheus_boot.services.signals import Interrupted
+from morpheus_boot.work.backoff import Backoff
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -54,7 +55,7 @@ def _retry_option(parser: argparse.ArgumentParser) -> None:
         "--retry-for",
         dest="retry_s",
         type=_positive,
-        default=RetryPolicy().deadline_s,
+        default=Backoff().deadline_s,
         metavar="SECONDS",
         help="how long an origin may fail before it is given up (default: %(default).0f)",
     )
@@ -99,6 +100,10 @@ def _gc_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _write_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--write", action="store_true", help="put it into models.yaml's place")
+
+
 def _file_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a morpheus_resources_*.txt")
 
@@ -129,7 +134,11 @@ COMMANDS: Final = (
         (_json_option, _verify_options),
     ),
     Command("gc", "lists what no endpoint needs any more", (_json_option, _gc_options)),
-    Command("pin", "prints models.yaml with digests, sizes and commits filled in, comments kept"),
+    Command(
+        "pin",
+        "prints models.yaml with digests, sizes and commits filled in, comments kept",
+        (_write_option,),
+    ),
     Command("doctor", "looks at all that a boot needs, and says how it stands", (_json_option,)),
     Command(
         "import",

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from typing import Final
 from morpheus_boot.cache import (
     Action,
     CachedModel,
+    FillContext,
+    FillOptions,
     Plan,
     fill,
     fill_what_fits,
@@ -30,52 +33,96 @@ from morpheus_boot.cache.manifests import (
     manifest_of,
     require_no_conflict,
 )
-from morpheus_boot.cache.options import (
-    Credentials,
-    FillOptions,
-    LockTimes,
-    RetryPolicy,
-    TransferTimes,
-)
+from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
+from morpheus_boot.config.settings import Settings
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.start.installed import keep_environment
+from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume, find_volume, size_text
+from morpheus_boot.work.backoff import Backoff
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The manifest and the volume it is for."""
+    """The manifest and the volume it is for, in this call of the program."""
 
+    invocation: Invocation
     manifest: Manifest
     volume: Volume
 
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies on the volume."""
+        return self.volume.layout
+
+    @property
+    def endpoint_manifest(self) -> EndpointManifest:
+        """What this endpoint leaves of its models.yaml on the volume."""
+        settings = self.invocation.settings
+        return manifest_of(settings.endpoint, settings.worker, self.manifest.models)
+
+    def plan(self) -> Plan:
+        """What each model needs. Raises StorageFailed where the volume can't be read."""
+        with volume_errors(self.volume):
+            return make_plan(self.manifest.models, self.layout, hub_roots(self.volume.root))
+
+    def context(
+        self, stopping: threading.Event, report: Callable[[ModelState], None] = lambda _: None
+    ) -> FillContext:
+        """What all steps of a fill of this worker share."""
+        invocation, settings = self.invocation, self.invocation.settings
+        options = FillOptions(
+            settings.worker,
+            Credentials(settings.hf_token, settings.hf_endpoint, settings.civitai_token),
+            LockTimes(deadline_s=invocation.lock_timeout_s),
+            TransferTimes(retry=Backoff(deadline_s=invocation.retry_s)),
+            hub_roots(self.volume.root),
+            invocation.replace_in_place,
+        )
+        return FillContext(self.volume, options, stopping, report)
+
+    def turns(self, stopping: threading.Event) -> Turns:
+        """By which one worker at a time makes what all need."""
+        return Turns(self.layout, self.invocation.settings.worker, stopping, LockTimes())
+
+
+@contextmanager
+def volume_errors(volume: Volume) -> Iterator[None]:
+    """What the operating system says of the volume, as StorageFailed or VolumeFull."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error("volume", volume.root, error) from error
+
 
 def read_deployment(invocation: Invocation) -> Deployment:
-    """Reads the manifest, then finds the volume. Raises ManifestError, NotSetUp."""
+    """Reads the manifest, then finds the volume. Raises ManifestError, UsageError, NotSetUp."""
     settings = invocation.settings
     manifest = read_manifest(settings.models, settings.environ)
     invocation.redact.add(manifest.secrets)
-    size_gb = settings.volume_gb if settings.volume_gb is not None else manifest.size_gb
-    volume = find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
-    return Deployment(manifest, volume)
+    return Deployment(invocation, manifest, volume_of(settings, manifest))
+
+
+def volume_of(settings: Settings, manifest: Manifest) -> Volume:
+    """The volume, of the size that the settings say was bought, else the manifest. Raises NotSetUp."""
+    size_gb = manifest.volume.size_gb if settings.volume_gb is None else settings.volume_gb
+    return find_volume(settings.volume, size_gb, on_runpod=settings.runpod.present)
 
 
 def make_volume_folder(volume: Volume) -> None:
     """Makes the volume's directory, which off RunPod may not be there yet. Raises NotSetUp, StorageFailed."""
-    root = volume.root
     require_folder(volume)
-    try:
-        new = not root.exists()
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error("volume", root, error) from error
-    _LOG.info("volume %s (%s)%s", root, size_text(volume.size_bytes), ", made anew" if new else "")
+    with volume_errors(volume):
+        new = not volume.root.exists()
+        volume.root.mkdir(parents=True, exist_ok=True)
+    made = ", made anew" if new else ""
+    _LOG.info("volume %s (%s)%s", volume.root, size_text(volume.size_bytes), made)
 
 
 def require_folder(volume: Volume) -> None:
@@ -85,29 +132,7 @@ def require_folder(volume: Volume) -> None:
         raise NotSetUp("volume", f"{root} is not a directory", "set MORPHEUS_VOLUME to a directory")
 
 
-def fill_options(invocation: Invocation, volume: Volume) -> FillOptions:
-    """What every fill of this worker shares."""
-    settings = invocation.settings
-    return FillOptions(
-        worker=settings.worker,
-        credentials=Credentials(settings.hf_token, settings.hf_endpoint, settings.civitai_token),
-        lock_times=LockTimes(deadline_s=invocation.lock_timeout_s),
-        transfer_times=TransferTimes(retry=RetryPolicy(deadline_s=invocation.retry_s)),
-        hub_roots=hub_roots(volume.root),
-        replace_in_place=invocation.replace_in_place,
-    )
-
-
-def plan_models(deployment: Deployment) -> Plan:
-    """What each model needs. Raises StorageFailed where the volume can't be read."""
-    volume = deployment.volume
-    try:
-        return make_plan(deployment.manifest.models, volume.layout, hub_roots(volume.root))
-    except OSError as error:
-        raise storage_error("volume", volume.root, error) from error
-
-
-def announce(invocation: Invocation, deployment: Deployment) -> Heart:
+def announce(deployment: Deployment) -> Heart:
     """Leaves this worker's heartbeat and its manifest on the volume; one that takes neither ends nothing.
 
     The heart beats until it is ended, which tells the others that this worker fetches nothing any more. The plan is
@@ -116,9 +141,12 @@ def announce(invocation: Invocation, deployment: Deployment) -> Heart:
     Raises ManifestError as fill_models() does: a manifest that contradicts another one is not left, since it would
     stop that other endpoint, too. StorageFailed where the volume can't be read.
     """
-    heart = beat_for(deployment.volume.layout, invocation.settings.worker)
+    layout, ours = deployment.layout, deployment.endpoint_manifest
+    heart = beat_for(layout, deployment.invocation.settings.worker)
     try:
-        _leave_manifest(invocation, deployment)
+        if not is_left(layout, ours):
+            require_agreement(deployment, deployment.plan())
+            leave_manifest(layout, ours)
     except OSError as error:
         _LOG.warning("volume: this worker's manifest can't be left (%s)", error.strerror)
     except BaseException:
@@ -127,20 +155,8 @@ def announce(invocation: Invocation, deployment: Deployment) -> Heart:
     return heart
 
 
-def _leave_manifest(invocation: Invocation, deployment: Deployment) -> None:
-    layout, ours = deployment.volume.layout, _manifest_of(invocation, deployment)
-    if not is_left(layout, ours):
-        require_agreement(invocation, deployment, plan_models(deployment))
-        leave_manifest(layout, ours)
-
-
 def fill_models(
-    invocation: Invocation,
-    deployment: Deployment,
-    plan: Plan,
-    *,
-    stopping: threading.Event,
-    report: Callable[[ModelState], None],
+    deployment: Deployment, plan: Plan, context: FillContext
 ) -> tuple[CachedModel, ...]:
     """Carries the plan out; returns its models in order.
 
@@ -148,73 +164,51 @@ def fill_models(
         ManifestError: another endpoint names one of the paths with another origin.
         MorpheusError: as Filler.fill() does, and for what the volume refuses.
     """
-    volume = deployment.volume
-    try:
-        require_agreement(invocation, deployment, plan)
-        options = fill_options(invocation, volume)
-        return fill(plan, volume, options, stopping=stopping, report=report)
-    except OSError as error:
-        raise storage_error("volume", volume.root, error) from error
+    with volume_errors(deployment.volume):
+        require_agreement(deployment, plan)
+        return fill(plan, context)
 
 
 def fill_optional(
-    invocation: Invocation,
-    deployment: Deployment,
-    *,
-    stopping: threading.Event,
-    report: Callable[[ModelState], None],
+    deployment: Deployment, context: FillContext
 ) -> Iterator[CachedModel | MorpheusError]:
     """Brings in the models that are not required, those that fit: each, or its error, as it comes.
 
     The plan is made now: since the boot's first one, other workers may have brought them in. What keeps the others
     from being fetched at all is one error. Raises Stopped.
     """
-    volume = deployment.volume
     missing = [model for model in deployment.manifest.models if not model.required]
     try:
-        steps = tuple(s for s in plan_models(deployment).steps if not s.model.required)
+        steps = tuple(s for s in deployment.plan().steps if not s.model.required)
         for step in steps:
             if step.action is Action.PRESENT:
                 missing.remove(step.model)
                 yield step.as_cached()
         work = Plan(tuple(s for s in steps if s.action is not Action.PRESENT))
-        require_agreement(invocation, deployment, work)
-        options = fill_options(invocation, volume)
-        for outcome in fill_what_fits(work, volume, options, stopping=stopping, report=report):
-            if isinstance(outcome, CachedModel):
-                missing.remove(outcome.model)
-            yield outcome
-    except (MorpheusError, OSError) as error:
-        failure = (
-            storage_error("volume", volume.root, error) if isinstance(error, OSError) else error
-        )
+        with volume_errors(deployment.volume):
+            require_agreement(deployment, work)
+            for outcome in fill_what_fits(work, context):
+                if isinstance(outcome, CachedModel):
+                    missing.remove(outcome.model)
+                yield outcome
+    except MorpheusError as failure:
         for model in missing:
-            report(outcome_of(model, failure))
+            context.report(outcome_of(model, failure))
         yield failure
 
 
-def keep_our_environment(
-    invocation: Invocation, deployment: Deployment, stopping: threading.Event
-) -> None:
+def keep_our_environment(deployment: Deployment, stopping: threading.Event) -> None:
     """Leaves what this program runs on on the volume, as keep_environment() does; that it can't ends nothing."""
-    layout, worker = deployment.volume.layout, invocation.settings.worker
-    turns = Turns(layout, worker, stopping, LockTimes())
     try:
-        keep_environment(layout, Path(sys.prefix), turns.turn)
+        keep_environment(deployment.layout, Path(sys.prefix), deployment.turns(stopping).turn)
     except MorpheusError as error:
         _LOG.info("our environment is not kept on the volume: %s", error)
 
 
-def require_agreement(invocation: Invocation, deployment: Deployment, plan: Plan) -> None:
+def require_agreement(deployment: Deployment, plan: Plan) -> None:
     """Raises ManifestError where the plan would fetch, and another endpoint names a path with another origin.
 
     OSError where the volume can't be read.
     """
     if any(step.needs_bytes for step in plan.steps):
-        ours = _manifest_of(invocation, deployment)
-        require_no_conflict(deployment.volume.layout, ours)
-
-
-def _manifest_of(invocation: Invocation, deployment: Deployment) -> EndpointManifest:
-    settings = invocation.settings
-    return manifest_of(settings.endpoint, settings.worker, deployment.manifest.models)
+        require_no_conflict(deployment.layout, deployment.endpoint_manifest)

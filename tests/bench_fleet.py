@@ -12,11 +12,9 @@ more is watched by strace: what it asks of the volume.
 """
 
 import argparse
-import json
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,12 +23,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
-from urllib.request import urlopen
+from typing import Final
 
-from tests.fleet_worker import MARK, REPOSITORY, Worker
-from tests.testbed.content import read_all, safetensors
+from tests.fleet_worker import MARK, Worker
+from tests.testbed.content import read_all, safetensors, write_to
 from tests.testbed.moosefs import MooseFS, reason_missing
+from tests.testbed.nginx import Nginx
 
 MODELS: Final = 20
 # Two ranges each; 3 MiB/s a connection, so that two cores carry what ten workers receive.
@@ -49,41 +47,6 @@ MOST_ORIGIN_RATIO: Final = 1.02
 MOST_OWN_MS: Final = 50.0
 # A median that differs by less than this between two fleets has not grown.
 NOISE_MS: Final = 5.0
-
-
-# The origin: a process of its own
-
-
-class Origin:
-    """The testbed's origin with MODELS models, and a cap for each connection."""
-
-    def __init__(self) -> None:
-        served = (f"--generate=/{n}.safetensors={MODEL_BYTES}" for n in range(MODELS))
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.testbed.origin", "--cap", str(CAP_BYTES_PER_S)),
-                *served,
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        assert self._process.stdout is not None
-        self.url: str = json.loads(self._process.stdout.readline())["url"]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.communicate()
-
-    @property
-    def body_bytes(self) -> int:
-        """What it has sent of the models so far."""
-        with urlopen(f"{self.url}/counters") as answer:
-            paths: dict[str, Any] = json.load(answer)["paths"]
-        return sum(c["body_bytes"] for path, c in paths.items() if path.endswith(".safetensors"))
 
 
 # The bench: volumes, fleets, figures
@@ -125,9 +88,9 @@ class Cold:
     seconds: float
 
 
-def measure_cold(bench: Bench, origin: Origin, volume: Sequence[Path], workers: int) -> Cold:
+def measure_cold(bench: Bench, origin: Nginx, volume: Sequence[Path], workers: int) -> Cold:
     """Lets so many workers begin at once on a volume that has nothing."""
-    before = origin.body_bytes
+    before = origin.sent_bytes()
     with ExitStack() as stack:
         fleet = [
             stack.enter_context(bench.start(volume, f"cold-{workers}-{n}")) for n in range(workers)
@@ -141,7 +104,7 @@ def measure_cold(bench: Bench, origin: Origin, volume: Sequence[Path], workers: 
             worker.answer()
         seconds = time.perf_counter() - began
     require_right(volume)
-    return Cold(workers, (origin.body_bytes - before) / (MODELS * MODEL_BYTES), seconds)
+    return Cold(workers, (origin.sent_bytes() - before) / (MODELS * MODEL_BYTES), seconds)
 
 
 def require_right(volume: Iterable[Path]) -> None:
@@ -337,18 +300,21 @@ def missed(kind: str, colds: Sequence[Cold], warms: Sequence[Warm]) -> list[str]
 
 def measure(kind: str, bench: Bench) -> list[str]:
     """Measures one kind of volume and prints its tables; returns the bars that were missed."""
-    with Origin() as origin:
-        bench.write_manifest(origin.url)
+    root = bench.local.with_name("served")
+    for n in range(MODELS):
+        write_to(safetensors(MODEL_BYTES), root / f"{n}.safetensors")
+    with Nginx(root, cap_bytes_per_s=CAP_BYTES_PER_S, first_byte_s=0.0) as origin:
+        bench.write_manifest(f"{origin.http}/capped")
         colds = []
         for workers in COLD:
             volume = bench.volume(f"cold-{workers}")
             colds.append(measure_cold(bench, origin, volume, workers))
             if workers != COLD[-1]:
                 shutil.rmtree(volume[0])
-        before = origin.body_bytes
+        before = origin.sent_bytes()
         beginning = measure_beginnings(bench, volume)
         warms = list(measure_warm(bench, volume))
-        if origin.body_bytes != before:
+        if origin.sent_bytes() != before:
             raise RuntimeError("a warm worker asked the origin")
     print("\n".join(report(kind, colds, warms, beginning)), flush=True)
     return missed(kind, colds, warms)

@@ -29,7 +29,6 @@ def work(root: Path, folder: Path) -> None:
         announce,
         fill_models,
         make_volume_folder,
-        plan_models,
         read_deployment,
     )
     from morpheus_boot.invocation import Invocation
@@ -44,19 +43,13 @@ def work(root: Path, folder: Path) -> None:
     for number, command in enumerate(sys.stdin):
         if heart is None:
             with phase("announce"):
-                heart = announce(invocation, deployment)
+                heart = announce(deployment)
         at = time.perf_counter()
         with phase("plan"):
-            plan = plan_models(deployment)
+            plan = deployment.plan()
             if command.strip() == "warm" and plan.work:
                 raise SystemExit(f"not warm: {plan.work}")
-            cached = fill_models(
-                invocation,
-                deployment,
-                plan,
-                stopping=threading.Event(),
-                report=lambda _state: None,
-            )
+            cached = fill_models(deployment, plan, deployment.context(threading.Event()))
         planned = time.perf_counter()
         with phase("links"):
             links = [Link(model.model.path, model.file) for model in cached]

@@ -1,84 +1,108 @@
-"""Takes over a file that the cache did not bring in itself, if it can be shown to be whole."""
+"""Takes over a file that the cache did not bring in itself, if it can be shown to be whole and the right one."""
 
-import hashlib
+import errno
 import logging
-import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.checks import complaint, proves_completeness
-from morpheus_boot.cache.parts import Version
+from morpheus_boot.cache.hub_cache import HubFile
+from morpheus_boot.cache.options import FillContext
+from morpheus_boot.cache.origins import Resolved
+from morpheus_boot.cache.origins.resolutions import Resolutions
+from morpheus_boot.cache.planner import Action, CachedModel, Step
+from morpheus_boot.cache.reading import sha256_of
+from morpheus_boot.cache.records import Record, write_record
 from morpheus_boot.errors import MorpheusError, OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.work.stopping import Stopped
+from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.cache")
-_HASH_BYTES: Final = 4 * 1024 * 1024
+READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
-def is_whole(
-    file: Path,
-    model: ModelSpec,
-    ask_origin: Callable[[], Version],
-    stopping: threading.Event,
-) -> tuple[str | None, Version | None]:
-    """Why ``file`` can't be taken for the model (None: it can), and what the origin said, if it was asked.
+def take_over(step: Step, context: FillContext, resolutions: Resolutions) -> CachedModel | None:
+    """The model as a file that is there already, recorded; None where there is none, or not the right one.
 
-    Its length must be the one in models.yaml or, failing that, the origin's; it must pass its check by type; and
-    a sha256 in models.yaml must agree. Where the origin can't be asked, the type itself must prove completeness.
+    An old script's, an operator's, or one of RunPod's own cache. Its length must be the one in models.yaml or,
+    failing that, the origin's; it must pass its check by type; digests that are known must agree. Where the origin
+    can't be asked, the type itself must prove completeness.
 
     Raises:
         OriginUnavailable: the origin can't be asked, and nothing else proves the file to be whole.
-        Stopped: ``stopping`` was set.
-        OSError: the file can't be read.
+        Stopped; OSError.
     """
+    if step.action not in (Action.ADOPT, Action.LINK):
+        return None
+    model, hub = step.model, step.hub
+    file = hub.path if hub else step.found or step.file
+    # Before it is read: the record is of the file that was found whole.
+    stat = file.stat()
+    resolved: Resolved | None = None
+    digest = hub.sha256 if hub else None
     wrong = complaint(file, model.path)
+    if wrong is None and (hub or (model.size_bytes is None and model.sha256 is None)):
+        resolved = _ask(file, model, resolutions)
+    wrong = wrong or _contradiction(model, resolved, stat.st_size, hub)
+    if wrong is None and hub is None and model.sha256:
+        digest = sha256_of(file, context.stopping)
+        wrong = None if digest == model.sha256 else "its SHA-256 is not the one in models.yaml"
     if wrong:
-        return wrong, None
-    size_bytes = file.stat().st_size
-    version: Version | None = None
-    expected = model.size_bytes
-    if expected is None and model.sha256 is None:
-        try:
-            version = ask_origin()
-            expected = version.size_bytes
-        except MorpheusError as error:
-            _require_proof(file, model, error)
-            _LOG.warning(
-                "%s: taken as it is, its origin can't be asked: %s", model.path, error.cause
-            )
-    if expected is not None and size_bytes != expected:
-        return f"it has {size_bytes} bytes instead of {expected}", version
-    if model.sha256 and sha256_of(file, stopping) != model.sha256:
-        return "its SHA-256 is not the one in models.yaml", version
-    return None, version
+        _LOG.warning("%s: %s can't be taken over: %s", model.path, file, wrong)
+        return None
+    if step.found is not None:
+        step.file.parent.mkdir(parents=True, exist_ok=True)
+        step.found.rename(step.file)
+    version = resolved.version if resolved else None
+    hub_file = _below_root(hub.path, context.layout) if hub else None
+    record = Record.of(model, version, stat, digest, by=context.options.worker, hub_file=hub_file)
+    _write(record, context.layout)
+    _LOG.info("%s: taken over, %s", model.path, step.reason)
+    return CachedModel(model, step.file, hash_later=digest is None and hub is None)
 
 
-def _require_proof(file: Path, model: ModelSpec, error: MorpheusError) -> None:
-    if not proves_completeness(file, model.path):
-        raise OriginUnavailable(
-            model.path,
-            f"a file is there, but whether it is whole only its origin knows, and: {error.cause}",
-            "give its size and sha256 in models.yaml, or make the origin reachable",
-        ) from error
+def _ask(file: Path, model: ModelSpec, resolutions: Resolutions) -> Resolved | None:
+    try:
+        return resolutions.of(model)
+    except MorpheusError as error:
+        if model.size_bytes is None and not proves_completeness(file, model.path):
+            raise OriginUnavailable(
+                model.path,
+                f"a file is there, but whether it is whole only its origin knows, and: {error.cause}",
+                "give its size and sha256 in models.yaml, or make the origin reachable",
+            ) from error
+        _LOG.warning("%s: taken as it is, its origin can't be asked: %s", model.path, error.cause)
+        return None
 
 
-def sha256_of(
-    file: Path, stopping: threading.Event, on_read: Callable[[int], None] = lambda _count: None
-) -> str:
-    """The SHA-256 of a file in hex; ``on_read`` is told of each piece how many bytes it has.
+def _contradiction(
+    model: ModelSpec, resolved: Resolved | None, size_bytes: int, hub: HubFile | None
+) -> str | None:
+    """Why the file is another one than models.yaml and the origin mean, as far as that shows unread; or None."""
+    version = resolved.version if resolved else None
+    for expected in (model.size_bytes, version.size_bytes if version else None):
+        if expected not in (None, size_bytes):
+            return f"it has {size_bytes} bytes instead of {expected}"
+    if hub is None:
+        return None
+    digests = {model.sha256, version.sha256 if version else None} - {None}
+    if hub.sha256 and digests - {hub.sha256}:
+        return f"its SHA-256 is {hub.sha256}"
+    if resolved and resolved.commit != hub.commit and hub.sha256 not in digests:
+        return f"it is of commit {hub.commit}, the origin has {resolved.commit}"
+    return None
 
-    Raises OSError; Stopped, where ``stopping`` is set before its end.
-    """
-    with file.open("rb", buffering=0) as stream:
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        digest = hashlib.sha256()
-        buffer = memoryview(bytearray(_HASH_BYTES))
-        while count := stream.readinto(buffer):
-            if stopping.is_set():
-                raise Stopped
-            digest.update(buffer[:count])
-            on_read(count)
-    return digest.hexdigest()
+
+def _write(record: Record, layout: Layout) -> None:
+    try:
+        write_record(layout, record)
+    except OSError as error:
+        # What is there is whole, so that a read-only volume boots; each boot asks again.
+        if error.errno not in READ_ONLY:
+            raise
+        _LOG.warning("%s: not recorded, the volume is not writable", record.path)
+
+
+def _below_root(path: Path, layout: Layout) -> str:
+    # Other workers may see the same volume under another path.
+    return str(path.relative_to(layout.root) if path.is_relative_to(layout.root) else path)

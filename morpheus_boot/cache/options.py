@@ -1,9 +1,15 @@
 """Who fills, with which tokens, how patiently. Every wait is an argument, so that no test waits for one."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from morpheus_boot.config.redact import Secret
+from morpheus_boot.report.state import ModelState
+from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.mount import Volume
+from morpheus_boot.work.backoff import Backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +36,6 @@ class LockTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Exponential backoff between ``first_s`` and ``most_s``.
-
-    ``deadline_s`` without ``progress_bytes`` of new bytes ends it: a byte now and then is no progress.
-    """
-
-    first_s: float = 0.5
-    most_s: float = 20.0
-    deadline_s: float = 60.0
-    progress_bytes: int = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
 class TransferTimes:
     """How bytes are moved.
 
@@ -50,9 +43,11 @@ class TransferTimes:
     ``chunk_bytes``: the storage's own unit (MooseFS: 64 MiB); one that a lost host was writing to can't be read
     for two minutes, so whoever takes over copies whole ones.
     ``span_bytes``: what one request asks for. ``models``: how many are fetched at once; ``connections``: for all
-    of them together.
+    of them together, and ``connections_a_model`` at most for one. Where an origin refuses some, half as many are
+    left to it; after each ``limited_s`` without a refusal twice as many are tried.
     ``connect_s``, ``read_s``: the time-outs of a socket. A connection that brings less than
     ``floor_bytes_per_s`` over ``window_s`` is ended, and the rest of its span asked for anew.
+    ``retry``: its deadline is one without ``progress_bytes`` of new bytes.
     """
 
     sync_bytes: int = 128 * 1024 * 1024
@@ -60,11 +55,14 @@ class TransferTimes:
     span_bytes: int = 8 * 1024 * 1024
     models: int = 3
     connections: int = 32
+    connections_a_model: int = 16
+    limited_s: float = 20.0
     connect_s: float = 10.0
     read_s: float = 30.0
     floor_bytes_per_s: float = 16 * 1024
     window_s: float = 15.0
-    retry: RetryPolicy = RetryPolicy()
+    retry: Backoff = Backoff()
+    progress_bytes: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +75,21 @@ class FillOptions:
     transfer_times: TransferTimes = TransferTimes()
     hub_roots: tuple[Path, ...] = ()
     replace_in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FillContext:
+    """What all steps of one fill share.
+
+    ``stopping`` ends it before its time; ``report`` is told how each model stands, from any thread.
+    """
+
+    volume: Volume
+    options: FillOptions
+    stopping: threading.Event
+    report: Callable[[ModelState], None]
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies on the volume."""
+        return self.volume.layout

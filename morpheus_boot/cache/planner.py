@@ -4,6 +4,7 @@
 """
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterable
@@ -12,12 +13,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.hub_cache import HubFile, find_hub_file
 from morpheus_boot.cache.records import Record, read_record
-from morpheus_boot.errors import storage_error
+from morpheus_boot.errors import StorageFailed, storage_error
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.volume.layout import Layout
 
+_LOG: Final = logging.getLogger("morpheus.cache")
 _NS_PER_S: Final = 10**9
 # What is wrong with one path, not with the volume.
 _OF_ONE_PATH: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.ENAMETOOLONG})
@@ -59,6 +62,11 @@ class Step:
     def needs_bytes(self) -> bool:
         """Whether the origin must send the model."""
         return self.action in (Action.FETCH, Action.REFETCH)
+
+    @property
+    def obstacle(self) -> StorageFailed:
+        """The error for a model that is blocked."""
+        return StorageFailed(self.model.path, self.reason, self.mend)
 
     def as_cached(self) -> "CachedModel":
         """The model as it lies there, where nothing has to be done for it."""
@@ -123,6 +131,25 @@ def decide(model: ModelSpec, layout: Layout, hub_roots: tuple[Path, ...] = ()) -
     if record is None or record.hub_file is not None:
         return Step(model, Action.ADOPT, "a file without a record", final)
     return _recorded(model, final, record, found)
+
+
+def as_it_lies(step: Step) -> CachedModel | None:
+    """The model, where it is there as recorded or at least passes its check; None where something must be done.
+
+    Raises StorageFailed where something that is not ours to remove is in its way; OSError.
+    """
+    match step.action:
+        case Action.PRESENT:
+            return step.as_cached()
+        case Action.BLOCKED:
+            raise step.obstacle
+        case Action.RECHECK if complaint(step.file, step.model.path) is None:
+            _LOG.warning(
+                "%s: %s; it is hashed again in the background", step.model.path, step.reason
+            )
+            return step.as_cached()
+        case _:
+            return None
 
 
 def _missing(model: ModelSpec, layout: Layout, final: Path, hub_roots: tuple[Path, ...]) -> Step:

@@ -1,8 +1,12 @@
 """A record: what the cache knows of one model, written as the last act of bringing it in."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from morpheus_boot.cache.parts import Version
+from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.report.state import utc_now
 from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
@@ -30,6 +34,31 @@ class Record:
     hub_file: str | None = None
     damaged: bool = False
     expected_sha256: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelSpec,
+        version: Version | None,
+        stat: os.stat_result,
+        sha256: str | None,
+        *,
+        by: str,
+        hub_file: str | None = None,
+    ) -> "Record":
+        """The record of a model's file; ``version`` is what its origin says, where it was asked."""
+        return cls(
+            path=model.path,
+            origin=model.source.identity,
+            etag=version.etag if version else None,
+            sha256=sha256,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            recorded_at=utc_now(),
+            by=by,
+            hub_file=hub_file,
+            expected_sha256=version.sha256 if version and sha256 is None else None,
+        )
 
 
 def read_record(layout: Layout, model_path: str) -> Record | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from morpheus_boot.cache.lock.heartbeat import Beat
 from morpheus_boot.cache.planner import Action, CachedModel, Step
-from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.progress import Reading
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import ModelStage, ModelState

@@ -4,15 +4,21 @@ statvfs shows the whole cluster's terabytes on RunPod, so the size that was boug
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from morpheus_boot.errors import VolumeFull
+from morpheus_boot.cache.options import FillContext
+from morpheus_boot.cache.origins.resolutions import Resolutions
+from morpheus_boot.cache.planner import Action, Step, make_plan
+from morpheus_boot.errors import MorpheusError, VolumeFull
 from morpheus_boot.volume.mount import Usage, Volume, measure, size_text
 
-IN_PLACE: Final = (
+_IN_PLACE: Final = (
     "enlarge the volume, or use --replace-in-place, which removes the old models first"
 )
+# What begins with a file under the model's name, which a download would replace.
+_OVER_A_FILE: Final = frozenset({Action.ADOPT, Action.RECHECK, Action.REFETCH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +92,67 @@ def look_for_room(
     return Room(volume.size_bytes, free_bytes, used, missing_bytes, replaced_bytes, unknown)
 
 
+def price(steps: Iterable[Step], context: FillContext, resolutions: Resolutions) -> Room:
+    """Asks the origins for the sizes of what is missing, and measures the volume.
+
+    What an origin refused is in ``resolutions``. Raises OSError, Stopped.
+    """
+    wanted = [s for s in steps if s.needs_bytes]
+    resolutions.ask_all(s.model for s in wanted)
+    while True:
+        sizes = [resolutions.size_bytes(s.model) for s in wanted]
+        replaced = [s.record.size_bytes for s in wanted if s.action is Action.REFETCH and s.record]
+        room = look_for_room(
+            context.volume,
+            sum(filter(None, sizes)),
+            sum(replaced),
+            unknown=sizes.count(None),
+            with_jobs=False,
+        )
+        if room.fits:
+            return room
+        # The origins took their time. What other workers have brought in meanwhile was measured, and is missing no
+        # more.
+        still = [s for s in decide_again(wanted, context) if s.needs_bytes]
+        if len(still) == len(wanted):
+            return room
+        wanted = still
+
+
+def decide_again(steps: Iterable[Step], context: FillContext) -> tuple[Step, ...]:
+    """The steps that the same models need now. Raises OSError."""
+    models = (step.model for step in steps)
+    return make_plan(models, context.layout, context.options.hub_roots).steps
+
+
 def require_room(room: Room, volume: Volume, *, replace_in_place: bool) -> None:
     """Raises VolumeFull, with all numbers, where the missing models don't fit."""
     if room.fits or (replace_in_place and room.fits_in_place):
         return
-    raise _volume_full(volume, room)
-
-
-def _volume_full(volume: Volume, room: Room) -> VolumeFull:
     counted = replace(room, used=measure(volume.layout, with_jobs=True))
     free = size_text(max(0, counted.free_bytes or 0))
     cause = f"{size_text(room.missing_bytes)} are needed, {free} are free: {counted.summary}"
     if room.fits_in_place:
-        mend = IN_PLACE
+        mend = _IN_PLACE
     else:
         mend = "enlarge the volume (then MORPHEUS_VOLUME_GB or volume.size_gb), or remove models or jobs"
-    return VolumeFull(f"volume {volume.root}", cause, mend)
+    raise VolumeFull(f"volume {volume.root}", cause, mend)
+
+
+def with_numbers(error: MorpheusError, step: Step, context: FillContext) -> MorpheusError:
+    """The error of a step; where the volume turned out to be full, with who uses how much of it.
+
+    Not all is weighed before: a file that was to be taken over may turn out to be damaged.
+    """
+    if not isinstance(error, VolumeFull):
+        return error
+    try:
+        room = look_for_room(context.volume, with_jobs=True)
+    except OSError:
+        return error
+    in_place = step.action in _OVER_A_FILE and not context.options.replace_in_place
+    cause = f"{error.cause}: {room.summary}"
+    return VolumeFull(error.subject, cause, _IN_PLACE if in_place else error.mend)
 
 
 def _disk_free_bytes(volume: Volume) -> int | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui.find import ComfyUI
-from morpheus_boot.config.comfyui_args import may_mean
+from morpheus_boot.config.settings import may_mean
 
 # A database with a lock, and scans of the whole jobs folder on a network volume (ComfyUI 0.38).
 _NO_ASSETS: Final = "--disable-assets"

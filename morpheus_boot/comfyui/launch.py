@@ -2,17 +2,12 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from morpheus_boot.cache import CachedModel
-from morpheus_boot.cache.lock.lock import Turns
-from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.comfyui.api import ComfyUIApi
 from morpheus_boot.comfyui.command import comfyui_command
-from morpheus_boot.comfyui.custom_nodes import GatedNodes, Preparation, Printed, failed_imports
+from morpheus_boot.comfyui.custom_nodes import CustomNodes, Printed, failed_imports
 from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
@@ -22,13 +17,8 @@ from morpheus_boot.comfyui.our_node import (
     place_our_node,
     require_our_node,
 )
-from morpheus_boot.comfyui.places import (
-    Place,
-    choose_place,
-    likely_misspelt,
-    write_extra_paths,
-)
-from morpheus_boot.config.settings import REPOSITORY, Settings
+from morpheus_boot.comfyui.places import choose_place, likely_misspelt, write_extra_paths
+from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.deployment import Deployment
 from morpheus_boot.errors import NotSetUp, local_error, storage_error
 from morpheus_boot.manifest import ModelSpec
@@ -38,47 +28,34 @@ from morpheus_boot.services.services import COMFYUI
 from morpheus_boot.services.supervisor import Supervisor
 from morpheus_boot.volume.mount import read_mounts
 
+if TYPE_CHECKING:
+    from morpheus_boot.comfyui.api import ComfyUIApi
+
 _LOG: Final = logging.getLogger("morpheus.comfyui")
 _ANSWER_DEADLINE_S: Final = 900.0
-
-
-def make_launch(
-    settings: Settings, deployment: Deployment, comfyui: ComfyUI, supervisor: Supervisor
-) -> "Launch":
-    """The launch of ``comfyui``, with its place among this machine's mounts; nothing is written yet.
-
-    Warns of folders in models.yaml that look misspelt. Raises NotSetUp where an argument would keep our node out.
-    """
-    require_our_node(_more_arguments(settings, deployment))
-    names = [name for model in deployment.manifest.models for name in names_of(model)]
-    for folder, meant in likely_misspelt(names):
-        _LOG.warning("models.yaml: %s/ is no folder of ComfyUI's; did you mean %s/?", folder, meant)
-    farm = _local_folder(settings) / "models"
-    place = choose_place(comfyui.models, farm, read_mounts())
-    return Launch(settings, deployment, comfyui, supervisor, place)
 
 
 class Launch:
     """One ComfyUI of this container."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        deployment: Deployment,
-        comfyui: ComfyUI,
-        supervisor: Supervisor,
-        place: Place,
-    ) -> None:
-        """``place`` is where the links go. See make_launch()."""
-        self._settings = settings
+    def __init__(self, deployment: Deployment, comfyui: ComfyUI, supervisor: Supervisor) -> None:
+        """Finds the place for the links among this machine's mounts; nothing is written yet.
+
+        Warns of folders in models.yaml that look misspelt. Raises NotSetUp where an argument would keep our node out.
+        """
         self._deployment = deployment
+        self._settings = deployment.invocation.settings
         self._comfyui = comfyui
         self._supervisor = supervisor
-        self._place = place
-        self._local = _local_folder(settings)
-        self._api = ComfyUIApi(settings.comfyui_port, settings.morpheus_token)
-        self._more = _more_arguments(settings, deployment)
-        self._nodes = self._gated_nodes()
+        self._local = self._settings.local_dir / "comfyui"
+        self._names = [name for model in deployment.manifest.models for name in names_of(model)]
+        self._more = (*deployment.manifest.comfyui.args, *self._settings.comfyui_args)
+        require_our_node(self._more)
+        for folder, meant in likely_misspelt(self._names):
+            said = "models.yaml: %s/ is no folder of ComfyUI's; did you mean %s/?"
+            _LOG.warning(said, folder, meant)
+        self._place = choose_place(comfyui.models, self._local / "models", read_mounts())
+        self._nodes = self._custom_nodes()
         self._started = False
         self._printed = Printed()
         self.changed = threading.Event()
@@ -96,50 +73,35 @@ class Launch:
 
     def bring_nodes(self) -> None:
         """Puts the custom nodes on local disk, which start() needs. Raises MorpheusError, Stopped."""
-        with self._preparing_nodes():
-            self._nodes.bring()
+        self._nodes.bring()
 
     def provide_nodes(self) -> None:
         """Gives them their packages, which ComfyUI waits for. Raises MorpheusError, Stopped."""
-        with self._preparing_nodes():
-            self._nodes.provide()
+        self._nodes.provide()
 
-    @contextmanager
-    def _preparing_nodes(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise local_error("custom nodes", self._settings.local_dir, error) from error
-
-    def _gated_nodes(self) -> GatedNodes:
-        settings, layout = self._settings, self._deployment.volume.layout
+    def _custom_nodes(self) -> CustomNodes:
         stopping = self._supervisor.stopping
-        preparation = Preparation(
-            comfyui=self._comfyui,
-            layout=layout,
-            local=settings.local_dir,
-            environ=settings.environ,
-            named=self._deployment.manifest.variables,
-            turn=Turns(layout, settings.worker, stopping, LockTimes()).turn,
-            stopping=stopping,
-        )
-        return GatedNodes(
+        return CustomNodes(
             self._deployment.manifest.nodes,
-            preparation,
-            local=settings.local_dir,
-            comfyui=self._comfyui.folder,
+            comfyui=self._comfyui,
+            layout=self._deployment.layout,
+            local=self._settings.local_dir,
             user=self._local / "user",
+            environ=self._settings.environ,
+            named=self._deployment.manifest.variables,
+            turn=self._deployment.turns(stopping).turn,
+            stopping=stopping,
         )
 
     def link(self, cached: Iterable[CachedModel]) -> None:
         """Puts the models where ComfyUI looks. Raises NotSetUp, StorageFailed."""
         links = [Link(name, model.file) for model in cached for name in names_of(model.model)]
-        cache = self._deployment.volume.layout.model_cache
+        cache = self._deployment.layout.model_cache
         put_links(self._place.root, links, cache, running=self._started)
 
     def start(self) -> None:
         """Starts ComfyUI. Raises MorpheusError."""
-        manifest, layout = self._deployment.manifest, self._deployment.volume.layout
+        manifest, layout = self._deployment.manifest, self._deployment.layout
         extra_paths = self._local / "extra_model_paths.yaml"
         our_nodes = self._local / "our_nodes"
         try:
@@ -150,9 +112,8 @@ class Launch:
             for folder in (self._local / "input", self._local / "user"):
                 folder.mkdir(parents=True, exist_ok=True)
             place_our_node(our_nodes)
-            names = [name for model in manifest.models for name in names_of(model)]
             nodes = (our_nodes, *self._nodes.folders)
-            write_extra_paths(extra_paths, self._place, names, nodes)
+            write_extra_paths(extra_paths, self._place, self._names, nodes)
         except OSError as error:
             raise local_error("ComfyUI's folders", self._local, error) from error
         settings = self._settings
@@ -166,7 +127,7 @@ class Launch:
         )
         env = comfyui_environment(
             settings.environ,
-            manifest.comfyui_env,
+            manifest.comfyui.env,
             REPOSITORY,
             layout.node_cache,
             named=manifest.variables,
@@ -195,9 +156,13 @@ class Launch:
             NotSetUp: it does not ask for the token, or does not list a model.
             Stopped: the boot is being stopped.
         """
+        # Here, since ComfyUI's start need not wait for what HTTP imports.
+        from morpheus_boot.comfyui.api import ComfyUIApi  # noqa: PLC0415
+
         names = [name for model in cached for name in names_of(model.model)]
-        unlisted = self._api.when_it_answers(
-            lambda: self._look(names),
+        api = ComfyUIApi(self._settings.comfyui_port, self._settings.morpheus_token)
+        unlisted = api.when_it_answers(
+            lambda: self._look(api, names),
             deadline_s=_ANSWER_DEADLINE_S,
             stopping=self._supervisor.stopping,
             last_lines=lambda: " | ".join(self._supervisor.last_lines(COMFYUI)),
@@ -208,18 +173,18 @@ class Launch:
             _LOG.warning("custom node %s: ComfyUI can't import it, %s", failed.name, failed.reason)
         return unlisted
 
-    def _look(self, names: Iterable[str]) -> tuple[Unlisted, ...]:
+    def _look(self, api: "ComfyUIApi", names: Iterable[str]) -> tuple[Unlisted, ...]:
         """One look at the ComfyUI of now. Raises NotSetUp, NoAnswer."""
         self.changed.clear()
-        self._api.require_answer()
-        if self._settings.morpheus_token is not None and not self._api.refuses_strangers():
+        api.require_answer()
+        if self._settings.morpheus_token is not None and not api.refuses_strangers():
             raise NotSetUp(
                 "ComfyUI",
                 "it answers without the token",
                 "report this with its version; until then unset MORPHEUS_TOKEN or don't expose its port",
             )
-        folder_paths = self._api.folder_paths(str(self._place.root))
-        unlisted = find_unlisted(self._place.root, names, folder_paths, self._api.files_of)
+        folder_paths = api.folder_paths(str(self._place.root))
+        unlisted = find_unlisted(self._place.root, names, folder_paths, api.files_of)
         known = [u for u in unlisted if u.known]
         if known:
             said = "; ".join(f"{u.name}: {u.reason}" for u in known)
@@ -234,11 +199,3 @@ class Launch:
 def names_of(model: ModelSpec) -> tuple[str, ...]:
     """All places of a model below models/."""
     return (model.path, *model.links)
-
-
-def _local_folder(settings: Settings) -> Path:
-    return settings.local_dir / "comfyui"
-
-
-def _more_arguments(settings: Settings, deployment: Deployment) -> tuple[str, ...]:
-    return (*deployment.manifest.comfyui_args, *settings.comfyui_args)

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.config.comfyui_args import may_mean
 from morpheus_boot.config.redact import Secret
+from morpheus_boot.config.settings import may_mean
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.volume.mount import MOUNT_PATHS
 

@@ -7,8 +7,8 @@ from typing import Final
 from morpheus_boot.doctor import Finding, Level, examine
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.services.interrupt import run_to_end
-from morpheus_boot.stdout import print_json, print_line
+from morpheus_boot.report.stdout import print_json, print_line
+from morpheus_boot.services.signals import run_to_end
 
 # Torch alone takes 10 s and more from a cold disk.
 _DEADLINE_S: Final = 60.0

@@ -11,17 +11,14 @@ from morpheus_boot.deployment import (
     Deployment,
     announce,
     fill_models,
-    fill_options,
     keep_our_environment,
     make_volume_folder,
-    plan_models,
     read_deployment,
 )
 from morpheus_boot.invocation import Invocation
-from morpheus_boot.report.bars import shown_on
-from morpheus_boot.report.progress import Progress
+from morpheus_boot.report.progress import Progress, shown_on
 from morpheus_boot.report.state import ModelStage, ModelState
-from morpheus_boot.services.interrupt import Interrupted, run_to_end
+from morpheus_boot.services.signals import Interrupted, run_to_end
 from morpheus_boot.volume.mount import size_text
 
 _LOG: Final = logging.getLogger("morpheus.boot")
@@ -32,10 +29,10 @@ def run(invocation: Invocation) -> None:
     _LOG.info("morpheus boot %s, fill, worker %s", __version__, invocation.settings.worker)
     deployment = read_deployment(invocation)
     make_volume_folder(deployment.volume)
-    heart = announce(invocation, deployment)
+    heart = announce(deployment)
     states: dict[str, ModelState] = {}
     try:
-        run_to_end(lambda stopping: _fill(invocation, deployment, states, stopping))
+        run_to_end(lambda stopping: _fill(deployment, states, stopping))
     except Interrupted:
         # Not from the volume, which may be what hangs.
         fetched = [m.done_bytes for m in states.values() if m.stage is ModelStage.FETCHING]
@@ -46,21 +43,12 @@ def run(invocation: Invocation) -> None:
     _LOG.info("every model is there (%d)", len(deployment.manifest.models))
 
 
-def _fill(
-    invocation: Invocation,
-    deployment: Deployment,
-    states: dict[str, ModelState],
-    stopping: threading.Event,
-) -> None:
-    plan = plan_models(deployment)
-
+def _fill(deployment: Deployment, states: dict[str, ModelState], stopping: threading.Event) -> None:
     def put(model: ModelState) -> None:
         states[model.path] = model
 
-    with shown_on(sys.stderr, Progress(put), put) as report:
-        cached = fill_models(invocation, deployment, plan, stopping=stopping, report=report)
-    pending = [c for c in cached if c.hash_later]
-    if pending:
-        options = fill_options(invocation, deployment.volume)
-        hash_pending(pending, deployment.volume, options, stopping=stopping, report=Progress())
-    keep_our_environment(invocation, deployment, stopping)
+    plan = deployment.plan()
+    with shown_on(sys.stderr, put) as report:
+        cached = fill_models(deployment, plan, deployment.context(stopping, report))
+    hash_pending(cached, deployment.context(stopping, Progress()))
+    keep_our_environment(deployment, stopping)

@@ -10,7 +10,7 @@ from morpheus_boot.errors import UsageError, storage_error
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.removal import expire_jobs, old_jobs
 from morpheus_boot.jobs.store import JobStore
-from morpheus_boot.stdout import print_json, print_line
+from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import bytes_below, bytes_of, size_text
 

@@ -1,9 +1,14 @@
 """The command and options among the arguments: for those who can't wait for argparse, or whom it has failed."""
 
+import signal
+import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final
 
-# What follows these is no command. pod_start.sh's command_in knows the same; a test compares the two.
+from morpheus_boot.work.stopping import stop_signals
+
+# What follows these is no command.
 _TAKES_VALUE: Final = frozenset(
     {
         "--models",
@@ -30,15 +35,20 @@ def find_command(argv: Sequence[str]) -> int | None:
     return None
 
 
-def command_in(argv: Sequence[str]) -> str:
-    """The command in ``argv``, ``up`` where there is none."""
-    at = find_command(argv)
-    return "up" if at is None else argv[at]
-
-
 def stays(argv: Sequence[str]) -> bool:
-    """Whether the command in ``argv`` stays until it is stopped."""
-    return command_in(argv) in _STAYING
+    """Whether the command in ``argv``, which is ``up`` where there is none, stays until it is stopped."""
+    at = find_command(argv)
+    return at is None or argv[at] in _STAYING
+
+
+def end_when_stopped(argv: Sequence[str]) -> None:
+    """From now on a stop ends the process as it would end the command in ``argv`` later: nothing runs yet."""
+
+    def end(signum: int, _frame: FrameType | None) -> None:
+        sys.exit(0 if stays(argv) else 128 + signum)
+
+    for stop in stop_signals():
+        signal.signal(stop, end)
 
 
 def value_of(option: str, argv: Sequence[str]) -> str | None:

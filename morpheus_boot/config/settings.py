@@ -5,20 +5,28 @@ import re
 import secrets
 import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS, may_mean
-from morpheus_boot.config.limits import Limits, read_limits
 from morpheus_boot.config.redact import Secret, secrets_in
-from morpheus_boot.config.variables import parse_port, parse_positive, parse_token
+from morpheus_boot.config.variables import Limits, Variables, read_limits
 from morpheus_boot.errors import MorpheusError, NotSetUp, UsageError
 from morpheus_boot.volume.layout import is_job_id
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 LOG_FORMATS: Final = ("text", "json")
+# ComfyUI's arguments that this program sets itself: a second value would contradict the contract.
+OWN_COMFYUI_ARGS: Final = (
+    "--listen",
+    "--port",
+    "--base-directory",
+    "--output-directory",
+    "--input-directory",
+    "--temp-directory",
+    "--user-directory",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +108,7 @@ def read_environ() -> dict[str, str]:
 
 
 def read_settings(
-    overrides: Overrides = Overrides(),
-    environ: Mapping[str, str] | None = None,
+    overrides: Overrides = Overrides(), environ: Mapping[str, str] | None = None
 ) -> Settings:
     """Reads arguments and environment.
 
@@ -110,69 +117,47 @@ def read_settings(
         NotSetUp: PORT, where the platform sends requests, is ComfyUI's.
     """
     env = read_environ() if environ is None else dict(environ)
-
-    def text(name: str) -> str | None:
-        return env.get(name, "").strip() or None
-
-    def path(name: str) -> Path | None:
-        value = text(name)
-        return Path(value).expanduser().absolute() if value else None
-
-    def number(name: str) -> float | None:
-        value = text(name)
-        return parse_positive(name, value) if value else None
-
-    def secret(name: str) -> Secret | None:
-        value = text(name)
-        return Secret(value) if value else None
-
-    def token(name: str) -> Secret | None:
-        value = text(name)
-        return Secret(parse_token(name, value)) if value else None
-
-    pod_id = text("RUNPOD_POD_ID")
+    variables = Variables(env)
+    queue_url = variables.text("RUNPOD_WEBHOOK_GET_JOB")
     runpod = RunPod(
-        pod_id,
-        text("RUNPOD_ENDPOINT_ID"),
-        secret("RUNPOD_WEBHOOK_GET_JOB"),
-        number("RUNPOD_INIT_TIMEOUT"),
-        text("RUNPOD_GPU_COUNT") not in (None, "0"),
+        variables.text("RUNPOD_POD_ID"),
+        variables.text("RUNPOD_ENDPOINT_ID"),
+        Secret(queue_url) if queue_url else None,
+        variables.number("RUNPOD_INIT_TIMEOUT"),
+        variables.text("RUNPOD_GPU_COUNT") not in (None, "0"),
     )
-    comfyui_port = parse_port("COMFYUI_PORT", text("COMFYUI_PORT") or "8188")
-    fileserver_port = parse_port("FILESERVER_PORT", text("FILESERVER_PORT") or "8000")
-    if comfyui_port == fileserver_port:
-        raise UsageError(
-            "FILESERVER_PORT", f"{fileserver_port} is COMFYUI_PORT too", "give them two ports"
-        )
+    local_dir = variables.path("MORPHEUS_LOCAL_DIR") or _default_local_dir(env)
+    comfyui_port, fileserver_port, extra_ports = _ports(variables)
     return Settings(
-        models=_absolute(overrides.models) or path("MORPHEUS_MODELS") or REPOSITORY / "models.yaml",
-        volume=_absolute(overrides.volume) or path("MORPHEUS_VOLUME"),
-        volume_gb=number("MORPHEUS_VOLUME_GB"),
-        local_dir=path("MORPHEUS_LOCAL_DIR") or default_local_dir(env),
-        comfyui_dir=_absolute(overrides.comfyui) or path("COMFYUI_DIR"),
-        comfyui_python=path("COMFYUI_PYTHON"),
-        comfyui_args=_comfyui_args(text("COMFYUI_ARGS") or ""),
+        models=_absolute(overrides.models)
+        or variables.path("MORPHEUS_MODELS")
+        or REPOSITORY / "models.yaml",
+        volume=_absolute(overrides.volume) or variables.path("MORPHEUS_VOLUME"),
+        volume_gb=variables.number("MORPHEUS_VOLUME_GB"),
+        local_dir=local_dir,
+        comfyui_dir=_absolute(overrides.comfyui) or variables.path("COMFYUI_DIR"),
+        comfyui_python=variables.path("COMFYUI_PYTHON"),
+        comfyui_args=_comfyui_args(variables.text("COMFYUI_ARGS") or ""),
         comfyui_port=comfyui_port,
         fileserver_port=fileserver_port,
-        extra_ports=_extra_ports(text("PORT"), text("PORT_HEALTH"), comfyui_port),
-        hf_token=token("HF_TOKEN"),
-        hf_endpoint=(text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
-        civitai_token=token("CIVITAI_TOKEN"),
-        morpheus_token=token("MORPHEUS_TOKEN"),
-        job_ttl_hours=number("MORPHEUS_JOB_TTL_HOURS"),
-        limits=read_limits(env),
-        hold_s=_hold_s(text("MORPHEUS_HOLD_S"), runpod),
-        log_format=_log_format(overrides.log_format or text("MORPHEUS_LOG") or "text"),
+        extra_ports=extra_ports,
+        hf_token=variables.token("HF_TOKEN"),
+        hf_endpoint=(variables.text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        civitai_token=variables.token("CIVITAI_TOKEN"),
+        morpheus_token=variables.token("MORPHEUS_TOKEN"),
+        job_ttl_hours=variables.number("MORPHEUS_JOB_TTL_HOURS"),
+        limits=read_limits(variables),
+        hold_s=_hold_s(variables.text("MORPHEUS_HOLD_S"), runpod),
+        log_format=overrides.log_format or variables.choice("MORPHEUS_LOG", LOG_FORMATS) or "text",
         verbosity=overrides.verbosity,
         runpod=runpod,
-        worker=pod_id if pod_id and is_job_id(pod_id) else _drawn_worker_id(),
+        worker=_worker(runpod, local_dir),
         environ=env,
     )
 
 
 def read_what_is_right(
-    overrides: Overrides = Overrides(),
-    environ: Mapping[str, str] | None = None,
+    overrides: Overrides = Overrides(), environ: Mapping[str, str] | None = None
 ) -> Settings | None:
     """As read_settings(), but what is wrong counts as not set, also in ``environ``; None where that is not enough."""
     env = read_environ() if environ is None else dict(environ)
@@ -188,8 +173,17 @@ def read_what_is_right(
                 return None
 
 
-def default_local_dir(environ: Mapping[str, str]) -> Path:
-    """``/opt/morpheus`` for root, else below the user's cache folder. Raises UsageError where there is none."""
+def may_mean(argument: str, options: Iterable[str]) -> bool:
+    """Whether ComfyUI may take ``argument`` for one of ``options``: for argparse any unique beginning is the option.
+
+    Which one is unique differs from version to version, so that the shortest counts.
+    """
+    option = argument.partition("=")[0]
+    return len(option) > len("--") and any(whole.startswith(option) for whole in options)
+
+
+def _default_local_dir(environ: Mapping[str, str]) -> Path:
+    """For root ``/opt/morpheus``, else below the user's cache folder. pod_start.sh looks there first, too."""
     if os.geteuid() == 0:
         return Path("/opt/morpheus")
     if cache := environ.get("XDG_CACHE_HOME"):
@@ -208,48 +202,54 @@ def _absolute(path: Path | None) -> Path | None:
     return path.expanduser().absolute() if path is not None else None
 
 
-def _drawn_worker_id() -> str:
+def worker_file(local_dir: Path) -> Path:
+    """Where a boot keeps the worker's id for as long as its container lives."""
+    return local_dir / "worker"
+
+
+def _worker(runpod: RunPod, local_dir: Path) -> str:
+    """RunPod's id for the container, else what an earlier boot has drawn, else one drawn now."""
+    try:
+        kept = worker_file(local_dir).read_text(errors="replace")
+    except OSError:
+        kept = ""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")[:100] or "worker"
-    return f"{host}-{secrets.token_hex(3)}"
+    drawn = f"{host}-{secrets.token_hex(3)}"
+    return next(i for i in (runpod.pod_id, kept, drawn) if i is not None and is_job_id(i))
 
 
-def _extra_ports(port: str | None, health: str | None, comfyui_port: int) -> tuple[int, ...]:
-    if port is not None and parse_port("PORT", port) == comfyui_port:
+def _ports(variables: Variables) -> tuple[int, int, tuple[int, ...]]:
+    """ComfyUI's port, the file server's, and the file server's more ones."""
+    comfyui = variables.port("COMFYUI_PORT") or 8188
+    file_server = variables.port("FILESERVER_PORT") or 8000
+    if comfyui == file_server:
+        mend = "give them two ports"
+        raise UsageError("FILESERVER_PORT", f"{file_server} is COMFYUI_PORT too", mend)
+    port, health = variables.port("PORT"), variables.port("PORT_HEALTH")
+    if port == comfyui:
         # A load balancer would send its requests to ComfyUI, which knows neither /ping nor /jobs.
         raise NotSetUp("PORT", f"{port} is COMFYUI_PORT too", "set COMFYUI_PORT to another port")
-    given = [
-        parse_port(n, p) for n, p in (("PORT", port), ("PORT_HEALTH", health)) if p is not None
-    ]
-    return tuple(p for p in dict.fromkeys(given) if p != comfyui_port)
+    more = dict.fromkeys(p for p in (port, health) if p is not None and p != comfyui)
+    return comfyui, file_server, tuple(more)
 
 
 def _hold_s(value: str | None, runpod: RunPod) -> float:
     if value is None:
         return 900.0 if runpod.is_pod else 0.0
     if not re.fullmatch(r"\d+(\.\d+)?", value):
-        raise UsageError(
-            "MORPHEUS_HOLD_S", f"'{value}' is not a number of seconds", "give 0 or more"
-        )
+        cause = f"'{value}' is not a number of seconds"
+        raise UsageError("MORPHEUS_HOLD_S", cause, "give 0 or more")
     return float(value)
-
-
-def _log_format(value: str) -> str:
-    if value not in LOG_FORMATS:
-        raise UsageError("MORPHEUS_LOG", f"'{value}' is not a log format", "give text or json")
-    return value
 
 
 def _comfyui_args(value: str) -> tuple[str, ...]:
     try:
         args = tuple(shlex.split(value))
     except ValueError as error:
-        raise UsageError(
-            "COMFYUI_ARGS", f"can't be split as a shell does ({error})", "mend its quotes"
-        ) from error
+        cause = f"can't be split as a shell does ({error})"
+        raise UsageError("COMFYUI_ARGS", cause, "mend its quotes") from error
     for arg in args:
         if may_mean(arg, OWN_COMFYUI_ARGS):
-            option = arg.partition("=")[0]
-            raise UsageError(
-                "COMFYUI_ARGS", f"{option} is set by this program", "remove it from COMFYUI_ARGS"
-            )
+            cause = f"{arg.partition('=')[0]} is set by this program"
+            raise UsageError("COMFYUI_ARGS", cause, "remove it from COMFYUI_ARGS")
     return args

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, TypeAlias
 
+from morpheus_boot.cache.survey import survey
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import Settings
-from morpheus_boot.doctor.finding import Finding, Level, error, errors_of, ok
+from morpheus_boot.deployment import volume_of
+from morpheus_boot.doctor.check import Finding, Level, Patient, error, errors_of, ok
 from morpheus_boot.doctor.machine import look_at_comfyui, look_at_gpu, look_at_ports, look_at_python
 from morpheus_boot.doctor.network import look_at_origins, look_at_tokens
-from morpheus_boot.doctor.patient import Patient
 from morpheus_boot.doctor.storage import look_at_mount, look_at_room
 from morpheus_boot.errors import MorpheusError, storage_error
 from morpheus_boot.manifest import Manifest, read_manifest
@@ -42,12 +43,17 @@ def examine(
     A check that takes longer than ``deadline_s`` is left behind: a call on a volume that hangs never returns.
     """
     for wrong in settings.wrong:
-        yield error("settings", f"{wrong.subject}: {wrong.cause}", wrong.mend)
-    manifest, found = _read(settings)
-    if manifest is not None:
+        yield from errors_of("settings", wrong)
+    manifest = Manifest(settings.models)
+    try:
+        manifest = read_manifest(settings.models, settings.environ)
+    except MorpheusError as raised:
+        yield from errors_of("models.yaml", raised)
+    else:
         redact.add(manifest.secrets)
-    yield from found
-    patient = Patient(settings, manifest, stopping)
+        counts = f"models: {len(manifest.models)}, custom nodes: {len(manifest.nodes)}"
+        yield ok("models.yaml", f"{settings.models} ({counts})")
+    patient = _patient(settings, manifest, stopping)
     begun = [
         (name, begin(partial(_made, name, check, patient), f"doctor {name}"))
         for name, check in _CHECKS
@@ -60,13 +66,10 @@ def examine(
             yield error(name, f"no answer within {deadline_s:.0f} s", "see what hangs: df, ls")
 
 
-def _read(settings: Settings) -> tuple[Manifest | None, tuple[Finding, ...]]:
-    try:
-        manifest = read_manifest(settings.models, settings.environ)
-    except MorpheusError as raised:
-        return None, errors_of("models.yaml", raised)
-    counts = f"{len(manifest.models)} models, {len(manifest.nodes)} custom nodes"
-    return manifest, (ok("models.yaml", f"{settings.models}: {counts}"),)
+def _patient(settings: Settings, manifest: Manifest, stopping: threading.Event) -> Patient:
+    volume = begin(partial(volume_of, settings, manifest), "doctor volume")
+    surveyed = begin(lambda: survey(manifest.models, volume.result()), "doctor survey")
+    return Patient(settings, manifest, volume, surveyed, stopping)
 
 
 def _made(name: str, check: Check, patient: Patient) -> tuple[Finding, ...]:

@@ -12,8 +12,7 @@ from morpheus_boot.comfyui.custom_nodes.interpreter import look_at
 from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.config.settings import REPOSITORY
-from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
-from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.doctor.check import Finding, Patient, error, errors_of, ok, warning
 from morpheus_boot.errors import NotSetUp
 from morpheus_boot.report.state import read_state, state_file
 from morpheus_boot.services.ports import holder_of, require_free
@@ -23,7 +22,11 @@ from morpheus_boot.work.program import run_program
 _LITTLE_DISK_BYTES: Final = 2 * 10**9
 _TORCH_TIMEOUT_S: Final = 300.0
 _GPU_PROBE: Final = """
-import json, torch
+import json, sys
+try:
+    import torch
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
 there = torch.cuda.is_available()
 print(json.dumps({
     "name": torch.cuda.get_device_name(0) if there else None,
@@ -69,7 +72,7 @@ def look_at_comfyui(patient: Patient) -> Iterator[Finding]:
     )
     yield ok(
         "ComfyUI",
-        f"{_version(comfyui)} in {comfyui.folder}, {comfyui.python} is {held.markers['python_full_version']}",
+        f"{_version(comfyui)} in {comfyui.folder}, {comfyui.python} is {held.version}",
     )
     if "torch" not in held.held:
         yield error(
@@ -99,7 +102,7 @@ def look_at_gpu(patient: Patient) -> Iterator[Finding]:
     said = json.loads(ended.out.splitlines()[-1])
     if said["name"] is not None:
         yield ok("GPU", f"{said['name']}, {size_text(said['bytes'])} (torch for {said['cuda']})")
-    elif "--cpu" in _arguments(patient):
+    elif "--cpu" in (*patient.manifest.comfyui.args, *patient.settings.comfyui_args):
         yield ok("GPU", "none, and ComfyUI is told so by --cpu")
     elif patient.settings.runpod.gives_gpu:
         yield error(
@@ -143,11 +146,6 @@ def look_at_ports(patient: Patient) -> Iterator[Finding]:
 
 def _comfyui(patient: Patient) -> ComfyUI:
     return find_comfyui(patient.settings.comfyui_dir, patient.settings.comfyui_python)
-
-
-def _arguments(patient: Patient) -> tuple[str, ...]:
-    named = patient.manifest.comfyui_args if patient.manifest else ()
-    return (*named, *patient.settings.comfyui_args)
 
 
 def _environ(patient: Patient) -> dict[str, str]:

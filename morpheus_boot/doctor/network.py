@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 import requests
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.transfer.http import reason
-from morpheus_boot.doctor.finding import Finding, error, ok, warning
-from morpheus_boot.doctor.patient import Patient
+from morpheus_boot.cache.origins.http import reason
+from morpheus_boot.doctor.check import Finding, Patient, error, ok, warning
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource
+from morpheus_boot.work.background import together
 
 _TIMEOUT_S: Final = 10.0
+_AT_ONCE: Final = 8
 # TLS certificates and signed URLs fail with a clock that is minutes off.
 _MOST_SKEW_S: Final = 120.0
 
@@ -25,7 +26,7 @@ def look_at_tokens(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     # Those are named already.
     wrong = {error.subject for error in settings.wrong}
-    sources = [type(model.source) for model in patient.models]
+    sources = [type(model.source) for model in patient.manifest.models]
     if settings.morpheus_token is not None:
         yield ok("tokens", "MORPHEUS_TOKEN is set: both ports ask for it")
     elif "MORPHEUS_TOKEN" not in wrong:
@@ -73,43 +74,45 @@ def look_at_origins(patient: Patient) -> Iterator[Finding]:
 
     Where every model is there, a boot may do without them.
     """
+    hosts = _hosts(patient)
     dates = []
-    for url in _hosts(patient):
-        try:
-            answer = requests.head(url, timeout=_TIMEOUT_S, allow_redirects=False)
-        except requests.RequestException as failure:
+    for url, answer in zip(hosts, together(_ask, hosts, _AT_ONCE), strict=True):
+        if isinstance(answer, requests.Response):
+            yield ok("origins", f"{url} answers")
+            dates.append(_parsed(answer.headers.get("Date")))
+        else:
             verdict = error if _fetches(patient) else warning
             yield verdict(
                 "origins",
-                f"{url} can't be reached ({reason(failure)})",
+                f"{url} can't be reached ({reason(answer)})",
                 "check the network and DNS: RunPod's Global Networking has no public DNS",
             )
-            continue
-        yield ok("origins", f"{url} answers")
-        dates.append(answer.headers.get("Date"))
-    yield from _clock(dates)
+    yield _clock(next((date for date in dates if date is not None), None))
+
+
+def _ask(url: str) -> requests.Response | requests.RequestException:
+    try:
+        return requests.head(url, timeout=_TIMEOUT_S, allow_redirects=False)
+    except requests.RequestException as failure:
+        return failure
 
 
 def _fetches(patient: Patient) -> bool:
     try:
-        return any(step.needs_bytes for step in patient.plan().steps)
+        return bool(patient.survey.result().wanted)
     except (MorpheusError, OSError):
         return True  # the volume's own check says why it can't be looked at
 
 
-def _clock(dates: list[str | None]) -> Iterator[Finding]:
-    said = next((at for date in dates if (at := _parsed(date)) is not None), None)
+def _clock(said: float | None) -> Finding:
+    """How this clock stands to what an origin ``said``, in seconds since the epoch."""
     if said is None:
-        yield warning("clock", "not compared: no origin says what time it is", "see origins")
-        return
+        return warning("clock", "not compared: no origin says what time it is", "see origins")
     skew_s = time.time() - said
-    if abs(skew_s) > _MOST_SKEW_S:
-        how = "ahead" if skew_s > 0 else "behind"
-        yield error(
-            "clock", f"{abs(skew_s):.0f} s {how}: certificates may fail", "take another host"
-        )
-    else:
-        yield ok("clock", "as the origins' clocks")
+    if abs(skew_s) <= _MOST_SKEW_S:
+        return ok("clock", "as the origins' clocks")
+    how = "ahead" if skew_s > 0 else "behind"
+    return error("clock", f"{abs(skew_s):.0f} s {how}: certificates may fail", "take another host")
 
 
 def _parsed(date: str | None) -> float | None:
@@ -123,7 +126,7 @@ def _parsed(date: str | None) -> float | None:
 def _hosts(patient: Patient) -> list[str]:
     """The scheme and host of each origin over http, each once."""
     urls = []
-    for model in patient.models:
+    for model in patient.manifest.models:
         match model.source:
             case HuggingFaceSource():
                 urls.append(patient.settings.hf_endpoint)
@@ -131,11 +134,11 @@ def _hosts(patient: Patient) -> list[str]:
                 urls.append(Credentials().civitai_endpoint)
             case web:
                 urls.append(web.url.reveal())
-    urls += [node.git.reveal() for node in patient.nodes]
-    parts = [urlsplit(url) for url in urls]
-    bare = [
+    urls += [node.git.reveal() for node in patient.manifest.nodes]
+    parts = (urlsplit(url) for url in urls)
+    bare = (
         f"{p.scheme}://{p.netloc.rpartition('@')[2]}"
         for p in parts
         if p.scheme in ("http", "https")
-    ]
+    )
     return list(dict.fromkeys(bare))

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from morpheus_boot.cache.room import look_for_room
-from morpheus_boot.doctor.finding import Finding, error, errors_of, ok, warning
-from morpheus_boot.doctor.patient import Patient
-from morpheus_boot.errors import storage_error
+from morpheus_boot.doctor.check import Finding, Patient, error, errors_of, ok, warning
+from morpheus_boot.errors import NotSetUp, storage_error
 from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.mount import Volume, size_text
 
 
 def look_at_mount(patient: Patient) -> Iterator[Finding]:
     """Which directory it is, on what mount, and what can be done there. Raises NotSetUp."""
-    volume = patient.volume()
+    volume = patient.volume.result()
     where = f"{volume.root} ({volume.mount.kind} at {volume.mount.point})"
     if volume.mount.is_network:
         yield ok("volume", where)
@@ -70,14 +68,19 @@ def _write_and_lock(probe: Path) -> bool:
 
 def look_at_room(patient: Patient) -> Iterator[Finding]:
     """What is used, by jobs too, and whether the missing models fit, as far as their sizes are known unasked."""
-    volume = patient.volume()
-    wanted = [step.model.size_bytes for step in patient.plan().steps if step.needs_bytes]
-    known = [size for size in wanted if size is not None]
-    room = look_for_room(volume, sum(known), unknown=len(wanted) - len(known), with_jobs=True)
+    try:
+        volume = patient.volume.result()
+    except NotSetUp:
+        yield warning("room", "not looked at: there is no volume", "see volume")
+        return
+    found = patient.survey.result()
+    room = found.look_for_room()
     asked = f", {room.unknown} more of a size that `plan` asks for" if room.unknown else ""
-    missing = f"{len(wanted)} models to fetch ({size_text(sum(known))}{asked})"
+    known = size_text(room.missing_bytes)
+    missing = f"models to fetch: {len(found.wanted)} ({known}{asked})"
     if not room.fits:
-        yield error("room", f"{missing} don't fit: {room.summary}", "enlarge the volume, or run gc")
+        mend = "enlarge the volume, or run gc"
+        yield error("room", f"{missing}, which don't fit: {room.summary}", mend)
     else:
         yield ok("room", f"{missing}; {room.summary}")
     if volume.size_bytes is None and volume.mount.is_network:

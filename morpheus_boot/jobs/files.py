@@ -13,23 +13,15 @@ from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
 from morpheus_boot.jobs.names import MAX_DEPTH, FileName, JobId, OutputPath, SubDir
-from morpheus_boot.jobs.openat2 import open_without_links
 from morpheus_boot.volume.layout import Layout
 
 # O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
 _WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO somewhere in the output must not hang who opens it.
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ANYTHING: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # A link in place of a folder is ENOTDIR with O_DIRECTORY, and ELOOP in place of a file.
-# A socket can't be opened (ENXIO), nor a device that no driver has (ENODEV).
-_NOT_THERE: Final = frozenset(
-    {
-        *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
-        *(errno.ENXIO, errno.ENODEV),
-    }
-)
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class NoSuchFile(MorpheusError):
@@ -44,9 +36,7 @@ class OpenFile:
 
     fd: int
     name: str
-    size_bytes: int
-    mtime_ns: int
-    inode: int
+    stat: os.stat_result
 
     def close(self) -> None:
         """Lets go of it."""
@@ -62,29 +52,25 @@ class Output:
     mtime_ns: int
 
 
-def open_output(layout: Layout, job: JobId, path: OutputPath, *, at_once: bool = False) -> OpenFile:
-    """Opens a file of ``job``'s output; ``at_once`` only where the kernel need not wait for a disk to find it.
+def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
+    """Opens a file of ``job``'s output.
 
     Raises:
         NoSuchFile: it is not there, no regular file, or behind a symbolic link.
         StorageFailed: the volume fails.
-        BlockingIOError: ``at_once``, and it would wait, or the kernel can't say.
     """
     if "\ufffd" in str(path):
         path = _meant(layout, job, path)
     way = layout.way(layout.job(job.text).joinpath("output", *path.parts))
     try:
-        fd = _open_at_once(layout, way) if at_once else open_below(layout, way, _FILE)
-        seen = _regular(fd)
-    except BlockingIOError:
-        raise
+        fd, seen = _open_regular(open_below(layout, way, _ANYTHING))
     except OSError as error:
         if error.errno in _NOT_THERE:
             raise NoSuchFile(
                 f"{job}/{path}", "there is no such file", "see what the job has made"
             ) from None
         raise storage_error(str(job), layout.job(job.text), error) from error
-    return OpenFile(fd, path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
+    return OpenFile(fd, path.name, seen)
 
 
 def _meant(layout: Layout, job: JobId, path: OutputPath) -> OutputPath:
@@ -104,50 +90,24 @@ def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
 
 def open_below(layout: Layout, parts: Sequence[str], flags: int) -> int:
     """Opens what ``parts`` name below the volume's root, following no link. Raises OSError."""
-    try:
-        fd = open_without_links(_joined(layout, parts), flags)
-    except OSError as error:
-        # The root itself may lie behind links: step by step that is told from one below it.
-        if error.errno != errno.ELOOP:
-            raise
-        fd = None
-    return _walk(layout, parts, flags) if fd is None else fd
-
-
-def _walk(layout: Layout, parts: Sequence[str], flags: int) -> int:
     fd = os.open(layout.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts[:-1]:
         fd = _step(fd, part, _WAY)
     return _step(fd, parts[-1], flags)
 
 
-def _open_at_once(layout: Layout, parts: Sequence[str]) -> int:
+def _open_regular(place: int) -> tuple[int, os.stat_result]:
+    """Opens the regular file that ``place``, an O_PATH descriptor that is closed here, stands for; and its stat.
+
+    A FIFO, a socket or a device is never opened: that alone may hang, or do something. Raises OSError.
+    """
     try:
-        fd = open_without_links(_joined(layout, parts), _FILE, cached=True)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        fd = None
-    if fd is None:
-        raise BlockingIOError
-    return fd
-
-
-def _regular(fd: int) -> os.stat_result:
-    """The stat of an open regular file; one that is none is closed. Raises OSError."""
-    try:
-        seen = os.fstat(fd)
-        if stat.S_ISREG(seen.st_mode):
-            return seen
-    except OSError:
-        os.close(fd)
-        raise
-    os.close(fd)
-    raise FileNotFoundError(errno.ENOENT, "not a regular file")
-
-
-def _joined(layout: Layout, parts: Sequence[str]) -> str:
-    return "/".join((str(layout.root), *parts))
+        seen = os.fstat(place)
+        if not stat.S_ISREG(seen.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), seen
+    finally:
+        os.close(place)
 
 
 def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
@@ -172,18 +132,6 @@ def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
     return fd
 
 
-def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:
-    """Whether ``parts`` still name the open ``folder``. Raises OSError."""
-    try:
-        found = open_below(layout, parts, _WAY)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.path.samestat(os.fstat(found), os.fstat(folder))
-    finally:
-        os.close(found)
-
-
 def touch_input(layout: Layout, job: JobId) -> None:
     """Makes the input/ of ``job`` young: the sweep of old jobs looks no deeper.
 
@@ -205,7 +153,7 @@ def has_input(layout: Layout, job: JobId, sub_dir: SubDir, name: FileName) -> bo
     """Whether ``job``'s input/ holds something of that name. Raises StorageFailed."""
     way = layout.way(layout.job(job.text).joinpath("input", *sub_dir.parts, name.text))
     try:
-        os.close(open_below(layout, way, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+        os.close(open_below(layout, way, _ANYTHING))
     except OSError as error:
         if error.errno in _NOT_THERE:
             return False
@@ -261,25 +209,19 @@ def _step(fd: int, part: str, flags: int) -> int:
 
 
 def _files_below(fd: int, way: tuple[str, ...]) -> Iterator[Output]:
+    """What lies below the open folder, which is closed; what goes while it is listed is left out."""
     try:
         with os.scandir(fd) as entries:
             for entry in entries:
                 parts = (*way, entry.name)
-                if entry.is_dir(follow_symlinks=False) and len(parts) < MAX_DEPTH:
-                    yield from _files_in(fd, parts)
-                elif entry.is_file(follow_symlinks=False):
-                    try:
+                try:
+                    if entry.is_dir(follow_symlinks=False) and len(parts) < MAX_DEPTH:
+                        yield from _files_below(os.open(entry.name, FOLDER, dir_fd=fd), parts)
+                    elif entry.is_file(follow_symlinks=False):
                         seen = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue  # removed since it was listed: it hides no other
-                    yield Output(OutputPath(parts), seen.st_size, seen.st_mtime_ns)
+                        yield Output(OutputPath(parts), seen.st_size, seen.st_mtime_ns)
+                except OSError as error:
+                    if error.errno not in _NOT_THERE:
+                        raise
     finally:
         os.close(fd)
-
-
-def _files_in(fd: int, parts: tuple[str, ...]) -> Iterator[Output]:
-    try:
-        yield from _files_below(os.open(parts[-1], FOLDER, dir_fd=fd), parts)
-    except OSError as error:
-        if error.errno not in _NOT_THERE:
-            raise  # else it was removed, or swapped for a link, since it was listed

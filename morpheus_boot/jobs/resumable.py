@@ -1,39 +1,27 @@
 """Uploads that are gone on with later, by any server of the volume: what of them is durable, and who writes.
 
-Each has two files in ``.morpheus/tus/``: ``<id>.part`` with the bytes, on which its writer holds an flock, and
-``<id>.journal`` with what was announced and how many bytes are durable. The part becomes the job's file by one
-rename, so an upload with a journal and without a part is complete. Its last byte counts only then: before that
-the journal names one less at most, and who is told all of them has its file.
+Each is a part with its journal in ``.morpheus/tus/``. The part becomes the job's file by one rename, so a journal
+without a part is an upload that is complete.
 """
 
-import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.files import FOLDER, names_in, open_below, open_or_make
-from morpheus_boot.jobs.journal import Journal, UploadPlan
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.jobs.part import (
-    NameTaken,
-    OpenPart,
-    UploadPart,
-    locked,
-    make_durable,
-    new_part,
-)
+from morpheus_boot.jobs.uploads import PART, Target, UploadPart, remove_unless_locked
+from morpheus_boot.volume.journal import Journal, journal_of, read_journal
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.part import Part, remove_part
 
-_PART: Final = ".part"
-_JOURNAL: Final = ".journal"
 _ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
-# O_NONBLOCK: a FIFO in its place must not hang who opens it.
-_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class NoSuchUpload(MorpheusError):
@@ -64,6 +52,46 @@ class UploadLocked(MorpheusError):
 
 
 @dataclass(frozen=True, slots=True)
+class UploadPlan:
+    """What was announced of an upload in several requests, and the client's metadata as it was sent."""
+
+    size_bytes: int
+    target: Target
+    metadata: str
+
+
+class ResumedPart(UploadPart):
+    """The part of an upload that was gone on with: what is durable of it stays, whatever fails."""
+
+    def __init__(self, layout: Layout, part: "Part[_Head]", offset_bytes: int) -> None:
+        super().__init__(layout)
+        self._path = part.path
+        self._part = part
+        self.size_bytes = offset_bytes
+
+    def _append(self, chunks: Sequence[memoryview]) -> None:
+        for chunk in chunks:
+            self._part.write(self.size_bytes, chunk)
+            self.size_bytes += len(chunk)
+
+    def _sync(self) -> None:
+        self._part.sync()
+
+    def _finish(self) -> None:
+        self._part.finish()
+
+    def _close(self) -> None:
+        self._part.touch()
+        self._part.close()
+
+    def _leave(self) -> None:
+        try:
+            self._part.sync()
+        finally:
+            self._part.close()
+
+
+@dataclass(frozen=True, slots=True)
 class UploadId:
     """The name of one upload's files. Raises NoSuchUpload for what can be none."""
 
@@ -72,6 +100,11 @@ class UploadId:
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.text):
             raise NoSuchUpload
+
+    @classmethod
+    def new(cls) -> "UploadId":
+        """One that nobody has used."""
+        return cls(secrets.token_hex(16))
 
     def __str__(self) -> str:
         return self.text
@@ -91,88 +124,38 @@ class ResumableUpload:
     expires_at: float
 
 
-class ResumedPart(UploadPart):
-    """The part of an upload that was gone on with: what is durable of it stays, whatever fails."""
-
-    def __init__(self, layout: Layout, opened: OpenPart, journal: Journal) -> None:
-        super().__init__(layout, opened)
-        self._place = layout.resumable
-        self._journal = journal
-        # The kernel tells of lost bytes once: an fsync after one that failed, or after such a write, proves nothing.
-        self._failed_once = False
-
-    def write(self, chunks: Sequence[memoryview]) -> None:
-        """Appends ``chunks``. Raises VolumeFull or StorageFailed."""
-        try:
-            super().write(chunks)
-        except MorpheusError:
-            self._failed_once = True
-            raise
-
-    def settle(self) -> None:
-        """Makes what was written so far durable, and says so in the journal. Raises VolumeFull or StorageFailed."""
-        with self._settling:
-            if self.is_open:
-                self._note()
-
-    def publish(self, job: JobId, sub_dir: SubDir, name: FileName) -> None:
-        """As UploadPart.publish."""
-        try:
-            super().publish(job, sub_dir, name)
-        except NameTaken:
-            raise
-        except MorpheusError:
-            self._failed_once = True
-            raise
-        # The file has its name: what a volume says about its journal's age is no failure of the upload.
-        with suppress(OSError):
-            self._journal.touch()
-        self._journal.close()
-
-    def give_up(self) -> None:
-        """Makes durable what was written and lets go of it; does nothing after ``publish`` or a second time.
-
-        Raises VolumeFull or StorageFailed; then only what was durable before counts.
-        """
-        with self._turn:
-            if not self.is_open:
-                return
-            try:
-                with self._settling:
-                    self._note()
-            finally:
-                self._close()
-                self._journal.close()
-
-    def _note(self) -> None:
-        if self._failed_once:
-            return
-        # Counted before the fsync: another thread may be writing.
-        offset_bytes = min(self.size_bytes, self._journal.plan.size_bytes - 1)
-        try:
-            if offset_bytes > self._journal.offset_bytes:
-                make_durable(self._fd)
-                self._journal.note(offset_bytes)
-        except OSError as error:
-            self._failed_once = True
-            raise self._failed(error) from error
-
-
 @dataclass(frozen=True, slots=True)
 class OpenUpload:
-    """An upload to be gone on with; ``part`` None: it is complete. Whoever has it closes it, or publishes the part."""
+    """An upload to be gone on with; ``part`` None: it is complete. Whoever has it publishes the part or gives it up."""
 
     upload: ResumableUpload
     part: ResumedPart | None
 
-    def close(self) -> None:
-        """Lets go of it. Raises VolumeFull or StorageFailed."""
-        if self.part is not None:
-            self.part.give_up()
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A journal's first line: the plan."""
+
+    size_bytes: int
+    job: str
+    sub_dir: tuple[str, ...]
+    name: str
+    metadata: str
+
+    @classmethod
+    def of(cls, plan: UploadPlan) -> "_Head":
+        target = plan.target
+        sub_dir, name = target.sub_dir.parts, target.name.text
+        return cls(plan.size_bytes, target.job.text, sub_dir, name, plan.metadata)
+
+    @property
+    def plan(self) -> UploadPlan:
+        target = Target(JobId(self.job), SubDir(self.sub_dir), FileName(self.name))
+        return UploadPlan(self.size_bytes, target, self.metadata)
 
 
 class UploadStore:
-    """The volume's resumable uploads. Its methods block, and may be called from any thread."""
+    """The volume's uploads in several requests. Its methods block, and may be called from any thread."""
 
     def __init__(self, layout: Layout, keeps_s: float) -> None:
         """So long after its last byte an upload expires, complete or not."""
@@ -181,162 +164,98 @@ class UploadStore:
 
     def create(self, plan: UploadPlan) -> ResumableUpload:
         """Begins an upload. Raises VolumeFull or StorageFailed; then nothing is left of it."""
-        with self._folder(make=True) as folder:
-            name, fd = new_part(folder)
-            upload = UploadId(name.removesuffix(_PART))
-            try:
-                Journal.create(folder, f"{upload}{_JOURNAL}", plan)
-                return self._read(folder, upload)
-            except BaseException:
-                _unlink(folder, upload)
-                raise
-            finally:
-                os.close(fd)
+        upload = UploadId.new()
+        with self._storage():
+            self._layout.resumable.mkdir(parents=True, exist_ok=True)
+            Part(self._path(upload), _Head.of(plan)).close()
+        return self.find(upload)
 
     def find(self, upload: UploadId) -> ResumableUpload:
         """How an upload stands. Raises NoSuchUpload, UploadExpired, StorageFailed."""
-        with self._folder() as folder:
-            return self._read(folder, upload)
+        with self._storage():
+            # In this order: an upload that is removed in between loses its journal first.
+            is_complete = not self._path(upload).exists()
+            return self._as_told(upload, self._journal(upload), is_complete=is_complete)
 
     def open(self, upload: UploadId) -> OpenUpload:
         """Opens an upload for the only one who goes on with it.
 
         Raises NoSuchUpload, UploadExpired, UploadLocked, StorageFailed.
         """
-        with self._folder() as folder:
-            seen = self._read(folder, upload)
-            if seen.is_complete:
-                return OpenUpload(seen, None)
-            opened = self._locked(folder, upload)
-            # Published in this moment: look again.
-            return opened or OpenUpload(self._read(folder, upload), None)
+        with self._storage():
+            opened = self._open(upload)
+        if opened is None:
+            return OpenUpload(self.find(upload), None)
+        seen, part = opened
+        return OpenUpload(seen, ResumedPart(self._layout, part, seen.offset_bytes))
 
     def remove(self, upload: UploadId) -> None:
         """Ends an upload; the file of a complete one stays.
 
         Raises NoSuchUpload, UploadExpired, UploadLocked, StorageFailed.
         """
-        with self._folder() as folder:
-            self._read(folder, upload)
-            with _held(folder, upload) as free:
-                if not free:
-                    raise UploadLocked
-                _unlink(folder, upload)
+        with self._storage():
+            opened = self._open(upload)
+            if opened is not None:
+                opened[1].discard()
+            else:
+                remove_part(self._path(upload))
 
     def sweep(self) -> int:
         """Removes what has expired, and what a server left that died in create(); returns how many.
 
         Raises StorageFailed.
         """
+        folder = self._layout.resumable
+        with self._storage():
+            if not folder.exists():
+                return 0
+            before = volume_time(self._layout) - self._keeps_s
+            names = {path.stem for path in folder.iterdir()}
+            return sum(_swept(folder / f"{name}{PART}", before) for name in sorted(names))
+
+    def _open(self, upload: UploadId) -> "tuple[ResumableUpload, Part[_Head]] | None":
+        """The upload and its part; None where it is complete."""
+        journal = self._journal(upload)
+        seen = self._as_told(upload, journal, is_complete=False)
         try:
-            with self._folder() as folder:
-                before = volume_time(self._layout) - self._keeps_s
-                names = {name.partition(".")[0] for name in names_in(folder)}
-                found = [UploadId(name) for name in sorted(names) if _ID.fullmatch(name)]
-                return sum(_swept(folder, upload, before) for upload in found)
-        except NoSuchUpload:
-            return 0
+            return seen, Part(self._path(upload), journal.head, journal)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            raise UploadLocked from None
+
+    def _path(self, upload: UploadId) -> Path:
+        return self._layout.resumable / f"{upload}{PART}"
+
+    def _journal(self, upload: UploadId) -> "Journal[_Head]":
+        journal = read_journal(self._path(upload), _Head)
+        if journal is None:
+            raise NoSuchUpload
+        return journal
+
+    def _as_told(
+        self, upload: UploadId, journal: "Journal[_Head]", *, is_complete: bool
+    ) -> ResumableUpload:
+        plan, expires_at = journal.head.plan, journal.touched_at + self._keeps_s
+        if time.time() > expires_at:
+            raise UploadExpired
+        # Its last byte counts with its name alone: who is told all of them has the file.
+        offset_bytes = plan.size_bytes if is_complete else min(journal.front, plan.size_bytes - 1)
+        return ResumableUpload(upload, plan, max(0, offset_bytes), is_complete, expires_at)
 
     @contextmanager
-    def _folder(self, *, make: bool = False) -> Iterator[int]:
+    def _storage(self) -> Iterator[None]:
         try:
-            way = self._layout.way(self._layout.resumable)
-            folder = (open_or_make if make else _open_folder)(self._layout, way)
-            try:
-                yield folder
-            finally:
-                os.close(folder)
-        except FileNotFoundError:
-            raise NoSuchUpload from None
+            yield
         except OSError as error:
             raise storage_error("upload", self._layout.resumable, error) from error
 
-    def _read(self, folder: int, upload: UploadId) -> ResumableUpload:
-        # In this order: an upload that is removed in between loses its journal first.
-        is_complete = _mtime(folder, f"{upload}{_PART}") is None
-        journal = Journal(folder, f"{upload}{_JOURNAL}")
-        try:
-            found = self._as_told(upload, journal, is_complete=is_complete)
-        finally:
-            journal.close()
-        if time.time() > found.expires_at:
-            raise UploadExpired
-        return found
 
-    def _as_told(self, upload: UploadId, journal: Journal, *, is_complete: bool) -> ResumableUpload:
-        plan = journal.plan
-        offset_bytes = plan.size_bytes if is_complete else journal.offset_bytes
-        expires_at = journal.touched_at + self._keeps_s
-        return ResumableUpload(upload, plan, offset_bytes, is_complete, expires_at)
-
-    def _locked(self, folder: int, upload: UploadId) -> OpenUpload | None:
-        """The upload with its part at the end of what is durable; None where the part is no more."""
-        name = f"{upload}{_PART}"
-        with ExitStack() as stack:
-            try:
-                fd = os.open(name, os.O_WRONLY | _FLAGS, dir_fd=folder)
-                stack.callback(os.close, fd)
-                if not locked(fd):
-                    raise UploadLocked
-                there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except FileNotFoundError:
-                return None
-            if not os.path.samestat(os.fstat(fd), there):
-                return None
-            journal = Journal(folder, f"{upload}{_JOURNAL}", writable=True)
-            stack.callback(journal.close)
-            # What lies behind was never named durable: it may be zeros, or from before a quota cut it.
-            os.ftruncate(fd, journal.offset_bytes)
-            os.lseek(fd, journal.offset_bytes, os.SEEK_SET)
-            opened = OpenPart(os.dup(folder), name, fd, journal.offset_bytes)
-            stack.pop_all()
-        part = ResumedPart(self._layout, opened, journal)
-        return OpenUpload(self._as_told(upload, journal, is_complete=False), part)
-
-
-def _open_folder(layout: Layout, parts: Sequence[str]) -> int:
-    return open_below(layout, parts, FOLDER)
-
-
-@contextmanager
-def _held(folder: int, upload: UploadId) -> Iterator[bool]:
-    """Whether nobody writes the upload, nor can for as long as the block lasts. Raises OSError."""
-    try:
-        fd = os.open(f"{upload}{_PART}", os.O_RDONLY | _FLAGS, dir_fd=folder)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        yield locked(fd)
-    finally:
-        os.close(fd)
-
-
-def _swept(folder: int, upload: UploadId, before: float) -> bool:
-    if not _is_old(folder, upload, before):
-        return False
-    with _held(folder, upload) as free:
-        # Its creator holds the lock until there is a journal, and a writer makes the journal young.
-        if not free or not _is_old(folder, upload, before):
+def _swept(part: Path, before: float) -> bool:
+    """Whether the upload was old, or begun by who died, and nobody writes it. Raises OSError."""
+    with suppress(FileNotFoundError):
+        # Whoever writes it makes its journal young.
+        if journal_of(part).stat().st_mtime >= before:
             return False
-        _unlink(folder, upload)
-    return True
-
-
-def _is_old(folder: int, upload: UploadId, before: float) -> bool:
-    touched_at = _mtime(folder, f"{upload}{_JOURNAL}")
-    return touched_at is None or touched_at < before
-
-
-def _unlink(folder: int, upload: UploadId) -> None:
-    """Removes both files, the journal first: a journal alone is a complete upload."""
-    for ending in (_JOURNAL, _PART):
-        with suppress(FileNotFoundError):
-            os.unlink(f"{upload}{ending}", dir_fd=folder)
-
-
-def _mtime(folder: int, name: str) -> float | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-    except FileNotFoundError:
-        return None
+    return remove_unless_locked(part)

@@ -23,9 +23,9 @@ from morpheus_boot.cache.lock.workers import seen_worker, seen_workers, volume_t
 from morpheus_boot.errors import Exit, MorpheusError, StorageFailed, storage_error
 from morpheus_boot.jobs.files import count_inputs
 from morpheus_boot.jobs.names import JobId, SubDir
-from morpheus_boot.jobs.part import UploadPart
 from morpheus_boot.jobs.record import JobRecord, Status, now
 from morpheus_boot.jobs.request import InputImage, JobRequest, WrongField
+from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.layout import Layout, is_job_id
@@ -318,7 +318,7 @@ class JobStore:
         part = UploadPart(self._layout)
         try:
             part.write([memoryview(image.content)])
-            part.publish(job, SubDir(), image.name)
+            part.publish(Target(job, SubDir(), image.name))
         finally:
             part.give_up()
 

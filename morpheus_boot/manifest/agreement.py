@@ -1,42 +1,40 @@
 """What no field shows by itself: one source a model, and no two things under one name.
 
-It looks at the tree, not at entries, so that these mistakes are named together with all others.
+It looks at the plain data, not at values, so that these mistakes are named together with all others.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Collection, Iterator
+from typing import Any, Final
 
-from morpheus_boot.manifest.tree import Document, Mistake, Place, Scalar, Tree, field_name
-from morpheus_boot.manifest.validation import nearest_key
+from morpheus_boot.manifest.document import Document, Mistake, Place, field_name
 
 _SOURCES: Final = ("url", "huggingface", "civitai")
 _ONE_SOURCE: Final = "give exactly one of url, huggingface, civitai"
 
 
-def find_disagreements(document: Document) -> tuple[Mistake, ...]:
-    """Every mistake between fields."""
-    return (
-        *_wrong_sources(document),
-        *_shared_places(document),
-        *_shared_node_names(document),
-    )
-
-
-def _wrong_sources(document: Document) -> Iterator[Mistake]:
-    for place, model in _entries(document, "models"):
+def find_disagreements(document: Document, meant: Collection[Place]) -> Iterator[Mistake]:
+    """Every mistake between fields; ``meant`` are those whose keys are misspelt."""
+    models = list(_entries(document, "models"))
+    for place, model in models:
         given = [key for key in model if key in _SOURCES]
-        if len(given) > 1:
-            yield document.mistake(place, f"has {' and '.join(given)}", _ONE_SOURCE)
-        # A misspelt key is one mistake, not two.
-        elif not given and not any(nearest_key((*place, key)) in _SOURCES for key in model):
-            yield document.mistake(place, "has no source", _ONE_SOURCE)
+        is_misspelt = not given and any((*place, key) in meant for key in _SOURCES)
+        if len(given) != 1 and not is_misspelt:
+            cause = f"has {' and '.join(given) or 'no source'}"
+            yield document.mistake(place, cause, _ONE_SOURCE)
+    yield from _shared_places(document, [at for entry in models for at in _places(*entry)])
+    names: dict[str, Place] = {}
+    for entry, node in _entries(document, "custom_nodes"):
+        if isinstance(name := node.get("name"), str):
+            place = (*entry, "name")
+            if names.setdefault(name, place) != place:
+                yield _shared(document, place, names[name], "is the same folder as")
 
 
-def _shared_places(document: Document) -> Iterator[Mistake]:
+def _shared_places(document: Document, places: list[tuple[Place, str]]) -> Iterator[Mistake]:
     """Paths and links are names below one folder, ComfyUI's models/: none twice, none a folder of another."""
     files: dict[str, Place] = {}
     folders: dict[str, Place] = {}
-    for place, text in _model_places(document):
+    for place, text in places:
         parts = text.split("/")
         above = ["/".join(parts[:count]) for count in range(1, len(parts))]
         if text in files:
@@ -50,34 +48,24 @@ def _shared_places(document: Document) -> Iterator[Mistake]:
             folders.setdefault(folder, place)
 
 
-def _shared_node_names(document: Document) -> Iterator[Mistake]:
-    names: dict[str, Place] = {}
-    for entry, node in _entries(document, "custom_nodes"):
-        place, name = (*entry, "name"), node.get("name")
-        if isinstance(name, Scalar):
-            if name.text in names:
-                yield _shared(document, place, names[name.text], "is the same folder as")
-            names.setdefault(name.text, place)
-
-
 def _shared(document: Document, place: Place, other: Place, how: str) -> Mistake:
     where = f"{field_name(other)} of line {document.line(other)}"
     return document.mistake(place, f"{how} {where}", "change or remove one of the two")
 
 
-def _model_places(document: Document) -> Iterator[tuple[Place, str]]:
-    for entry, model in _entries(document, "models"):
-        path, links = model.get("path"), model.get("links")
-        if isinstance(path, Scalar):
-            yield (*entry, "path"), path.text
-        for position, link in enumerate(links if isinstance(links, list) else ()):
-            if isinstance(link, Scalar):
-                yield (*entry, "links", position), link.text
+def _places(entry: Place, model: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    """The places below ComfyUI's models/ that a model asks for, each with where it says so."""
+    if isinstance(path := model.get("path"), str):
+        yield (*entry, "path"), path
+    links = model.get("links")
+    for position, link in enumerate(links if isinstance(links, list) else ()):
+        if isinstance(link, str):
+            yield (*entry, "links", position), link
 
 
-def _entries(document: Document, key: str) -> Iterator[tuple[Place, dict[str, Tree]]]:
+def _entries(document: Document, key: str) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Those items of the list under ``key`` that are mappings."""
-    items = document.root.get(key)
+    items = document.data.get(key)
     for position, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict):
             yield (key, position), item

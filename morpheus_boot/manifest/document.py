@@ -1,65 +1,191 @@
-"""YAML text -> Document.
+"""YAML text -> plain data, with a line for each mistake in it.
 
-The tree is built from the parser's events rather than by a loader: they carry the lines, the anchors, and each
-scalar's own text, which no resolver has made into another type (a SHA-256 of digits alone stays what it is).
+Every scalar stays the text that it is: each field knows its own type, and no resolver makes a number of a SHA-256 of
+digits alone, or 1.1 of the tag 1.10.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import yaml
-from yaml.events import (
-    AliasEvent,
-    CollectionStartEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    NodeEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    StreamEndEvent,
-)
 
-from morpheus_boot.config.redact import Secret
-from morpheus_boot.errors import ManifestError
-from morpheus_boot.manifest.references import expand
-from morpheus_boot.manifest.tree import Document, Mistake, Place, Scalar, Tree, Unread
+from morpheus_boot.config.redact import Redactor
+from morpheus_boot.config.variables import parse_token
+from morpheus_boot.errors import ManifestError, MorpheusError, UsageError
 
-# The C parser reads 200 models in 5 ms, the Python one in 100; a PyYAML without libyaml has only that.
+# The C parser reads 200 models in 6 ms, the Python one in 70; a PyYAML without libyaml has only that.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STANDARD_TAG: Final = "tag:yaml.org,2002:"
 _MAX_DEPTH: Final = 20
+_SHOWN_CHARACTERS: Final = 80
 _BEGIN: Final = "begin with version: 1"
+# $${ is a literal ${, so that a value can hold one.
+_REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
+
+# Keys and list positions from the root: ("models", 2, "sha256").
+Place: TypeAlias = tuple[str | int, ...]
 
 
-def read_document(name: str, text: str, environ: Mapping[str, str]) -> Document:
-    """Parses ``text``, the content of the file that errors call ``name``, and replaces ``${NAME}`` in its values.
+class Text(str):
+    """A scalar, each ``${NAME}`` in it replaced by what the variable ``brought``; empty where it is YAML's null.
 
-    Mistakes that leave the rest readable (a duplicate key, an unset name) come with the document.
-
-    Raises:
-        ManifestError: it is not YAML, not one document, or not a mapping at its top.
+    ``written`` is it as the file has it, which alone may be shown. ``plain``: it has no quotes, and so may also be a
+    number or nothing.
     """
-    builder = _Builder(name, yaml.parse(text, Loader=_LOADER), environ)
+
+    __slots__ = ("brought", "plain", "written")
+    written: str
+    plain: bool
+    brought: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return repr(self.written)
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake, and where it is; a place of () is the file itself."""
+
+    line: int
+    place: Place
+    error: MorpheusError
+
+
+class Document:
+    """What a YAML file holds: ``data`` of dict, list and Text, and the ``mistakes`` that left it readable.
+
+    ``brought``: the values of the variables that were named, by name.
+    """
+
+    def __init__(self, name: str, text: str, environ: Mapping[str, str]) -> None:
+        """Reads ``text``, the content of the file that errors call ``name``.
+
+        Raises ManifestError where it is not YAML, not one document, or not a mapping at its top.
+        """
+        self._name = name
+        self._environ = environ
+        self._read: dict[int, Any] = {}
+        self._root = _compose(name, text)
+        self.mistakes: list[Mistake] = []
+        self.brought: dict[str, str] = {}
+        self.data: dict[str, Any] = self._value(self._root, ())
+
+    def line(self, place: Place) -> int:
+        """The line, from 1, of the key or list item at ``place``, or of what it is missing from."""
+        node: yaml.Node = self._root
+        line = 1
+        for key in place:
+            if isinstance(node, yaml.SequenceNode):
+                node = node.value[int(key)]
+                line = _line(node)
+            else:
+                at, node = next((n for n in node.value if n[0].value == key), (None, node))
+                if at is None:
+                    break
+                line = _line(at)
+        return line
+
+    def mistake(self, place: Place, cause: str, mend: str, line: int | None = None) -> Mistake:
+        """A mistake at ``place``, whose line it finds where it is not given."""
+        line = self.line(place) if line is None else line
+        where = f"{self._name} line {line}"
+        subject = f"{where}, {field_name(place)}" if place else where
+        return Mistake(line, place, ManifestError(subject, cause, mend))
+
+    def _value(self, node: yaml.Node, place: Place) -> Any:  # noqa: ANN401 - dict, list or Text
+        # An alias stands for the node of its anchor: read once, a short file of aliases of aliases stays a small one.
+        if id(node) in self._read:
+            return self._read[id(node)]
+        if len(place) > _MAX_DEPTH:
+            cause = "is nested too deeply"
+            raise self.mistake((), cause, "remove what is not needed there", _line(node)).error
+        if not node.tag.startswith(_STANDARD_TAG):
+            cause = f"tags ({node.tag}) are not read here"
+            self._add(node, place, cause, "remove it, and put text in quotes")
+        if isinstance(node, yaml.ScalarNode):
+            return self._read.setdefault(id(node), self._text(node, place))
+        if isinstance(node, yaml.SequenceNode):
+            items: list[Any] = self._read.setdefault(id(node), [])
+            items += (self._value(item, (*place, at)) for at, item in enumerate(node.value))
+            return items
+        fields: dict[str, Any] = self._read.setdefault(id(node), {})
+        for key, value in node.value:
+            at = (*place, key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                self._add(key, place, "a key is not text", "write a name before the colon")
+            elif key.value in fields:
+                cause = f"stands here a second time, after line {self.line(at)}"
+                self._add(key, at, cause, "keep one of the two")
+            else:
+                fields[key.value] = self._value(value, at)
+        return fields
+
+    def _text(self, node: yaml.ScalarNode, place: Place) -> Text:
+        brought: list[str] = []
+
+        def replace(reference: re.Match[str]) -> str:
+            name = reference["name"]
+            if reference[0] == "$${":
+                return "${"
+            if name is None:
+                cause = "a ${ is not followed by NAME}"
+                self._add(node, place, cause, "write ${NAME}, or $${ for a literal ${")
+            elif not self._environ.get(name, "").strip():
+                state = "empty" if name in self._environ else "not set"
+                cause = f"the environment variable {name} is {state}"
+                self._add(node, place, cause, f"set it, or remove ${{{name}}}")
+            else:
+                try:
+                    brought.append(parse_token(name, self._environ[name]))
+                except UsageError as error:
+                    self.mistakes.append(Mistake(_line(node), place, error))
+                else:
+                    return self.brought.setdefault(name, brought[-1])
+            return reference[0]
+
+        is_null = node.tag == f"{_STANDARD_TAG}null"
+        text = Text("" if is_null else _REFERENCE.sub(replace, node.value))
+        text.written, text.plain, text.brought = node.value, not node.style, tuple(brought)
+        return text
+
+    def _add(self, node: yaml.Node, place: Place, cause: str, mend: str) -> None:
+        self.mistakes.append(self.mistake(place, cause, mend, _line(node)))
+
+
+def shown(text: str) -> str:
+    """``text`` in quotes as an error may show it: short, on one line, without what looks like a secret."""
+    text = Redactor()(text)
+    if len(text) > _SHOWN_CHARACTERS:
+        text = text[:_SHOWN_CHARACTERS] + "..."
+    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+
+
+def field_name(place: Place) -> str:
+    """``place`` as errors name it: ``models[2].sha256``."""
+    keys = (f"[{key}]" if isinstance(key, int) else f".{shown(key)[1:-1]}" for key in place)
+    return "".join(keys).removeprefix(".")
+
+
+def _compose(name: str, text: str) -> yaml.MappingNode:
     try:
-        root = builder.build()
+        root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(name, text, error) from error
     except yaml.reader.ReaderError as error:
         # The C parser counts bytes here.
         line = text.encode()[: error.position].count(b"\n") + 1
-        raise ManifestError(
-            f"{name} line {line}",
-            f"holds the character U+{error.character:04X}, which YAML does not allow",
-            "remove it",
-        ) from error
-    return Document(
-        root,
-        builder.lines,
-        tuple(builder.mistakes),
-        secrets=tuple(map(Secret, builder.brought)),
-        variables=tuple(builder.variables),
-    )
+        cause = f"holds the character U+{error.character:04X}, which YAML does not allow"
+        raise ManifestError(f"{name} line {line}", cause, "remove it") from error
+    if isinstance(root, yaml.MappingNode):
+        return root
+    if root is None or root.tag == f"{_STANDARD_TAG}null":
+        line, cause = text.count("\n") + 1, "is empty"
+    else:
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a text"
+        line, cause = _line(root), f"is {kind} at its top, not a mapping of keys"
+    raise ManifestError(f"{name} line {line}", cause, _BEGIN)
 
 
 def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> ManifestError:
@@ -68,122 +194,18 @@ def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> Manifest
     # libyaml puts what is missing at the end into a line after the last.
     line = min(end.line + 1, len(lines)) if end else 1
     begun = begin.line + 1 if begin else line
-    context = f", {error.context} of line {begun}" if begun < line else ""
     written = lines[line - 1]
-    if "\t" in written[: len(written) - len(written.lstrip())]:
+    cause = f"is not YAML ({error.problem}{f', {error.context} of line {begun}' if begun < line else ''})"
+    mend = "check the indentation, quotes and brackets there"
+    if "another document" in (error.problem or ""):
+        cause, mend = "a second document begins here", "remove this ---"
+    elif "\t" in written[: len(written) - len(written.lstrip())]:
         mend = "indent with spaces, not with tabs"
     elif "${" in written:
         mend = "put quotes around a value that holds ${NAME}"
-    else:
-        mend = "check the indentation, quotes and brackets there"
-    return ManifestError(f"{name} line {line}", f"is not YAML ({error.problem}{context})", mend)
+    return ManifestError(f"{name} line {line}", cause, mend)
 
 
-class _Builder:
-    """Builds the tree, and collects lines, mistakes, and what the environment brought in."""
-
-    def __init__(self, name: str, events: Iterator[Event], environ: Mapping[str, str]) -> None:
-        self._name = name
-        self._events = events
-        self._environ = environ
-        self.lines: dict[Place, int] = {(): 1}
-        self.mistakes: list[Mistake] = []
-        self.brought: list[str] = []
-        self.variables: list[str] = []
-
-    def build(self) -> dict[str, Tree]:
-        next(self._events)  # the stream begins
-        begin = next(self._events)
-        if isinstance(begin, StreamEndEvent):
-            raise self._error(begin, "is empty", _BEGIN)
-        top = next(self._events)
-        root = self._node(top, ())
-        next(self._events)  # the document ends
-        after = next(self._events)
-        if isinstance(after, DocumentStartEvent):
-            raise self._error(after, "a second document begins here", "remove this ---")
-        if isinstance(root, dict):
-            return root
-        if isinstance(root, Scalar) and root.is_null:
-            raise self._error(top, "is empty", _BEGIN)
-        if isinstance(root, Unread):
-            raise self.mistakes[0].error(self._name)
-        kind = "a list" if isinstance(root, list) else "a text"
-        raise self._error(top, f"is {kind} at its top, not a mapping of keys", _BEGIN)
-
-    def _node(self, event: Event, place: Place) -> Tree:
-        if len(place) > _MAX_DEPTH:
-            raise self._error(event, "is nested too deeply", "remove what is not needed there")
-        refused = self._refuses(event, place)
-        tree: Tree = Unread()
-        if isinstance(event, ScalarEvent):
-            tree = self._scalar(event, place)
-        elif isinstance(event, MappingStartEvent):
-            tree = self._mapping(place)
-        elif isinstance(event, CollectionStartEvent):
-            tree = self._sequence(place)
-        return Unread() if refused else tree
-
-    def _refuses(self, event: Event, place: Place) -> bool:
-        # An alias of an alias makes a short file a huge one, and no list of models needs any.
-        if isinstance(event, NodeEvent) and event.anchor is not None:
-            sign = "*" if isinstance(event, AliasEvent) else "&"
-            cause = f"anchors and aliases ({sign}{event.anchor}) are not read here"
-            self._mistake(event, place, cause, "write the value out, in quotes if it is text")
-            return True
-        if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
-            self._mistake(
-                event, place, "tags (!) are not read here", "remove it, and put text in quotes"
-            )
-            return True
-        return False
-
-    def _sequence(self, place: Place) -> list[Tree]:
-        items: list[Tree] = []
-        while not isinstance(event := next(self._events), SequenceEndEvent):
-            at = (*place, len(items))
-            self.lines.setdefault(at, _line(event))
-            items.append(self._node(event, at))
-        return items
-
-    def _mapping(self, place: Place) -> dict[str, Tree]:
-        fields: dict[str, Tree] = {}
-        while not isinstance(event := next(self._events), MappingEndEvent):
-            if not isinstance(event, ScalarEvent):
-                self._mistake(event, place, "a key is not text", "write a name before the colon")
-                self._node(event, (*place, "?"))
-                self._node(next(self._events), (*place, "?"))
-                continue
-            at = (*place, event.value)
-            self._refuses(event, at)
-            if event.value in fields:
-                cause = f"stands here a second time, after line {self.lines[at]}"
-                self._mistake(event, at, cause, "keep one of the two")
-                self._node(next(self._events), at)
-            else:
-                self.lines[at] = _line(event)
-                fields[event.value] = self._node(next(self._events), at)
-        return fields
-
-    def _scalar(self, event: ScalarEvent, place: Place) -> Scalar | Unread:
-        expansion = expand(event.value, self._environ)
-        for fault in expansion.faults:
-            self._mistake(event, place, fault.cause, fault.mend)
-        # A number is no secret: taken for one it would blot out its like in every line of the log.
-        if not expansion.text.isdecimal():
-            self.brought += expansion.brought
-            self.variables += expansion.names
-        if expansion.faults:
-            return Unread()
-        return Scalar(expansion.text, event.value, not event.style, expansion.brought)
-
-    def _mistake(self, event: Event, place: Place, cause: str, mend: str) -> None:
-        self.mistakes.append(Mistake(_line(event), place, cause, mend))
-
-    def _error(self, event: Event, cause: str, mend: str) -> ManifestError:
-        return Mistake(_line(event), (), cause, mend).error(self._name)
-
-
-def _line(event: Event) -> int:
-    # The stubs allow events without marks; neither parser makes any.
-    return event.start_mark.line + 1 if event.start_mark else 1
+def _line(node: yaml.Node) -> int:
+    # The stubs allow nodes without marks; neither parser makes any.
+    return node.start_mark.line + 1 if node.start_mark else 1

@@ -3,21 +3,32 @@
 import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from morpheus_boot.config.comfyui_args import OWN_COMFYUI_ARGS, may_mean
-from morpheus_boot.manifest.references import is_environment_name
+from morpheus_boot.config.settings import OWN_COMFYUI_ARGS, may_mean
 from morpheus_boot.volume.digests import sha256_in
 
 Rule: TypeAlias = Callable[[str], str | None]
 
 # NAME_MAX of every Linux file system that matters here.
 _MAX_NAME_BYTES: Final = 255
-_REPO: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
-_NODE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_GIT_SCP: Final = re.compile(r"git@[A-Za-z0-9][A-Za-z0-9.-]*:[^-\s][^\s]*")
 # What git-check-ref-format(1) forbids; a leading dash would be an option.
 _NO_REF: Final = re.compile(r"^[-/.]|[\s~^:?*\[\\]|\.\.|@\{|//|(/|\.|\.lock)$")
+_GIT_SCP: Final = re.compile(r"git@[A-Za-z0-9][A-Za-z0-9.-]*:[^-\s][^\s]*")
+
+
+def _matching(pattern: str, cause: str) -> Rule:
+    """The rule that a text must match ``pattern`` from its begin to its end."""
+    return lambda text: None if re.fullmatch(pattern, text) else cause
+
+
+wrong_repo: Final = _matching(
+    r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*", "is not owner/name"
+)
+wrong_node_name: Final = _matching(
+    r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", "is not a safe folder name"
+)
+wrong_variable: Final = _matching(r"[A-Za-z_][A-Za-z0-9_]*", "is not a variable's name")
 
 
 def wrong_text(text: str) -> str | None:
@@ -63,26 +74,18 @@ def wrong_sha256(text: str) -> str | None:
     return f"has {len(text)} characters" if len(text) != 64 else "is not all hex digits"
 
 
-def wrong_repo(text: str) -> str | None:
-    """``owner/name`` on Hugging Face."""
-    return None if _REPO.fullmatch(text) else "is not owner/name"
-
-
 def wrong_url(text: str) -> str | None:
     """An http or https URL with a host, or a file URL with an absolute path."""
-    if text.partition(":")[0] not in {"http", "https", "file"}:
+    scheme = text.partition(":")[0]
+    if scheme not in {"http", "https", "file"}:
         return "is not an http, https or file URL"
-    if re.search(r"[\s\\]", text):
-        return r"holds a space or a backslash (%20 and %5C in a URL)"
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "has no valid host and port"
-    if parts.scheme == "file":
+    parts = _split(text)
+    if isinstance(parts, str):
+        return parts
+    if scheme == "file":
         absolute = parts.path.startswith("/") and parts.netloc in {"", "localhost"}
         return None if absolute else "has no absolute path, as file:///folder/file has"
-    return None if host else "has no host"
+    return None if parts.hostname else "has no host"
 
 
 def wrong_git(text: str) -> str | None:
@@ -92,31 +95,29 @@ def wrong_git(text: str) -> str | None:
     scheme = text.partition("://")[0]
     if scheme not in {"https", "http", "ssh", "file"}:
         return "is not a Git URL"
-    if re.search(r"[\s\\]", text):
-        return "holds a space or a backslash"
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        return "has no valid host and port"
-    if scheme != "file" and not re.match(r"[A-Za-z0-9:]", host):
+    parts = _split(text)
+    if isinstance(parts, str):
+        return parts
+    if scheme != "file" and not re.match(r"[A-Za-z0-9:]", parts.hostname or ""):
         return "has no valid host"
     return None if parts.path.strip("/") else "names no repository"
+
+
+def _split(url: str) -> SplitResult | str:
+    """The parts of a URL, or what is wrong with it."""
+    if re.search(r"[\s\\]", url):
+        return "holds a space or a backslash (%20 and %5C in a URL)"
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port
+    except ValueError:
+        return "has no valid host and port"
+    return parts
 
 
 def wrong_ref(text: str) -> str | None:
     """A tag, a commit or a branch by a name that git takes."""
     return "is not a name that git takes" if _NO_REF.search(text) else None
-
-
-def wrong_node_name(text: str) -> str | None:
-    """One safe folder name."""
-    return None if _NODE_NAME.fullmatch(text) else "is not a safe folder name"
-
-
-def wrong_environment_name(text: str) -> str | None:
-    """A name that a shell could set."""
-    return None if is_environment_name(text) else "is not a variable's name"
 
 
 def wrong_comfyui_arg(text: str) -> str | None:

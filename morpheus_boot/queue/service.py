@@ -23,12 +23,7 @@ _HANDLER: Final = Path(__file__).with_name("handler.py")
 
 
 def prepare_queue(
-    settings: Settings,
-    layout: Layout,
-    comfyui: ComfyUI,
-    *,
-    turn: Turn,
-    stopping: threading.Event,
+    settings: Settings, layout: Layout, comfyui: ComfyUI, *, turn: Turn, stopping: threading.Event
 ) -> ServiceSpec:
     """The handler of RunPod's queue, ready to be started; installs the SDK where the image has none.
 

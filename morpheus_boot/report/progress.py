@@ -1,12 +1,20 @@
-"""Renders what the cache reports: into the state document at once, into the log in lines a person can follow."""
+"""Renders what the cache reports: into the state document, the log's lines, and bars below them on a terminal."""
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TextIO
 
 from morpheus_boot.report.state import ModelStage, ModelState
 from morpheus_boot.volume.mount import size_text
+
+if TYPE_CHECKING:  # on a warm volume nothing is fetched, and rich is not imported
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+Report = Callable[[ModelState], None]
 
 _LOG: Final = logging.getLogger("morpheus.cache")
 _LINE_EVERY_S: Final = 10.0
@@ -17,7 +25,7 @@ class Progress:
 
     def __init__(
         self,
-        put_model: Callable[[ModelState], None] = lambda _model: None,
+        put_model: Report = lambda _model: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._put_model = put_model
@@ -93,3 +101,95 @@ def _done(model: ModelState) -> str:
         return size_text(model.done_bytes)
     percent = 100 * model.done_bytes // model.size_bytes
     return f"{percent}% of {size_text(model.size_bytes)}"
+
+
+@contextmanager
+def shown_on(stream: TextIO, put_model: Report) -> Iterator[Report]:
+    """What to report each ModelState to: Progress, which on a terminal has a bar for each model that is fetched."""
+    lines = Progress(put_model)
+    if not stream.isatty():
+        yield lines
+        return
+    bars = _Bars(stream, lines, put_model)
+    try:
+        yield bars
+    finally:
+        bars.close()
+
+
+class _Bars:
+    """A bar for each model that is fetched, below the log's lines; ``lines`` takes all other reports."""
+
+    def __init__(self, stream: TextIO, lines: Report, put_model: Report) -> None:
+        self._stream = stream
+        self._lines = lines
+        self._put_model = put_model
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._streams: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
+
+    def __call__(self, model: ModelState) -> None:
+        if model.stage is ModelStage.FETCHING:
+            self._put_model(model)
+            self._move(model)
+            return
+        if self._bars is not None and model.path in self._tasks:
+            self._bars.remove_task(self._tasks.pop(model.path))
+        self._lines(model)
+
+    def close(self) -> None:
+        """Takes the bars away."""
+        for handler, stream in self._streams:
+            handler.setStream(stream)
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _move(self, model: ModelState) -> None:
+        bars = self._bars or self._start()
+        if model.path not in self._tasks:
+            self._tasks[model.path] = bars.add_task(model.path, total=model.size_bytes, retries="")
+        bars.update(
+            self._tasks[model.path],
+            completed=model.done_bytes,
+            total=model.size_bytes,
+            retries=f"{model.retries} retries" if model.retries else "",
+        )
+
+    def _start(self) -> "RichProgress":
+        from rich import progress as rich_progress  # noqa: PLC0415 - only where a terminal shows it
+        from rich.console import Console  # noqa: PLC0415 - only where a terminal shows it
+
+        console = Console(file=self._stream)
+        self._bars = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=20),
+            rich_progress.DownloadColumn(),
+            rich_progress.TransferSpeedColumn(),
+            rich_progress.TimeRemainingColumn(),
+            rich_progress.TextColumn("{task.fields[retries]}"),
+            console=console,
+            transient=True,
+        )
+        self._bars.start()
+        for handler in logging.getLogger("morpheus").handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is self._stream:
+                # Lines must go through the console, or they would run into the bars.
+                self._streams.append((handler, self._stream))
+                handler.setStream(_Above(console))
+        return self._bars
+
+
+class _Above:
+    """A stream whose lines appear above the bars."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        """Prints ``text`` as it is."""
+        if text.strip():
+            self._console.print(text.rstrip("\n"), markup=False, highlight=False, soft_wrap=True)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""

@@ -3,19 +3,19 @@
 It lies on local disk because who reads it (``/ping``, the page) must answer while the volume hangs.
 """
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from morpheus_boot.config.redact import Redactor
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.publish import write_whole
 
 _LOG: Final = logging.getLogger("morpheus.boot")
@@ -130,29 +130,9 @@ def state_file(local_dir: Path) -> Path:
 def read_state(path: Path) -> BootState | None:
     """The state document at ``path``; None where there is none, or one of another version."""
     try:
-        return _parse(json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return from_document(BootState, path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
-
-
-def _parse(document: dict[str, Any]) -> BootState:
-    volume = document["volume"]
-    return BootState(
-        **{
-            **document,
-            "readiness": Readiness(document["readiness"]),
-            "phases": tuple(Phase(**phase) for phase in document["phases"]),
-            "models": tuple(
-                ModelState(**{**model, "stage": ModelStage(model["stage"])})
-                for model in document["models"]
-            ),
-            "services": tuple(
-                ServiceState(**{**service, "stage": ServiceStage(service["stage"])})
-                for service in document["services"]
-            ),
-            "volume": VolumeState(**volume) if volume else None,
-        }
-    )
 
 
 class StateBoard:
@@ -185,25 +165,21 @@ class StateBoard:
         self._change(lambda s: replace(s, readiness=readiness, error=error, exit_code=exit_code))
 
     def put_model(self, model: ModelState) -> None:
-        """Adds a model or replaces what stood under its path."""
-        model = replace(model, detail=self._redact(model.detail))
+        """Adds a model or replaces what stood under its path. Progress alone is written now and then."""
         before = next((m for m in self._state.models if m.path == model.path), None)
-        self._change(
-            lambda s: replace(s, models=_put(s.models, model, lambda m: m.path)),
-            at_once=before is None or before.stage != model.stage,
-        )
+        self.put_models([model], at_once=before is None or before.stage != model.stage)
 
-    def put_models(self, models: Iterable[ModelState]) -> None:
-        """Adds these models at once, or replaces those under their paths: one document for all."""
-        new = {m.path: replace(m, detail=self._redact(m.detail)) for m in models}
+    def put_models(self, models: Iterable[ModelState], *, at_once: bool = True) -> None:
+        """Adds these models, or replaces those under their paths: one document for all."""
+        new = [replace(m, detail=self._redact(m.detail)) for m in models]
         self._change(
-            lambda s: replace(s, models=tuple(({m.path: m for m in s.models} | new).values()))
+            lambda s: replace(s, models=_put(s.models, new, lambda m: m.path)), at_once=at_once
         )
 
     def put_service(self, service: ServiceState) -> None:
         """Adds a service or replaces what stood under its name."""
-        service = replace(service, detail=self._redact(service.detail))
-        self._change(lambda s: replace(s, services=_put(s.services, service, lambda x: x.name)))
+        new = [replace(service, detail=self._redact(service.detail))]
+        self._change(lambda s: replace(s, services=_put(s.services, new, lambda x: x.name)))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -222,7 +198,7 @@ class StateBoard:
             self._put_phase(replace(started, seconds=seconds, detail=detail))
 
     def _put_phase(self, phase: Phase) -> None:
-        self._change(lambda s: replace(s, phases=_put(s.phases, phase, lambda p: p.name)))
+        self._change(lambda s: replace(s, phases=_put(s.phases, [phase], lambda p: p.name)))
 
     def _change(self, change: Callable[[BootState], BootState], *, at_once: bool = True) -> None:
         with self._lock:
@@ -234,24 +210,17 @@ class StateBoard:
 
     def _write(self, path: Path) -> None:
         """A rendering must not end what it renders: where it fails, the next change is another try."""
-        document = json.dumps(asdict(self._state), ensure_ascii=False, indent=1)
         try:
-            write_whole(path, document.encode(), durable=False)
+            write_whole(path, to_document(self._state, indent=1), durable=False)
         except OSError as error:
             if not self._is_old:
-                _LOG.warning(
-                    "%s can't be written (%s): until it can, /status and /ping say what was",
-                    path,
-                    error.strerror,
-                )
+                said = "%s can't be written (%s): until it can, /status and /ping say what was"
+                _LOG.warning(said, path, error.strerror)
             self._is_old = True
         else:
             self._is_old = False
 
 
-def _put(items: tuple[_T, ...], item: _T, name: Callable[[_T], str]) -> tuple[_T, ...]:
-    names = [name(i) for i in items]
-    if name(item) not in names:
-        return (*items, item)
-    at = names.index(name(item))
-    return (*items[:at], item, *items[at + 1 :])
+def _put(items: Iterable[_T], new: Iterable[_T], name: Callable[[_T], str]) -> tuple[_T, ...]:
+    """``items`` and ``new``, which take the places of those of their names."""
+    return tuple(({name(i): i for i in items} | {name(i): i for i in new}).values())

@@ -1,7 +1,7 @@
 """What a service prints, as lines: read in a thread, so that a full pipe never stops the service."""
 
+import math
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -13,7 +13,6 @@ _KEPT_LINES: Final = 20
 _QUOTED_LINES: Final = 5
 _BAR_EVERY_S: Final = 10.0
 _READ_BYTES: Final = 65536
-_ENDS: Final = re.compile(rb"([\r\n])")
 
 
 class LineSplitter:
@@ -24,46 +23,36 @@ class LineSplitter:
     """
 
     def __init__(self) -> None:
-        self._line = bytearray()
-        self._cut = False
-        self._returned = False
-        self._bar_said_at: float | None = None
+        self._rest = b""
+        self._bar_said_at = math.inf
 
     def feed(self, content: bytes, now: float) -> list[str]:
         """The lines that ``content`` completes; ``now`` is of the monotonic clock."""
-        lines = []
-        for piece in _ENDS.split(content):
-            if piece == b"\n":
-                lines += self.end()
-            elif piece == b"\r":
-                self._returned = True
-            elif piece:
-                lines += self._add(piece, now)
+        *whole, rest = (self._rest + content).split(b"\n")
+        lines = [text for line in whole if (text := _text(line))]
+        if whole:
+            self._bar_said_at = math.inf
+        shown, replaced, rest = rest.rpartition(b"\r")
+        if replaced and not rest:  # what takes its place is still to come, or its end
+            shown, rest = b"", shown + replaced
+        if shown:
+            self._bar_said_at = min(self._bar_said_at, now)
+            if now - self._bar_said_at >= _BAR_EVERY_S and (text := _text(shown)):
+                lines.append(text)
+                self._bar_said_at = now
+        self._rest = rest[: _LINE_BYTES + 1]
         return lines
 
     def end(self) -> list[str]:
         """The line so far, which nothing will complete."""
-        text = self._line.decode(errors="replace").rstrip()
-        lines = [f"{text} [cut]" if self._cut else text] if text else []
-        self._line.clear()
-        self._cut = self._returned = False
-        self._bar_said_at = None
-        return lines
+        return [text for text in [_text(self._rest)] if text]
 
-    def _add(self, piece: bytes, now: float) -> list[str]:
-        lines = []
-        if self._returned and self._line:
-            said_at = now if self._bar_said_at is None else self._bar_said_at
-            if now - said_at >= _BAR_EVERY_S:
-                lines, said_at = self.end(), now
-            self._line.clear()
-            self._cut = False
-            self._bar_said_at = said_at
-        self._returned = False
-        room = _LINE_BYTES - len(self._line)
-        self._line += piece[:room]
-        self._cut |= len(piece) > room
-        return lines
+
+def _text(line: bytes) -> str:
+    """What a terminal shows of a line in the end."""
+    shown = line.rstrip(b"\r").rpartition(b"\r")[2]
+    text = shown[:_LINE_BYTES].decode(errors="replace").rstrip()
+    return f"{text} [cut]" if len(shown) > _LINE_BYTES else text
 
 
 class Output:

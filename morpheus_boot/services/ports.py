@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,26 +31,27 @@ def require_free(port: int, what: str, variable: str, host: str = _ANY_ADDRESS) 
 
 
 def _port_error(port: int, what: str, variable: str, error: OSError) -> NotSetUp:
-    subject = f"port {port}"
     another = f"set {variable} to another port"
-    if error.errno == errno.EADDRINUSE:
-        cause = f"{what} needs it, but {_holder_text(port)} has it"
-        return NotSetUp(subject, cause, f"stop that process, or {another}")
-    cause = f"{what} needs it, but may not listen there ({(error.strerror or str(error)).lower()})"
-    return NotSetUp(subject, cause, another)
+    if error.errno != errno.EADDRINUSE:
+        why = (error.strerror or str(error)).lower()
+        return NotSetUp(
+            f"port {port}", f"{what} needs it, but may not listen there ({why})", another
+        )
+    pid = holder_of(port)
+    holder = "a process that can't be seen from here (another user's or container's)"
+    if pid is not None:
+        holder = f"process {pid} ({_command(pid)})"
+    cause = f"{what} needs it, but {holder} has it"
+    return NotSetUp(f"port {port}", cause, f"stop that process, or {another}")
 
 
 def holder_of(port: int) -> int | None:
     """The process that has ``port``; None where there is none, or it can't be seen from here."""
-    inodes = frozenset(_sockets_on(port))
-    return next((pid for pid in _pids() if not inodes.isdisjoint(_sockets_of(pid))), None)
-
-
-def _holder_text(port: int) -> str:
-    pid = holder_of(port)
-    if pid is None:
-        return "a process that can't be seen from here (another user's or container's)"
-    return f"process {pid} ({_command(pid)})"
+    wanted = frozenset(f"socket:[{inode}]" for inode in _sockets_on(port))
+    for folder in _PROC.iterdir():
+        if folder.name.isdecimal() and not wanted.isdisjoint(_open_in(folder)):
+            return int(folder.name)
+    return None
 
 
 def _sockets_on(port: int) -> Iterator[str]:
@@ -65,28 +67,18 @@ def _sockets_on(port: int) -> Iterator[str]:
                 yield fields[9]
 
 
-def _pids() -> Iterator[int]:
-    return (int(folder.name) for folder in _PROC.iterdir() if folder.name.isdecimal())
-
-
-def _sockets_of(pid: int) -> Iterator[str]:
-    try:
-        descriptors = list(os.scandir(_PROC / str(pid) / "fd"))
-    except OSError:
-        return  # another user's, or ended meanwhile
-    for descriptor in descriptors:
-        try:
-            target = os.readlink(descriptor.path)  # noqa: PTH115 - "socket:[1234]" is no path
-        except OSError:
-            continue  # closed meanwhile
-        if target.startswith("socket:["):
-            yield target[len("socket:[") : -1]
+def _open_in(process: Path) -> Iterator[str]:
+    """What the descriptors of a process lead to; nothing where it is another user's, or has ended meanwhile."""
+    with suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                yield os.readlink(descriptor)  # noqa: PTH115 - "socket:[1234]" is no path
 
 
 def _command(pid: int) -> str:
     try:
-        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        words = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return "ended meanwhile"
-    text = " ".join(b" ".join(words).decode(errors="replace").split())
+    text = " ".join(words.replace(b"\0", b" ").decode(errors="replace").split())
     return text if len(text) <= _COMMAND_CHARS else f"{text[:_COMMAND_CHARS]}..."

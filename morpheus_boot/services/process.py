@@ -40,6 +40,8 @@ class Process:
     def __init__(self, spec: ServiceSpec, on_line: Callable[[str], None]) -> None:
         """Starts it. Raises ServiceFailed."""
         self.spec = spec
+        self.is_gone = False
+        """Whether nothing of its group is left."""
         self._code: int | None = None
         self._kill_at = math.inf
         self._killed_at = math.inf
@@ -62,12 +64,17 @@ class Process:
             os.close(write_fd)
         self.started_at = time.monotonic()
         """Of the monotonic clock."""
-        self.output = Output(read_fd, spec.name, on_line)
+        self._output = Output(read_fd, spec.name, on_line)
 
     @property
     def pid(self) -> int:
         """Its first process, which leads its group."""
         return self._popen.pid
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The last lines that it printed; safe from any thread."""
+        return self._output.last_lines
 
     @property
     def stop_requested(self) -> bool:
@@ -84,7 +91,7 @@ class Process:
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return None
-        self.output.wait_for_end(_DRAIN_S)
+        self._output.wait_for_end(_DRAIN_S)
         self._code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         return self._code
 
@@ -94,24 +101,22 @@ class Process:
             self._send(signal.SIGTERM)
         self._kill_at = min(self._kill_at, kill_at)
 
-    def is_gone(self) -> bool:
-        """Whether its exit code was taken and nothing of its group is left; then it is reaped."""
-        if self._code is None or lives(self.pid):
-            return False
-        self._popen.wait()
-        return True
+    def look(self, now: float) -> str | None:
+        """Kills the group when its time has come, and reaps it when all of it is gone; what went wrong with that.
 
-    def kill_if_due(self, now: float) -> bool:
-        """Sends KILL to the group when its time has come; True when this call did."""
-        if now < self._kill_at or self._killed_at < math.inf:
-            return False
-        self._killed_at = now
-        self._send(signal.SIGKILL)
-        return True
-
-    def is_stuck(self, now: float) -> bool:
-        """Whether even KILL did not end it in time."""
-        return now - self._killed_at >= _SETTLE_S
+        One that even KILL does not end is given up, as if it were gone.
+        """
+        if self._code is not None and not lives(self.pid):
+            self._popen.wait()
+            self.is_gone = True
+        elif now - self._killed_at >= _SETTLE_S:
+            self.is_gone = True
+            return f"pid {self.pid} does not end, not even by SIGKILL: it hangs in the kernel"
+        elif now >= self._kill_at and self._killed_at == math.inf:
+            self._killed_at = now
+            self._send(signal.SIGKILL)
+            return "it did not stop in time: killed"
+        return None
 
     def end(self) -> None:
         """KILL to the group, at once, and reaps: the last resort."""
@@ -143,10 +148,6 @@ def _dies_with_us() -> tuple[str, ...]:
     Empty where setpriv is missing or is BusyBox's, which does not know the option.
     """
     setpriv = shutil.which("setpriv")
-    if setpriv is None:
+    if setpriv is None or Path(setpriv).resolve().name == "busybox":
         return ()
-    prefix = (setpriv, "--pdeathsig", "KILL")
-    tried = subprocess.run(
-        (*prefix, setpriv, "--version"), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return prefix if tried.returncode == 0 else ()
+    return (setpriv, "--pdeathsig", "KILL")

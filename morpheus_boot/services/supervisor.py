@@ -11,31 +11,40 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.errors import ServiceFailed
-from morpheus_boot.report.state import ServiceState
-from morpheus_boot.services.course import Course, Hold, Stage
-from morpheus_boot.services.events import (
+from morpheus_boot.report.state import ServiceStage, ServiceState
+from morpheus_boot.services.policy import (
     Event,
+    Exited,
+    Hold,
+    RestartPolicy,
+    Run,
     Signalled,
-    StartRequested,
+    Stage,
     StoryEnded,
 )
-from morpheus_boot.services.mailbox import Mailbox
-from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.services.reaper import Reaper
-from morpheus_boot.services.restarts import Convalescence, Restarts
-from morpheus_boot.services.roster import Roster
+from morpheus_boot.services.process import Process, ServiceSpec, ending_text
+from morpheus_boot.services.process_table import Reaper
+from morpheus_boot.services.signals import EventQueue
+from morpheus_boot.work.background import begin
 from morpheus_boot.work.stopping import Stopped, stop_signals
-
-__all__ = ["Hold", "Supervisor"]
 
 _LOG: Final = logging.getLogger("morpheus.run")
 # A grandchild that ends sends us no signal: while something is being stopped, look.
 _LOOK_S: Final = 0.05
 _REAP_S: Final = 1.0
 _IDLE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _StartRequested:
+    """The story wants a service; ``done`` answers it."""
+
+    spec: ServiceSpec
+    done: Future[None]
 
 
 class Supervisor:
@@ -46,7 +55,7 @@ class Supervisor:
         *,
         on_line: Callable[[str, str], None],
         on_service: Callable[[ServiceState], None],
-        restarts: Restarts,
+        restarts: RestartPolicy,
         grace_s: float = 4.0,
     ) -> None:
         """``on_line(service, line)`` is called from a thread a service, ``on_service`` from the main thread.
@@ -55,10 +64,13 @@ class Supervisor:
         """
         self.stopping = threading.Event()
         """Set as soon as a stop is requested or the boot has failed; the story's long steps look at it."""
+        self._on_line = on_line
+        self._on_service = on_service
+        self._restarts = restarts
         self._grace_s = grace_s
-        self._recovery = Convalescence(restarts)
-        self._roster = Roster(on_line, on_service, grace_s)
-        self._events: Mailbox[Event] = Mailbox()
+        # By name, in the order of their first starts; each stays here after its end, and another takes its place.
+        self._processes: dict[str, Process] = {}
+        self._events: EventQueue[Event | _StartRequested] = EventQueue()
 
     def start(self, spec: ServiceSpec) -> None:
         """Starts a service and returns when its process is there.
@@ -69,12 +81,13 @@ class Supervisor:
         """
         self.raise_if_stopping()
         done: Future[None] = Future()
-        self._events.put(StartRequested(spec, done))
+        self._events.put(_StartRequested(spec, done))
         done.result()
 
     def last_lines(self, name: str) -> tuple[str, ...]:
         """The last lines that a service printed, also after its end; none where it was never started."""
-        return self._roster.last_lines(name)
+        process = self._processes.get(name)
+        return process.last_lines if process else ()
 
     def raise_if_stopping(self) -> None:
         """For the story, after a step that returns early when ``stopping`` is set. Raises Stopped."""
@@ -98,95 +111,123 @@ class Supervisor:
             ServiceFailed: a service ended by itself, and more often than it may.
             BaseException: what the story raised.
         """
-        course = Course(self._grace_s, self._recovery, hold)
+        run = Run(self._grace_s, self._restarts, hold)
         with self._events.receiving((*stop_signals(), signal.SIGCHLD), Signalled):
-            threading.Thread(target=self._tell, args=(story,), name="story", daemon=True).start()
+            told = begin(story, "story")
+            told.add_done_callback(lambda told: self._events.put(StoryEnded(told.exception())))
             try:
-                course = self._loop(course, on_failure)
+                run = self._loop(run, on_failure)
             finally:
                 # Where the loop itself failed, which is a bug, the services must not outlive it.
-                self._roster.end_all()
-        if course.error is not None:
-            raise course.error
-        return course.signum
+                for process in self._left.values():
+                    process.end()
+        if run.error is not None:
+            raise run.error
+        return run.signum
 
-    def _tell(self, story: Callable[[], None]) -> None:
-        try:
-            story()
-        except BaseException as error:  # noqa: BLE001 - the main thread raises it again
-            self._events.put(StoryEnded(error))
-        else:
-            self._events.put(StoryEnded(None))
+    @property
+    def _left(self) -> dict[str, Process]:
+        """Those of which something is left."""
+        return {name: process for name, process in self._processes.items() if not process.is_gone}
 
-    def _loop(self, course: Course, on_failure: Callable[[BaseException], None]) -> Course:
+    def _loop(self, run: Run, on_failure: Callable[[BaseException], None]) -> Run:
         reaper = Reaper() if os.getpid() == 1 else None
-        events: list[Event] = []
+        events: list[Event | _StartRequested] = []
         while True:
             now = time.monotonic()
             for event in events:
-                course = course.after(event, now)
-                self._answer(event, course)
-            # After the queue: a signal that came before an exit is the reason for it.
-            for exited in self._roster.take_exits(now):
-                course = course.after(exited, now)
-            course = course.at(now)
-            if course.stage is not Stage.UP and not self.stopping.is_set():
-                self.stopping.set()
-                if course.signum is not None:
-                    _LOG.info("%s: stopping", signal.Signals(course.signum).name)
-                if course.error is not None:
-                    on_failure(course.error)
-            course = self._follow(course, now)
-            if not self._roster.names and course.is_over:
-                return course
-            if reaper is not None:
-                reaper.reap(self._roster.pids)
-            events = self._events.take(self._patience_s(course, now, reaper))
-
-    def _answer(self, event: Event, course: Course) -> None:
-        match event:
-            case StartRequested(_, done) if course.stage is not Stage.UP:
-                done.set_exception(Stopped())
-            case StartRequested(spec, done):
-                try:
-                    self._roster.start(spec)
-                except (ServiceFailed, ValueError) as error:
-                    done.set_exception(error)
+                if isinstance(event, _StartRequested):
+                    self._answer(event, run)
                 else:
-                    done.set_result(None)
+                    run = run.after(event, now)
+            # After the queue: a signal that came before an exit is the reason for it.
+            for exited in self._take_exits(now):
+                run = run.after(exited, now)
+            run = run.at(now)
+            if run.stage is not Stage.UP and not self.stopping.is_set():
+                self.stopping.set()
+                if run.signum is not None:
+                    _LOG.info("%s: stopping", signal.Signals(run.signum).name)
+                if run.error is not None:
+                    on_failure(run.error)
+            run = self._follow(run, now)
+            if not self._left and run.is_over:
+                return run
+            if reaper is not None:
+                reaper.reap([process.pid for process in self._left.values()])
+            events = self._events.take(self._patience_s(run, now, reaper))
 
-    def _follow(self, course: Course, now: float) -> Course:
-        """Makes what runs agree with the course."""
-        self._roster.tend(now)
-        # After those that are gone were forgotten: the next one's turn may have come.
-        for name in course.leaving(self._roster.names, now):
-            stopping = course.stage is Stage.STOPPING
-            self._roster.stop(name, course.until if stopping else now + self._grace_s)
-        for due in course.due:
-            if due.at <= now and due.service not in self._roster.names:
-                course = self._start_again(due.service, course, now)
-        if course.hold is None or course.stage is not Stage.HOLDING:
-            return course
-        service = course.hold.service
-        if service.name not in self._roster.names:
-            try:
-                self._roster.start(service)
-            except ServiceFailed as error:
-                _LOG.warning("nothing to hold: %s", error)
-                return course.without_hold(now)
-        return course
-
-    def _start_again(self, service: str, course: Course, now: float) -> Course:
+    def _answer(self, request: _StartRequested, run: Run) -> None:
+        if run.stage is not Stage.UP:
+            request.done.set_exception(Stopped())
+            return
         try:
-            self._roster.start_again(service)
-        except ServiceFailed as error:
-            return course.after(StoryEnded(error), now)
-        return course.started(service)
+            if request.spec.name in self._left:
+                raise ValueError(f"{request.spec.name} is running already")
+            self._start(request.spec)
+        except (ServiceFailed, ValueError) as error:
+            request.done.set_exception(error)
+        else:
+            request.done.set_result(None)
 
-    def _patience_s(self, course: Course, now: float, reaper: Reaper | None) -> float:
+    def _take_exits(self, now: float) -> list[Exited]:
+        """The services whose first process has ended since the last call; what they left behind is stopped."""
+        exits = []
+        for name, process in self._left.items():
+            code = process.take_exit_code()
+            if code is not None:
+                exits.append(Exited(name, code, process.last_lines, now - process.started_at))
+                _LOG.info("%s ended: %s", name, ending_text(code))
+                self._say(process, ServiceStage.ENDED, ending_text(code))
+                process.request_stop(now + self._grace_s)
+        return exits
+
+    def _follow(self, run: Run, now: float) -> Run:
+        """Makes what runs agree with the run as it was decided."""
+        for name, process in self._left.items():
+            trouble = process.look(now)
+            if trouble is not None:
+                _LOG.warning("%s: %s", name, trouble)
+            if trouble is not None and process.is_gone:
+                self._say(process, ServiceStage.RUNNING, trouble)
+        # Without those that are gone by now: the next one's turn may have come.
+        left = self._left
+        for name in run.leaving(tuple(left), now):
+            kill_at = run.until if run.stage is Stage.STOPPING else now + self._grace_s
+            left[name].request_stop(kill_at)
+        for due in run.due:
+            if due.at <= now and due.service not in left:
+                run = self._start_again(due.service, run, now)
+        if run.hold is None or run.stage is not Stage.HOLDING or run.hold.service.name in left:
+            return run
+        try:
+            self._start(run.hold.service)
+        except ServiceFailed as error:
+            _LOG.warning("nothing to hold: %s", error)
+            return run.stopping(now)
+        return run
+
+    def _start_again(self, service: str, run: Run, now: float) -> Run:
+        try:
+            self._start(self._processes[service].spec)
+        except ServiceFailed as error:
+            return run.after(StoryEnded(error), now)
+        return run.started(service)
+
+    def _start(self, spec: ServiceSpec) -> None:
+        process = Process(spec, lambda line: self._on_line(spec.name, line))
+        self._processes[spec.name] = process
+        _LOG.info("%s started, pid %d", spec.name, process.pid)
+        self._say(process, ServiceStage.RUNNING, "")
+
+    def _say(self, process: Process, stage: ServiceStage, detail: str) -> None:
+        spec = process.spec
+        self._on_service(ServiceState(spec.name, stage, spec.port, process.pid, detail))
+
+    def _patience_s(self, run: Run, now: float, reaper: Reaper | None) -> float:
         """How long nothing needs to be done unless something happens."""
-        if self._roster.is_stopping:
+        if any(process.stop_requested for process in self._left.values()):
             return _LOOK_S
-        hold_s = course.until - now if course.stage is Stage.HOLDING else _IDLE_S
-        due_s = min((due.at - now for due in course.due), default=_IDLE_S)
+        hold_s = run.until - now if run.stage is Stage.HOLDING else _IDLE_S
+        due_s = min((due.at - now for due in run.due), default=_IDLE_S)
         return max(0.0, min(hold_s, due_s, _IDLE_S if reaper is None else _REAP_S))

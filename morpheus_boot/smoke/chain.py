@@ -134,7 +134,7 @@ class _Chain:
         wanted = sum(len(model.content) for model in self.models)
         detail = f"{len(self.models)} models, {wanted} bytes, each byte once"
         with self._steps.step("models fetched", detail):
-            sent = origin.served.sent_bytes
+            sent = origin.sent_bytes
             # An origin is asked for a model's size by its first byte.
             if not wanted <= sent <= wanted + len(self.models):
                 cause = f"the origin sent {sent} bytes for models of {wanted}"
@@ -148,24 +148,26 @@ class _Chain:
                     raise MorpheusError(place, f"ComfyUI does not list it in {folder}", _REPORT)
 
     def _run_job(self, client: Client) -> None:
-        job = f"smoke-{secrets.token_hex(4)}"
+        straight, by_name = (f"smoke-{secrets.token_hex(4)}" for _ in range(2))
         with self._steps.step("upload"):
-            comfy_path = client.upload(job, "morpheus.png", gradient(*_UPLOADED_SIZE))
+            comfy_path = client.upload(straight, "morpheus.png", gradient(*_UPLOADED_SIZE))
         with self._steps.step("job", "upscaled by a model from the cache, scaled, saved"):
-            saved = client.run(_graph(comfy_path, f"{job}/output/smoke"))
+            saved = client.run(_graph(comfy_path, f"{straight}/output/smoke"))
         with self._steps.step("job by name", "rescale, through the file server"):
-            rescaled = client.run_by_name("rescale", job, _rescaling(comfy_path))
+            rescaled = client.run_by_name("rescale", by_name, _rescaling(comfy_path))
+        made = ((straight, saved), (by_name, rescaled))
         with self._steps.step("download", f"a PNG of {_WANTED_SIZE[0]} x {_WANTED_SIZE[1]}"):
-            for name in (saved, rescaled):
+            for job, name in made:
                 picture = client.download(job, name)
                 if picture is None or png_size(picture) != _WANTED_SIZE:
                     found = "nothing" if picture is None else f"{len(picture)} bytes"
                     cause = f"{found} instead of a PNG of {_WANTED_SIZE}"
                     raise MorpheusError(f"{job}/{name}", cause, _REPORT)
         with self._steps.step("cleanup", "404 afterwards"):
-            client.clean_up(job)
-            if client.download(job, saved) is not None or (self.volume / "jobs" / job).exists():
-                raise MorpheusError(job, "is still there after its cleanup", _REPORT)
+            for job, name in made:
+                client.clean_up(job)
+                if client.download(job, name) is not None or (self.volume / "jobs" / job).exists():
+                    raise MorpheusError(job, "is still there after its cleanup", _REPORT)
 
 
 def _rescaling(comfy_path: str) -> dict[str, Any]:

@@ -27,6 +27,18 @@ def site_of(venv: Path) -> Path:
     return Path(paths["purelib"])
 
 
+def compile_command(python: Path, tree: Path, *, edited: bool) -> tuple[str, ...]:
+    """The command by which ``python`` compiles everything below ``tree``, which may be renamed afterwards.
+
+    By content: archives set other mtimes, and images forbid Python to write byte code at import. ``edited``: somebody
+    may edit ``tree`` in place, so each import looks at the source; else none does, and all processors are used.
+    """
+    how = ("checked-hash",) if edited else ("unchecked-hash", "-j", "0")
+    options = ("-q", "-q", "-s", str(tree), "--invalidation-mode", *how)
+    # -I: nothing of the working directory's must be taken for compileall.
+    return (str(python), "-I", "-m", "compileall", *options, str(tree))
+
+
 def site_key(lock: Path) -> str:
     """What those packages depend on, in 32 hex digits: this Python, the platform and its C library, the lock."""
     libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else ""

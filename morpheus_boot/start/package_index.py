@@ -43,6 +43,9 @@ PIP: Final = Wheel(
 _DEFAULT_INDEX: Final = "https://pypi.org/simple"
 _TIMEOUT_S: Final = 30
 _WAITS_S: Final = (1.0, 3.0)
+CHECK_NETWORK: Final = (
+    "check the network and pip's configuration (pip config list), and start again"
+)
 _NETWORK: Final = "check the network, or name another index in PIP_INDEX_URL"
 _CERTIFICATES: Final = "install ca-certificates, or name your own in SSL_CERT_FILE"
 _OTHER_INDEX: Final = "name another index in PIP_INDEX_URL, or install pip or uv"

@@ -5,7 +5,6 @@ was left by one who died.
 """
 
 import errno
-import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic
 
+from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.journal import (
     Head,
     Journal,
@@ -63,7 +63,8 @@ class Part(Generic[Head]):
         self._fd = os.open(path, os.O_RDWR | made | os.O_CLOEXEC, 0o644)
         try:
             # One inode, one writer, also where the lock of what it is of has let two in.
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_flock(self._fd):
+                raise BlockingIOError(errno.EAGAIN, "another worker writes to it", str(path))
             # Before the flock was ours another may have published or removed it.
             self._require_name()
             self._journal_fd = os.open(

@@ -25,10 +25,18 @@ class Backoff:
     deadline_s: float = 60.0
     jitter: float = 0.5
 
-    def wait_s(self, nth: int, chance: Callable[[], float] = random.random) -> float:
-        """Seconds to wait after the ``nth`` failure in a row, from 0."""
-        longest_s = min(self.most_s, self.first_s * 2.0 ** min(nth, 60))
-        return longest_s * (1 - self.jitter * chance())
+    def wait_s(
+        self,
+        nth: int,
+        wished_s: float | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> float:
+        """Seconds to wait after the ``nth`` failure in a row, from 0; what the other side wished for wins."""
+        share = 1 - self.jitter * chance()
+        if wished_s is not None:
+            # "Retry-After: 0" is not a leave to ask without a pause.
+            return max(wished_s, self.first_s * share)
+        return min(self.most_s, self.first_s * 2.0 ** min(nth, 60)) * share
 
 
 def try_again(
@@ -41,15 +49,15 @@ def try_again(
 ) -> _T:
     """What ``attempt`` returns, which is made again where it raises one of ``on``, until the backoff's deadline.
 
-    ``pause`` waits for so many seconds and says whether to stop, as an event's wait() does. Raises Stopped then, and
-    the last failure once the deadline would pass.
+    ``pause`` waits for so many seconds and says whether to stop, as an event's wait() does. A failure with a
+    ``retry_after_s`` says how long to wait. Raises Stopped, and the last failure where the deadline would pass.
     """
     until = clock() + backoff.deadline_s
     for nth in count():
         try:
             return attempt()
-        except on:
-            wait_s = backoff.wait_s(nth)
+        except on as failure:
+            wait_s = backoff.wait_s(nth, getattr(failure, "retry_after_s", None))
             if clock() + wait_s > until:
                 raise
         if pause(wait_s):

@@ -1,4 +1,4 @@
-"""Runs git, pip and ComfyUI's Python to their ends, or until the boot is told to stop."""
+"""Runs git, uv and ComfyUI's Python to their ends, or until the boot is told to stop."""
 
 import os
 import signal
@@ -79,6 +79,9 @@ def run_program(
                     f"it did not end within {timeout_s:.0f} s ({' '.join(argv[1:4])})",
                     "check the network, and start again",
                 ) from None
+        except BaseException:
+            _kill(process)
+            raise
         else:
             return Ended(process.returncode, out, err)
 

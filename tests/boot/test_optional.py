@@ -97,9 +97,7 @@ def test_an_optional_model_that_fails_is_shown_as_failed_and_is_said_once(
 
 def outcomes_of(worker: Worker, *wanted: ModelSpec) -> list[CachedModel | MorpheusError]:
     """What comes of models that are not required, each in its turn."""
-    plan, stopping, report = worker.plan(*wanted), worker.stopping, worker.states.append
-    filled = fill_what_fits(plan, worker.volume, worker.options, stopping=stopping, report=report)
-    return list(filled)
+    return list(fill_what_fits(worker.plan(*wanted), worker.context))
 
 
 def test_optional_models_that_do_not_all_fit_are_filled_as_far_as_they_do(

@@ -25,11 +25,6 @@ HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).
 """
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
 def test_a_comfyui_that_answers_without_the_token_is_stopped_with_78(site: Site) -> None:
     (site.comfyui / "main.py").write_text(UNGUARDED)
     site.environ = {"MORPHEUS_TOKEN": "x" * 20, "MORPHEUS_HOLD_S": "60"}
@@ -53,14 +48,16 @@ def nobody_listens(port: int) -> bool:
 def test_a_model_that_comfyui_does_not_list_ends_the_boot_and_is_named_on_the_status_page(
     site: Site, tmp_path: Path
 ) -> None:
-    (tmp_path / "a").write_bytes(b"a model of a kind that ComfyUI does not load")
+    older = site.comfyui / "folder_paths.py"  # one that does not know the ending
+    older.write_text(older.read_text().replace('".pt2", ', ""))
+    (tmp_path / "a").write_bytes(b"a model of a kind that this ComfyUI does not load")
     url = (tmp_path / "a").as_uri()
-    site.models = f"version: 1\nmodels:\n  - {{path: loras/a.txt, url: '{url}'}}\n"
+    site.models = f"version: 1\nmodels:\n  - {{path: loras/a.pt2, url: '{url}'}}\n"
     site.environ = {"MORPHEUS_HOLD_S": "60"}
 
     with site.start("up") as up:
         wait_until(lambda: up.ping() == 503, timeout_s=30)
-        wanted = "loras/a.txt: loras does not list it; is .txt an ending that it loads?"
+        wanted = "loras/a.pt2: loras does not list it; is .pt2 an ending that it loads?"
         assert wanted in up.get("/status").json()["error"]
         assert up.stop() == 78
 

@@ -10,7 +10,6 @@ import logging
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -96,13 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     worker = Worker(options.volume, options.worker, _BOUGHT_BYTES, _fill_options(options))
     try:
-        fill(
-            worker.plan(*options.model),
-            worker.volume,
-            worker.options,
-            stopping=threading.Event(),
-            report=_print_state,
-        )
+        context = replace(worker.context, report=_print_state)
+        fill(worker.plan(*options.model), context)
     except MorpheusError as error:
         return _say(error)
     except OSError as error:

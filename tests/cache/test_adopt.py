@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache import CachedModel, hash_pending, hub_roots
-from morpheus_boot.cache.hashing import Repairs
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record, write_record
-from morpheus_boot.cache.verdicts import TO_REPAIR, Condition, Verdict, judge
+from morpheus_boot.cache.repair import TO_REPAIR, Condition, Verdict, judge, repair
 from morpheus_boot.errors import OriginUnavailable
-from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
+from morpheus_boot.manifest import HuggingFaceSource, ModelSpec
 from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.civitai import CivitaiStandIn
@@ -47,13 +46,7 @@ def worker(tmp_path: Path) -> Worker:
 
 def hash_later(worker: Worker, cached: Iterable[CachedModel]) -> None:
     """What a boot does with them once ComfyUI is up."""
-    hash_pending(
-        cached,
-        worker.volume,
-        worker.options,
-        stopping=worker.stopping,
-        report=worker.states.append,
-    )
+    hash_pending(cached, worker.context)
 
 
 def test_a_whole_file_without_a_record_costs_one_request_and_no_bytes(
@@ -93,7 +86,7 @@ def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
     civitai.add(131960, "a.safetensors", WEIGHTS)
     credentials = Credentials(civitai_endpoint=civitai.url)
     worker.options = replace(worker.options, credentials=credentials)
-    wanted = replace(model(PATH, "https://unused.invalid/"), source=CivitaiSource(131960))
+    wanted = ModelSpec(PATH, civitai=131960)
     damaged = bytearray(read_all(WEIGHTS))
     damaged[MIB] ^= 1
     worker.layout.model(PATH).parent.mkdir(parents=True)
@@ -368,27 +361,24 @@ def test_a_model_that_runpod_removed_from_its_cache_is_fetched(
     assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
 
 
-def repair(worker: Worker, wanted: ModelSpec) -> Verdict:
+def verify(worker: Worker, wanted: ModelSpec) -> Verdict:
     """Reads the model again, and repairs it on what it found."""
     record = read_record(worker.layout, wanted.path)
     assert record is not None
     verdict = judge(worker.layout, record, worker.stopping)
-    repairs = Repairs(
-        worker.volume, worker.options, stopping=worker.stopping, report=worker.states.append
-    )
-    return repairs.repair(wanted, verdict) if verdict.condition in TO_REPAIR else verdict
+    return repair(wanted, verdict, worker.context) if verdict.condition in TO_REPAIR else verdict
 
 
 def test_a_linked_model_is_read_again_like_any_other(hub_worker: Worker, hub: HubStandIn) -> None:
     link = snapshot(hub_worker.root, WEIGHTS, hub.commit(SOURCE.repo))
     wanted = hub_model(HUB_PATH, SOURCE)
     hub_worker.fill(wanted)
-    assert repair(hub_worker, wanted).condition is Condition.WHOLE
+    assert verify(hub_worker, wanted).condition is Condition.WHOLE
     damaged = bytearray(read_all(WEIGHTS))
     damaged[MIB] ^= 1
     link.resolve().write_bytes(damaged)
 
-    assert repair(hub_worker, wanted).condition is Condition.REPAIRED
+    assert verify(hub_worker, wanted).condition is Condition.REPAIRED
 
     assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
     assert link.read_bytes() == damaged

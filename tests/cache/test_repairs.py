@@ -13,11 +13,10 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
-from morpheus_boot.cache.hashing import Repairs
 from morpheus_boot.cache.lock.lock import ModelLock
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.records import read_record, write_record
-from morpheus_boot.cache.verdicts import Condition, Verdict, judge
+from morpheus_boot.cache.repair import Condition, Verdict, confirm, judge, repair
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.progress import Reading
@@ -63,13 +62,8 @@ class Scene:
         assert record is not None
         return judge(self.worker().layout, record, threading.Event())
 
-    def repairs(self, worker: Worker) -> Repairs:
-        return Repairs(
-            worker.volume,
-            replace(worker.options, worker=worker.name),
-            stopping=worker.stopping,
-            report=worker.states.append,
-        )
+    def repair(self, verdict: Verdict, worker: Worker | None = None) -> Verdict:
+        return repair(self.wanted, verdict, (worker or self.worker()).context)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -111,10 +105,10 @@ def test_a_model_that_another_worker_has_repaired_meanwhile_is_not_fetched_again
 ) -> None:
     stale = scene.verdict()
     other = scene.worker("worker-2")
-    assert scene.repairs(other).repair(scene.wanted, stale).condition is Condition.REPAIRED
+    assert scene.repair(stale, other).condition is Condition.REPAIRED
     before = scene.origin.count()
 
-    found = scene.repairs(scene.worker()).repair(scene.wanted, stale)
+    found = scene.repair(stale)
 
     assert (found.condition, found.detail) == (Condition.WHOLE, sha256(WEIGHTS))
     assert scene.origin.count() == before
@@ -126,7 +120,7 @@ def test_a_model_that_is_damaged_in_another_way_by_now_is_repaired_all_the_same(
     stale = scene.verdict()
     os.truncate(scene.file, MIB)
 
-    found = scene.repairs(scene.worker()).repair(scene.wanted, stale)
+    found = scene.repair(stale)
 
     assert found.condition is Condition.REPAIRED
     assert scene.file.read_bytes() == read_all(WEIGHTS)
@@ -134,9 +128,9 @@ def test_a_model_that_is_damaged_in_another_way_by_now_is_repaired_all_the_same(
 
 def test_a_repair_waits_for_the_worker_that_is_at_the_model(scene: Scene) -> None:
     worker = scene.worker()
-    repairs, verdict = scene.repairs(worker), scene.verdict()
+    verdict = scene.verdict()
     with scene.held():
-        repaired = begin(lambda: repairs.repair(scene.wanted, verdict), "repair")
+        repaired = begin(lambda: scene.repair(verdict, worker), "repair")
         wait_until(lambda: worker.states != [])
         assert worker.states[0].stage is ModelStage.WAITING
         assert "worker-2" in worker.states[0].detail
@@ -150,16 +144,16 @@ def test_a_repair_takes_over_from_a_holder_that_has_fallen_silent(scene: Scene) 
     silent_soon = replace(worker.options.lock_times, silence_s=0.1)
     worker.options = replace(worker.options, lock_times=silent_soon)
     with FileLock(worker.layout.lock(PATH), thread_local=False):
-        found = scene.repairs(worker).repair(scene.wanted, scene.verdict())
+        found = scene.repair(scene.verdict(), worker)
 
     assert found.condition is Condition.REPAIRED
 
 
 def test_a_repair_that_waits_ends_when_it_is_told_to_stop(scene: Scene) -> None:
     worker = scene.worker()
-    repairs, verdict = scene.repairs(worker), scene.verdict()
+    verdict = scene.verdict()
     with scene.held():
-        repaired = begin(lambda: repairs.repair(scene.wanted, verdict), "repair")
+        repaired = begin(lambda: scene.repair(verdict, worker), "repair")
         wait_until(lambda: worker.states != [])
         worker.stopping.set()
 
@@ -171,7 +165,7 @@ def test_a_repair_that_fails_leaves_nothing_that_passes_for_whole(scene: Scene) 
     scene.origin.misbehave("/a", Status(404))
 
     with pytest.raises(OriginUnavailable):
-        scene.repairs(scene.worker()).repair(scene.wanted, scene.verdict())
+        scene.repair(scene.verdict())
 
     assert scene.verdict().condition is Condition.DAMAGED
     assert len(scene.worker().plan(scene.wanted).work) == 1
@@ -179,7 +173,7 @@ def test_a_repair_that_fails_leaves_nothing_that_passes_for_whole(scene: Scene) 
 
 def test_what_was_read_again_and_is_whole_is_recorded_so(scene: Scene) -> None:
     worker = scene.worker()
-    scene.repairs(worker).repair(scene.wanted, scene.verdict())
+    scene.repair(scene.verdict(), worker)
     record = read_record(worker.layout, PATH)
     assert record is not None
     write_record(
@@ -187,7 +181,7 @@ def test_what_was_read_again_and_is_whole_is_recorded_so(scene: Scene) -> None:
     )
 
     verdict = scene.verdict()
-    scene.repairs(worker).confirm(verdict)
+    confirm(verdict, worker.context)
 
     assert verdict.condition is Condition.WHOLE
     assert read_record(worker.layout, PATH) == record
@@ -196,9 +190,9 @@ def test_what_was_read_again_and_is_whole_is_recorded_so(scene: Scene) -> None:
 def test_a_record_that_changed_while_its_model_was_read_stays(scene: Scene) -> None:
     worker = scene.worker()
     verdict = replace(scene.verdict(), condition=Condition.WHOLE)
-    scene.repairs(worker).repair(scene.wanted, verdict)
+    scene.repair(verdict, worker)
     record = read_record(worker.layout, PATH)
 
-    scene.repairs(worker).confirm(verdict)
+    confirm(verdict, worker.context)
 
     assert read_record(worker.layout, PATH) == record

@@ -4,14 +4,15 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from morpheus_boot.cache import CachedModel, FillOptions, fill, make_plan
-from morpheus_boot.cache.options import Credentials, LockTimes, RetryPolicy, TransferTimes
+from morpheus_boot.cache import CachedModel, FillContext, FillOptions, fill, make_plan
+from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.planner import Plan
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.manifest import HuggingFaceSource, ModelSpec, UrlSource
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Mount, Volume
+from morpheus_boot.work.backoff import Backoff
 
 MIB = 1 << 20
 QUICK = FillOptions(
@@ -24,7 +25,7 @@ QUICK = FillOptions(
         models=1,
         span_bytes=1 << 40,
         window_s=300.0,
-        retry=RetryPolicy(first_s=0.01, most_s=0.05, deadline_s=0.5),
+        retry=Backoff(first_s=0.01, most_s=0.05, deadline_s=0.5),
     ),
 )
 
@@ -33,21 +34,12 @@ def model(
     path: str, url: str, *, sha256: str | None = None, size_bytes: int | None = None
 ) -> ModelSpec:
     """A model behind a URL, as models.yaml would name it."""
-    return ModelSpec(
-        path=path,
-        source=UrlSource(Secret(url)),
-        sha256=sha256,
-        size_bytes=size_bytes,
-        required=True,
-        preload=False,
-        links=(),
-        line=1,
-    )
+    return ModelSpec(path, url=UrlSource(Secret(url)), sha256=sha256, size_bytes=size_bytes)
 
 
 def hub_model(path: str, source: HuggingFaceSource) -> ModelSpec:
     """A model on Hugging Face."""
-    return replace(model(path, "https://unused.invalid/"), source=source)
+    return ModelSpec(path, huggingface=source)
 
 
 @dataclass
@@ -71,19 +63,19 @@ class Worker:
         """Its volume."""
         return Volume(self.root, Mount(Path("/"), "ext4"), self.size_bytes)
 
+    @property
+    def context(self) -> FillContext:
+        """What its fills share."""
+        options = replace(self.options, worker=self.name)
+        return FillContext(self.volume, options, self.stopping, self.states.append)
+
     def plan(self, *models: ModelSpec) -> Plan:
         """What the models need."""
         return make_plan(models, self.layout, self.options.hub_roots)
 
     def fill(self, *models: ModelSpec) -> tuple[CachedModel, ...]:
         """Plans and fills, as a boot does."""
-        return fill(
-            self.plan(*models),
-            self.volume,
-            replace(self.options, worker=self.name),
-            stopping=self.stopping,
-            report=self.states.append,
-        )
+        return fill(self.plan(*models), self.context)
 
     def with_hub(
         self, endpoint: str, token: str | None = None, hub_roots: tuple[Path, ...] = ()

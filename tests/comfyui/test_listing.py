@@ -1,4 +1,4 @@
-"""What ComfyUI lists, told by the directories that it reads."""
+"""Which models ComfyUI does not list, told by the directories that it reads."""
 
 from pathlib import Path
 
@@ -7,59 +7,54 @@ import pytest
 from morpheus_boot.comfyui.listing import find_unlisted
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    for name in ("clip/a.safetensors", "ipadapter/b.bin", "loras/c.xyz"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"m")
-    return tmp_path
+@pytest.mark.parametrize(
+    ("name", "reads", "listed", "reason"),
+    [
+        # A model in clip/ is listed where text_encoders read it.
+        ("clip/a.safetensors", {"text_encoders": ["text_encoders", "clip"]}, "a.safetensors", None),
+        ("loras/sub/a.pt", {"loras": ["loras"]}, "sub/a.pt", None),
+        ("loras/a.pt", {"loras": ["loras"]}, "", "loras does not list it; is .pt an ending"),
+        ("loras/A.CKPT", {"loras": ["loras"]}, "a.ckpt", "loras does not list it"),
+        ("ipadapter/b.bin", {}, "", "no folder of ComfyUI's reads"),
+        ("loras/dangling.pt", {"loras": ["loras"]}, "dangling.pt", "its link dangles"),
+        ("clip/t5/dangling.json", {"clip": ["clip"]}, "", "its link dangles"),
+        # What is no model by its ending, for whoever loads the folder as a whole.
+        ("clip/t5/config.json", {"clip": ["clip"]}, "", None),
+        ("clip/t5/tokenizer.model", {"clip": ["clip"]}, "", None),
+        ("clip/t5/merges", {"clip": ["clip"]}, "", None),
+        ("clip/t5/chat_template.jinja", {}, "", None),
+        ("diffusers/sdxl/unet/a.safetensors", {"diffusers": ["diffusers"]}, "", None),
+    ],
+)
+def test_a_model_that_is_not_listed_is_named_with_the_reason(
+    tmp_path: Path, name: str, reads: dict[str, list[str]], listed: str, reason: str | None
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.symlink_to("/nowhere" if "dangling" in name else __file__)
+    paths = {key: [str(tmp_path / folder) for folder in read] for key, read in reads.items()}
+
+    unlisted = find_unlisted(tmp_path, [name], paths, lambda _: frozenset({listed}))
+
+    assert [one.name for one in unlisted] == ([] if reason is None else [name])
+    for one in unlisted:
+        assert str(reason) in one.reason
+        # Only where nobody reads the folder may it be for a custom node of its own ways.
+        assert one.known == ("no folder" not in one.reason)
 
 
-def test_a_model_in_clip_is_found_where_text_encoders_read_it(models: Path) -> None:
-    paths = {"text_encoders": [str(models / "text_encoders"), str(models / "clip")]}
-    listed = {"text_encoders": frozenset({"a.safetensors"})}
-
-    assert find_unlisted(models, ["clip/a.safetensors"], paths, listed.__getitem__) == ()
-
-
-def test_a_folder_that_nobody_reads_is_said_to_be_unknown(models: Path) -> None:
-    (unlisted,) = find_unlisted(models, ["ipadapter/b.bin"], {}, lambda _: frozenset())
-
-    assert not unlisted.known
-    assert "no folder" in unlisted.reason
-
-
-def test_a_wrong_ending_is_named(models: Path) -> None:
-    paths = {"loras": [str(models / "loras")]}
-
-    (unlisted,) = find_unlisted(models, ["loras/c.xyz"], paths, lambda _: frozenset())
-
-    assert unlisted.known
-    assert ".xyz" in unlisted.reason
-
-
-def test_a_dangling_link_is_named_although_comfyui_lists_it(models: Path) -> None:
-    (models / "loras/d.safetensors").symlink_to("/nowhere")
-    paths = {"loras": [str(models / "loras")]}
-
-    (unlisted,) = find_unlisted(
-        models, ["loras/d.safetensors"], paths, lambda _: frozenset({"d.safetensors"})
-    )
-
-    assert unlisted.reason == "its link dangles"
-
-
-def test_however_many_models_each_folder_is_asked_once(models: Path) -> None:
-    names = [f"loras/{number}.safetensors" for number in range(5)]
+def test_however_many_models_each_folder_is_asked_once(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    names = [f"{number}.safetensors" for number in range(5)]
     for name in names:
-        (models / name).write_bytes(b"m")
+        (tmp_path / "loras" / name).touch()
     asked: list[str] = []
 
     def files_of(folder: str) -> frozenset[str]:
         asked.append(folder)
-        return frozenset(Path(name).name for name in names)
+        return frozenset(names)
 
-    paths = {"loras": [str(models / "loras")], "vae": [str(models / "vae")]}
+    paths = {"loras": [str(tmp_path / "loras")], "vae": [str(tmp_path / "vae")]}
 
-    assert find_unlisted(models, names, paths, files_of) == ()
+    assert find_unlisted(tmp_path, [f"loras/{name}" for name in names], paths, files_of) == ()
     assert asked == ["loras"]

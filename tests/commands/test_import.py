@@ -7,7 +7,6 @@ import pytest
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.manifest.resources import read_resources
-from morpheus_boot.manifest.written import manifest_text
 from tests.boot.program import Site
 
 CUSTOMERS_LIST = """\
@@ -28,7 +27,7 @@ URL_AUTH, insightface, DUMMY_URL
 def imported(tmp_path: Path, written: str) -> Manifest:
     """What the program reads from what ``import`` wrote for a list."""
     file = tmp_path / "models.yaml"
-    file.write_text(manifest_text("list.txt", read_resources("list.txt", written.encode())))
+    file.write_text(read_resources("list.txt", written.encode()).text("list.txt"))
     return read_manifest(file, {"HOST_EXAMPLE_TOKEN": "t0ken", "HOST_EXAMPLE_LOGIN": "me:pw"})
 
 
@@ -88,7 +87,7 @@ def test_a_literal_token_is_named_by_its_line_and_is_nowhere_in_what_is_printed(
 
 
 def test_a_line_with_a_placeholder_for_a_url_stays_as_a_comment(tmp_path: Path) -> None:
-    text = manifest_text("l", read_resources("l", b"URL_AUTH, insightface, DUMMY_URL"))
+    text = read_resources("l", b"URL_AUTH, insightface, DUMMY_URL").text("l")
 
     assert (
         "# Left out, line 1: 'DUMMY_URL' is no URL.\n#   URL_AUTH, insightface, DUMMY_URL" in text
@@ -149,8 +148,8 @@ def test_of_two_lines_with_one_path_the_first_counts_and_the_other_stays_as_a_co
 
     assert [m.source.identity for m in manifest.models] == ["huggingface:o/r/a.bin@main"]
     assert [n.git.reveal() for n in manifest.nodes] == ["https://h/n"]
-    assert "line 2: line 1 has this path" in (tmp_path / "models.yaml").read_text()
-    assert "line 4: line 3 has this name" in (tmp_path / "models.yaml").read_text()
+    assert "line 2: an earlier line has this path" in (tmp_path / "models.yaml").read_text()
+    assert "line 4: an earlier line has this name" in (tmp_path / "models.yaml").read_text()
 
 
 def test_all_mistakes_are_named_at_once_each_with_its_line() -> None:

@@ -66,6 +66,26 @@ def test_pin_fills_in_digest_size_and_commits_and_keeps_the_comments(
     )
 
 
+def test_write_puts_it_into_the_files_place_with_its_variables_as_they_were(
+    tmp_path: Path, origin: Origin
+) -> None:
+    origin.serve("/m.safetensors", WEIGHTS)
+    models = (
+        "version: 1\nmodels:\n  - path: loras/${KIND}.safetensors\n    url: ${BASE}/m.safetensors\n"
+    )
+    site = Site(tmp_path, models, environ={"KIND": "sdxl", "BASE": origin.url})
+    file = tmp_path / "the file itself.yaml"
+    file.touch(0o640)
+    (tmp_path / "models.yaml").symlink_to(file)
+
+    ended = site.run("pin", "--write")
+
+    assert (ended.code, ended.out) == (0, "")
+    assert (tmp_path / "models.yaml").is_symlink()
+    assert file.read_text() == f"{models}    size: {WEIGHTS.size_bytes}\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_branch_is_not_mistaken_for_one_whose_name_ends_like_it(
     tmp_path: Path, repository: Path
 ) -> None:

@@ -10,11 +10,11 @@ from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
-def comfyui_python(session_folder: Path, pip_wheel: Path) -> Path:
+def comfyui_python(session_folder: Path) -> Path:
     """ComfyUI's Python, which no test may write: it lives as long as the session."""
     folder = session_folder / "comfyui-python"
-    made_once(folder, lambda: make_python(folder, pip_wheel))
-    return folder / "bin" / "python"
+    made_once(folder, lambda: make_python(folder / "venv"))
+    return folder / "venv" / "bin" / "python"
 
 
 @pytest.fixture

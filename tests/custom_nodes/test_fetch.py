@@ -72,6 +72,20 @@ def test_a_repository_in_a_folder_is_fetched_too(server: GitServer, tree: Path) 
     assert files_of(tree) == {"a.py", ".gitmodules", "part/part.py"}
 
 
+def test_a_submodule_that_is_not_there_is_named_and_not_the_node(
+    server: GitServer, tree: Path
+) -> None:
+    commit(server.root / "part", {"a.py": "1"})
+    node = server.root / "node"
+    commit(node, {})
+    git(node, "submodule", "--quiet", "add", "../part", "part")
+    wanted = commit(node, {})
+    (server.root / "part").rename(server.root / "gone")
+
+    with pytest.raises(OriginUnavailable, match=f"at {server.url}/part \\(its submodule\\)"):
+        repository(f"{server.url}/node").fetch(wanted, tree)
+
+
 def test_a_tag_stands_for_its_commit_and_comes_before_a_branch(server: GitServer) -> None:
     node = server.root / "node"
     tagged = commit(node, {"a.py": "1"})

@@ -1,25 +1,31 @@
 """What nodes require: who loses where it can't be met, and nothing of it in ComfyUI's own Python."""
 
+import codecs
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from morpheus_boot.errors import ManifestError, OriginUnavailable
-from tests.custom_nodes.wheels import offer, unbuildable, wheel
+from tests.custom_nodes.git_server import git
+from tests.custom_nodes.wheels import offer, project, unbuildable, wheel
 from tests.custom_nodes.world import World
-from tests.package_index import package_index
 
 
-def state_of(python: Path) -> tuple[str, set[Path]]:
-    """What ``pip list`` says, and every file of the environment."""
-    ended = subprocess.run(
-        [python, "-B", "-m", "pip", "list", "--disable-pip-version-check", "--no-cache-dir"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return ended.stdout, set(python.parent.parent.rglob("*"))
+def state_of(python: Path) -> Mapping[Path, int]:
+    """Every file of an environment, with its mtime."""
+    return {path: path.stat().st_mtime_ns for path in python.parent.parent.rglob("*")}
+
+
+def requirements_of(world: World, *lines: str, name: str = "First", required: bool = True) -> None:
+    """Prepares one node that asks for ``lines``."""
+    world.prepare(world.node(name, {"requirements.txt": "\n".join(lines)}, required=required))
+
+
+def installed(world: World) -> list[str]:
+    """The distributions beside ComfyUI's own that the node of worker a got."""
+    return sorted(p.stem for p in world.folder.glob("local-a/nodes/site-*/packages/*.dist-info"))
 
 
 def test_nodes_that_disagree_with_each_other_and_with_comfyui_lose_by_name_and_nothing_else_changes(
@@ -29,12 +35,14 @@ def test_nodes_that_disagree_with_each_other_and_with_comfyui_lose_by_name_and_n
         world.index,
         wheel("shapely", "1.0"),
         wheel("shapely", "2.0"),
-        wheel("tracker", "3.0", ("shapely>=2", "numpy>=1")),
+        wheel("tracker", "3.0", ("shapely>=2", "numpy>=1", "torch>=2")),
         wheel("numpy", "1.26.0"),
+        wheel("fine", "1.0"),
     )
     nodes = (
         world.node("Old", {"requirements.txt": "numpy<2\n"}, required=False),
         world.node("Second", {"requirements.txt": "shapely<2\n"}, required=False),
+        world.node("Third", {"requirements.txt": "fine\n"}, required=False),
         world.node("First", {"requirements.txt": "tracker\nnumpy\n"}),
     )
     before = state_of(world.comfyui.python)
@@ -43,43 +51,104 @@ def test_nodes_that_disagree_with_each_other_and_with_comfyui_lose_by_name_and_n
 
     assert state_of(world.comfyui.python) == before
     assert list((world.comfyui.folder / "custom_nodes").iterdir()) == []
-    reasons = {loser.name: loser.reason for loser in prepared.nodes.left_out}
-    assert set(reasons) == {"Old", "Second"}
-    assert reasons["Old"] == "it asks for numpy<2, ComfyUI's Python holds numpy 2.4.6"
-    assert "Second asks for shapely<2" in reasons["Second"]
-    assert "tracker 3.0 depends on shapely>=2" in reasons["Second"]
+    assert set(prepared.left_out) == {"Old", "Second"}
+    for name, sides in {
+        "Old": ("beside those of First: ", "numpy<2", "numpy==2.4.6"),
+        "Second": ("beside those of First: ", "shapely<2", "shapely>=2", "tracker"),
+    }.items():
+        assert [side for side in sides if side not in prepared.left_out[name]] == []
     code = "import shapely, tracker, numpy; print(shapely.VERSION, tracker.VERSION, numpy.VERSION)"
     assert world.run(prepared, code) == "2.0 3.0 2.4.6"
-    assert prepared.names == ["First"]
-    assert sorted(p.name for p in prepared.folder.iterdir()) == [
-        "First",
-        "Old.disabled",
-        "Second.disabled",
-    ]
+    assert world.run(prepared, "import fine; print(fine.VERSION)") == "1.0"
+    assert [tree.name for tree in prepared.trees] == ["First", "Third"]
 
 
-def test_a_required_node_that_disagrees_with_comfyui_stops_the_boot_and_names_both_sides(
-    world: World,
+@pytest.mark.parametrize(
+    ("lines", "sides"),
+    [
+        (["numpy<2"], "numpy<2 and numpy==2.4.6"),
+        (["torch>=2.5"], "torch==2.4.0+cu124"),
+        (["tracker"], "tracker depend on numpy<2"),
+        (["fine", "tracker"], "tracker depend on numpy<2"),
+        (["numpy", "fine at home"], "fine at home"),
+        (["fine", "--frobnicate"], "requirements.txt:2:1"),
+        (["-r nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_a_required_node_whose_requirements_cannot_be_met_ends_the_boot_in_uvs_own_words(
+    lines: list[str], sides: str, world: World
 ) -> None:
-    node = world.node("Old", {"requirements.txt": "numpy<2\n"})
-
-    with pytest.raises(
-        ManifestError, match=r"custom node Old: .*asks for numpy<2, .* holds numpy 2\.4\.6; take"
-    ):
-        world.prepare(node)
-
-    assert world.index.asked == []
-
-
-def test_what_a_package_needs_of_comfyuis_python_is_held_against_it_too(world: World) -> None:
     offer(world.index, wheel("tracker", "3.0", ("numpy<2",)), wheel("numpy", "1.26.0"))
-    node = world.node("Deep", {"requirements.txt": "tracker\n"})
+    offer(world.index, wheel("fine", "1.0"), wheel("torch", "2.9"))
 
     with pytest.raises(ManifestError) as caught:
-        world.prepare(node)
+        requirements_of(world, *lines)
 
-    assert "tracker 3.0 depends on numpy<2" in caught.value.cause
-    assert "ComfyUI's Python holds numpy==2.4.6" in caught.value.cause
+    assert caught.value.subject == "custom node First"
+    assert caught.value.cause.startswith("its requirements can't be met: ")
+    assert sides in caught.value.cause
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (["numpy", "NumPy>=1.25", "torch==2.4.0"], []),
+        (["torch>=2 ; python_version >= '3'", "fine; sys_platform == 'win32'"], []),
+        (["torch[optree]"], ["optree-1.0"]),
+        (["--pre", "--prefer-binary", "--trusted-host a.test", "fine"], ["fine-1.0"]),
+        (["fine>=0.1,<2  # why"], ["fine-1.0"]),
+        (["-r more.txt"], ["fine-1.0"]),
+        (["INDEX/files/fine-1.0-py3-none-any.whl"], ["fine-1.0"]),
+        (["INDEX/files/fine-1.0-py3-none-any.whl ; sys_platform == 'linux'"], ["fine-1.0"]),
+        (["INDEX/files/fine-1.0-py3-none-any.whl ; sys_platform == 'win32'"], []),
+        (["fine @ INDEX/files/fine-1.0-py3-none-any.whl"], ["fine-1.0"]),
+        (["-i INDEX/other", "fine", "only"], ["fine-1.0", "only-1.0"]),
+        (["git+REPOSITORIES/Packaged"], ["packaged-1.0"]),
+        (["-e git+REPOSITORIES/Packaged#egg=packaged"], ["packaged-1.0"]),
+        (["-e ."], ["packaged-1.0"]),
+    ],
+)
+def test_requirements_are_read_as_they_are_written(
+    lines: list[str], wanted: list[str], world: World
+) -> None:
+    offer(world.index, wheel("fine", "1.0"), wheel("optree", "1.0"))
+    name, content = wheel("only", "1.0")
+    world.index.files[f"/other/{name}"] = content
+    world.index.files["/other/only/"] = f'<a href="../{name}">{name}</a>'.encode()
+    text = "\n".join(lines).replace("INDEX", world.index.url.removesuffix("/simple"))
+    files = {
+        "requirements.txt": text.replace("REPOSITORIES", world.repositories.url),
+        "more.txt": "fine",
+        **project("packaged"),
+    }
+    world.node("Packaged", files)
+
+    prepared = world.prepare(world.node("First", files))
+
+    assert prepared.left_out == {}
+    assert installed(world) == wanted
+    assert world.run(prepared, "import torch; print(torch.VERSION)") == "2.4.0+cu124"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        codecs.BOM_UTF8 + b"# a comment\r\nfine\r\n\r\n",
+        "fine\r\n-r more.txt\r\n".encode("utf-16"),
+    ],
+)
+def test_requirements_are_read_in_the_encodings_that_windows_writes(
+    content: bytes, world: World
+) -> None:
+    offer(world.index, wheel("fine", "1.0"))
+    (world.repositories.root / "First").mkdir()
+    git(world.repositories.root / "First", "init", "--quiet", "--initial-branch=main")
+    (world.repositories.root / "First" / "requirements.txt").write_bytes(content)
+
+    prepared = world.prepare(world.node("First", {"more.txt": "numpy"}))
+
+    assert world.run(prepared, "import fine; print(fine.VERSION)") == "1.0"
 
 
 def test_packages_come_behind_comfyuis_own_and_another_sitecustomize_still_runs(
@@ -87,28 +156,28 @@ def test_packages_come_behind_comfyuis_own_and_another_sitecustomize_still_runs(
 ) -> None:
     offer(world.index, wheel("tracker", "3.0"))
     prepared = world.prepare(world.node("First", {"requirements.txt": "tracker\n"}))
-    assert prepared.python_path
-    assert prepared.nodes.site
+    packages = prepared.nodes.packages
+    assert packages
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "sitecustomize.py").write_text("import sys\nsys.other_ran = 1\n")
-    (prepared.nodes.site / "numpy.py").write_text("VERSION = 'shadow'\n")
-    (prepared.nodes.site / "more.pth").write_text("import sys; sys.pth_ran = 1\n")
+    (packages / "numpy.py").write_text("VERSION = 'shadow'\n")
+    (packages / "more.pth").write_text("import sys; sys.pth_ran = 1\n")
 
     code = f"""
 import importlib.metadata, sys, numpy
 print(sys.path[-1], numpy.VERSION, sys.other_ran, sys.pth_ran)
-print(importlib.metadata.version("tracker"), {str(prepared.python_path)!r} in sys.path)
+print(importlib.metadata.version("tracker"), {str(prepared.nodes.python_path)!r} in sys.path)
 """
 
     said = subprocess.run(
         [world.comfyui.python, "-c", code],
-        env={"PYTHONPATH": f"{prepared.python_path}:{tmp_path / 'other'}"},
+        env={"PYTHONPATH": f"{prepared.nodes.python_path}:{tmp_path / 'other'}"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
 
-    assert said == [str(prepared.nodes.site), "2.4.6", "1", "1", "3.0", "False"]
+    assert said == [str(packages), "2.4.6", "1", "1", "3.0", "False"]
 
 
 def test_a_node_whose_package_has_no_wheel_and_cannot_be_built_is_left_out(world: World) -> None:
@@ -121,8 +190,9 @@ def test_a_node_whose_package_has_no_wheel_and_cannot_be_built_is_left_out(world
 
     prepared = world.prepare(*nodes)
 
-    assert [loser.name for loser in prepared.nodes.left_out] == ["Deep"]
-    assert "insight has no wheel, and building it fails" in prepared.nodes.left_out[0].reason
+    assert set(prepared.left_out) == {"Deep"}
+    assert "Failed to build `insight==1.0`" in prepared.left_out["Deep"]
+    assert "command 'gcc' failed" in prepared.left_out["Deep"]
     assert world.run(prepared, "import fine; print(fine.VERSION)") == "1.0"
     assert "ModuleNotFoundError" in world.run(prepared, "import tracker")
 
@@ -135,42 +205,91 @@ def test_an_older_wheel_comes_before_a_newer_source_that_needs_a_compiler(world:
     assert world.run(prepared, "import insight; print(insight.VERSION)") == "0.9"
 
 
-def test_an_index_that_is_away_costs_a_node_that_is_not_required_one_boot(world: World) -> None:
+@pytest.mark.parametrize("answer", [None, 503, 404])
+def test_an_index_that_is_away_costs_a_node_that_is_not_required_one_boot(
+    answer: int | None, world: World
+) -> None:
     offer(world.index, wheel("tracker", "3.0"))
     url = world.environ["PIP_INDEX_URL"]
     files = {"requirements.txt": "tracker\n"}
-    world.environ["PIP_INDEX_URL"] = "http://127.0.0.1:9/simple"
+    if answer is None:
+        world.environ["PIP_INDEX_URL"] = "http://127.0.0.1:9/simple"
+    else:
+        world.index.failures += [answer] * 50
 
     prepared = world.prepare(world.node("Extra", files, required=False))
 
-    assert [loser.name for loser in prepared.nodes.left_out] == ["Extra"]
-    assert "package index can't be reached" in prepared.nodes.left_out[0].reason
-    with pytest.raises(OriginUnavailable, match="package index: can't be reached"):
-        world.prepare(world.node("Needed", files))
+    assert set(prepared.left_out) == {"Extra"}
+    with pytest.raises(OriginUnavailable):
+        world.prepare(world.node("Needed", files), worker="b")
     world.environ["PIP_INDEX_URL"] = url
-    world.index.failures += [503] * 8
-    assert (
-        "can't be read"
-        in world.prepare(world.node("Extra", files, required=False)).nodes.left_out[0].reason
-    )
     world.index.failures.clear()
-    assert world.prepare(world.node("Extra", files, required=False)).nodes.left_out == ()
+    assert world.prepare(world.node("Extra", files, required=False)).left_out == {}
 
 
-def test_a_python_without_pip_gets_one_that_it_does_not_keep(
-    world: World, pip_wheel: Path, tmp_path: Path
-) -> None:
-    bare = tmp_path / "bare"
-    subprocess.run([world.comfyui.python, "-m", "venv", "--without-pip", bare], check=True)
-    with package_index(
-        lambda index: index.add("pip", pip_wheel.name, pip_wheel.read_bytes())
-    ) as index:
-        offer(index, wheel("tracker", "3.0"))
-        world.environ["PIP_INDEX_URL"] = index.url
-        world.comfyui = type(world.comfyui)(world.comfyui.folder, bare / "bin" / "python")
+def test_a_source_that_is_away_costs_nothing_but_the_node_that_wants_it(world: World) -> None:
+    offer(world.index, wheel("tracker", "3.0"))
+    nodes = (
+        world.node("Needed", {"requirements.txt": "tracker\n"}),
+        world.node(
+            "Extra",
+            {"requirements.txt": "x @ http://127.0.0.1:9/x-1-py3-none-any.whl"},
+            required=False,
+        ),
+    )
 
-        prepared = world.prepare(world.node("First", {"requirements.txt": "tracker\n"}))
+    prepared = world.prepare(*nodes)
 
+    assert set(prepared.left_out) == {"Extra"}
     assert world.run(prepared, "import tracker; print(tracker.VERSION)") == "3.0"
-    assert "No module named 'pip'" in world.run(prepared, "import pip")
-    assert list((tmp_path / "local-a").rglob("*.whl")) == []
+
+
+@pytest.mark.parametrize("how", ["variables", "pip.conf", "the interpreter's pip.conf"])
+def test_pips_own_settings_hold_for_uv(how: str, world: World, tmp_path: Path) -> None:
+    offer(world.index, wheel("tracker", "3.0", ("fine", "insight")))
+    for folder, (name, content) in {
+        "a": wheel("fine", "1.0"),
+        "b": wheel("insight", "0.9"),
+    }.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(content)
+    (tmp_path / "constraints.txt").write_text("insight<1\n")
+    settings = {
+        "index-url": world.environ.pop("PIP_INDEX_URL"),
+        "find-links": f"{tmp_path / 'a'} {tmp_path / 'b'}",
+        "constraint": str(tmp_path / "constraints.txt"),
+        "trusted-host": "127.0.0.1",
+    }
+    offer(world.index, wheel("insight", "1.0"))
+    conf = "[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items())
+    if how == "variables":
+        for name, value in settings.items():
+            world.environ[f"PIP_{name.upper().replace('-', '_')}"] = value
+    elif how == "pip.conf":
+        (tmp_path / "own.conf").write_text(conf)
+        world.environ["PIP_CONFIG_FILE"] = str(tmp_path / "own.conf")
+    else:
+        del world.environ["PIP_CONFIG_FILE"]
+        venv = tmp_path / "venv"
+        subprocess.run([world.comfyui.python, "-m", "venv", "--without-pip", venv], check=True)
+        (venv / "pip.conf").write_text(conf)
+        world.comfyui = type(world.comfyui)(world.comfyui.folder, venv / "bin" / "python")
+
+    prepared = world.prepare(world.node("First", {"requirements.txt": "tracker\n"}))
+
+    code = "import fine, insight, tracker; print(fine.VERSION, insight.VERSION, tracker.VERSION)"
+    assert world.run(prepared, code) == "1.0 0.9 3.0"
+
+
+def test_packages_are_kept_until_what_is_asked_changes_in_any_file(world: World) -> None:
+    offer(world.index, wheel("fine", "1.0"), wheel("tracker", "3.0"))
+    files = {"requirements.txt": "-r more.txt", "more.txt": "fine"}
+    world.prepare(world.node("First", files))
+    asked = world.asked()
+
+    world.prepare(world.node("First", files | {"code.py": ""}))
+
+    assert world.index.paths()[asked:] == []
+    assert installed(world) == ["fine-1.0"]
+    world.prepare(world.node("First", {"more.txt": "tracker"}))
+    assert installed(world) == ["tracker-3.0"]

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 
@@ -22,6 +23,9 @@ def prepare_metadata_for_build_wheel(folder, settings=None):
 
 def build_wheel(folder, settings=None, metadata=None):
     FINISH
+
+prepare_metadata_for_build_editable = prepare_metadata_for_build_wheel
+build_editable = build_wheel
 """
 _FAIL = """raise SystemExit("error: command 'gcc' failed: No such file or directory")"""
 _TELL = """
@@ -40,6 +44,7 @@ def wheel(name: str, version: str, requires: tuple[str, ...] = ()) -> tuple[str,
     """The file name and the bytes of a wheel with one module, whose VERSION is its version."""
     info = f"{name}-{version}.dist-info"
     needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    needs += "".join(f"Provides-Extra: {extra}\n" for extra in re.findall("extra == '(.*)'", needs))
     files = {
         f"{name}.py": f"VERSION = {version!r}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
@@ -62,11 +67,18 @@ def telltale(name: str) -> tuple[str, bytes]:
 
 def _source(name: str, finish: str) -> tuple[str, bytes]:
     files = {
-        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
-        "backend.py": _BACKEND.replace("FINISH", finish).replace("NAME", name),
+        **project(name, finish),
         "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
     }
     return f"{name}-1.0.zip", _zip({f"{name}-1.0/{path}": text for path, text in files.items()})
+
+
+def project(name: str, finish: str = _TELL) -> dict[str, str]:
+    """The files of a source tree of the distribution ``name``, version 1.0."""
+    return {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": _BACKEND.replace("FINISH", finish).replace("NAME", name),
+    }
 
 
 def offer(index: PackageIndex, *files: tuple[str, bytes]) -> None:

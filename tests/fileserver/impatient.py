@@ -6,15 +6,12 @@ from typing import Final
 
 from fileserver.__main__ import run
 from fileserver.settings import read_settings
-from morpheus_boot.config.limits import Limits
+from morpheus_boot.config.variables import Limits
 
 IMPATIENT: Final = Limits(
     connections=20,
-    upload_floor_bytes_per_s=20_000,
-    upload_window_s=1.0,
-    head_s=1.0,
+    body_idle_s=1.0,
     stall_s=1.0,
-    linger_s=1.0,
 )
 
 if __name__ == "__main__":

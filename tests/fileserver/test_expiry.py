@@ -11,16 +11,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.jobs.part import NameTaken, UploadPart
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
 from morpheus_boot.jobs.removal import expire_jobs, old_jobs, remove_job
 from morpheus_boot.jobs.store import JobStore
+from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import REPOSITORY, FileServer
 from tests.testbed.moosefs import MooseFS
@@ -48,7 +47,7 @@ def make_old(layout: Layout, job: str, *, but: str | None = None, status: str = 
 def upload(layout: Layout, job: str, sub_dir: str = "", content: bytes = b"new") -> None:
     part = UploadPart(layout)
     part.write([memoryview(content)])
-    part.publish(JobId(job), SubDir.parse(sub_dir), FileName("new"))
+    part.publish(Target(JobId(job), SubDir.parse(sub_dir), FileName("new")))
 
 
 def test_a_job_that_nobody_touched_goes(tmp_path: Path) -> None:
@@ -124,12 +123,17 @@ def test_what_is_no_job_stays(tmp_path: Path) -> None:
     assert (outside / "input").exists()
 
 
+def make_sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 3 * 10**9)
+
+
 ODD: dict[str, Callable[[Path], object]] = {
     "a folder": lambda path: (path / "below").mkdir(parents=True),
     "a link to nowhere": lambda path: path.symlink_to("nowhere"),
     "a link to a record": lambda path: path.symlink_to("old.json"),
     "a FIFO": os.mkfifo,
-    "a sparse file of 3 GB": lambda path: (path.touch(), os.truncate(path, 3 * 10**9)),
+    "a sparse file of 3 GB": make_sparse,
     "any bytes": lambda path: path.write_bytes(bytes(range(256))),
     "a worker that is a path": lambda path: path.write_text('{"run": "r", "worker": "../../x"}'),
 }
@@ -208,35 +212,6 @@ def test_no_upload_that_was_answered_is_lost_to_a_sweep_at_the_same_moment(
     for number in range(300):
         below = "deep/new" if number % 2 else "new"
         assert (layout.jobs / f"j{number}/input" / below).read_bytes() == b"new"
-
-
-@pytest.mark.parametrize("removed", [False, True])
-def test_a_file_that_lands_in_a_job_just_moved_away_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
-) -> None:
-    """The narrowest moment: the folder is open, the job goes, the file is renamed into what is about to go."""
-    layout = Layout(tmp_path)
-    folder = make_old(layout, "j")
-    trash = layout.ours / "trash"
-    trash.mkdir(parents=True)
-    rename = os.rename
-
-    def rename_a_moment_later(*args: Any, **given: Any) -> None:
-        if not (trash / "j.moved").exists():
-            folder.replace(trash / "j.moved")
-        rename(*args, **given)
-        if removed and (trash / "j.moved/input/new").exists():
-            (trash / "j.moved/input/new").unlink()
-
-    monkeypatch.setattr(os, "rename", rename_a_moment_later)
-    if removed:
-        with pytest.raises(NameTaken):
-            upload(layout, "j")
-        assert not folder.exists()
-    else:
-        upload(layout, "j")
-        assert not (trash / "j.moved/input/new").exists()
-        assert (folder / "input/new").read_bytes() == b"new"
 
 
 def test_the_server_sweeps_when_it_starts(start: Callable[..., FileServer], tmp_path: Path) -> None:

@@ -1,23 +1,15 @@
-"""Opening a job's files, with openat2 and on kernels that have none."""
+"""Opening a job's files."""
 
 import os
+import socket
+import stat
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.jobs import openat2
 from morpheus_boot.jobs.files import NoSuchFile, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
-
-NO_SUCH_CALL = 100_000
-
-
-@pytest.fixture(params=["openat2", "an old kernel"], autouse=True)
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "an old kernel":
-        monkeypatch.setattr(openat2, "_NUMBER", NO_SUCH_CALL)
-    return str(request.param)
 
 
 @pytest.fixture(params=["plain", "behind a link"])
@@ -35,8 +27,8 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
     return Layout(tmp_path / "link")
 
 
-def read(layout: Layout, path: str, job: str = "j", *, at_once: bool = False) -> bytes:
-    file = open_output(layout, JobId(job), OutputPath.parse(path), at_once=at_once)
+def read(layout: Layout, path: str, job: str = "j") -> bytes:
+    file = open_output(layout, JobId(job), OutputPath.parse(path))
     try:
         return os.read(file.fd, 100)
     finally:
@@ -63,27 +55,34 @@ def test_a_link_anywhere_on_the_way_is_missing(layout: Layout, at: str, to: str)
     place.rename(moved)
     place.symlink_to(moved if to == "absolute" else os.path.relpath(moved, place.parent))
     assert (layout.root / "jobs/j/output/deep/er/g").read_bytes() == b"deep"
-    for at_once in (False, True):
-        with pytest.raises((NoSuchFile, BlockingIOError)):
-            read(layout, "deep/er/g", at_once=at_once)
+    with pytest.raises(NoSuchFile):
+        read(layout, "deep/er/g")
     if at in {"jobs", "jobs/j", "jobs/j/output"}:
         assert list_outputs(layout, JobId("j")) == ()
+
+
+@pytest.mark.parametrize("kind", ["socket", "fifo", "device"])
+def test_what_is_no_regular_file_is_missing(layout: Layout, kind: str) -> None:
+    place = layout.jobs / "j/output/odd"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        try:
+            os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(4, 255))
+        except PermissionError:
+            pytest.skip("no device may be made here")
+    with pytest.raises(NoSuchFile):
+        read(layout, "odd")
+    assert [str(output.path) for output in list_outputs(layout, JobId("j"))] == ["deep/er/g", "f"]
 
 
 def test_a_link_to_the_jobs_own_file_is_missing_too(layout: Layout) -> None:
     (layout.jobs / "j/output/same").symlink_to("f")
     with pytest.raises(NoSuchFile):
         read(layout, "same")
-
-
-def test_at_once_gives_the_file_or_says_that_it_would_wait(layout: Layout, kernel: str) -> None:
-    read(layout, "f")
-    try:
-        content = read(layout, "f", at_once=True)
-    except BlockingIOError:
-        assert kernel == "an old kernel" or layout.root.name == "link"
-    else:
-        assert content == b"content"
 
 
 def test_no_descriptor_is_left_open(layout: Layout) -> None:

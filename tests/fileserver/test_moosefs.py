@@ -70,7 +70,7 @@ def test_a_cut_link_holds_up_transfers_but_not_health_and_they_end_right_after_i
         for client in clients:
             client.start()
         # Longer than the floor's window: what our own disk takes is not the client's fault.
-        until = time.monotonic() + 2 * IMPATIENT.upload_window_s
+        until = time.monotonic() + 2 * IMPATIENT.body_idle_s
 
         def stays_well() -> bool:
             for path in ("/health", "/ping", "/status"):

@@ -95,7 +95,7 @@ class Operation:
             if parameter["in"] == "path"
         }
         queries = {name: NAMES for name, p in names.items() if p["in"] == "query"}
-        told = {name: DECLARED[name] for name, p in names.items() if p["in"] == "header"}
+        told = {name: DECLARED[name.title()] for name, p in names.items() if p["in"] == "header"}
         [media_type] = self.declared.get("requestBody", {}).get("content", {None: None})
         return st.tuples(
             (st.just(there) | st.fixed_dictionaries(places)).map(self._target),
@@ -144,8 +144,10 @@ def check(answer: requests.Response, operation: Operation, named: dict[str, Any]
     """Raises AssertionError where ``answer`` is not one that ``operation`` declares."""
     responses = operation.declared["responses"]
     said = f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:300]}"
-    assert str(answer.status_code) in responses, said
-    content = responses[str(answer.status_code)].get("content", {})
+    status = str(answer.status_code)
+    declared = responses.get(status, responses.get(f"{status[0]}XX"))
+    assert declared is not None, said
+    content = declared.get("content", {})
     if "application/json" in content and operation.method != "head":
         assert answer.headers["Content-Type"] == "application/json", said
         assert fits(answer.json(), content["application/json"]["schema"], named), said

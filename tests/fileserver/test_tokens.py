@@ -5,7 +5,7 @@ import requests
 
 from tests.fileserver.serving import FileServer, form, upload_head
 
-TOKEN = "s3cret /+&;\"'ñ"
+TOKEN = "s3cret /+&;\"'"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_wrong_token_is_refused(closed: FileServer, headers: dict[str, str]) -
     "headers",
     [
         {"Authorization": b"Bearer " + TOKEN.encode()},
-        {"Authorization": b"bearer " + TOKEN.encode("latin-1")},
+        {"Authorization": b"bearer " + TOKEN.encode()},
         {"X-Morpheus-Token": TOKEN.encode()},
         {"Authorization": b"Bearer runpods-own-key", "X-Morpheus-Token": TOKEN.encode()},
     ],
@@ -135,7 +135,7 @@ def test_a_wrong_token_at_the_door_is_refused(closed: FileServer, by: str) -> No
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
     assert 'name="token"' in answer.text
-    assert ("That was another token" in answer.text) == (by in {"link", "form"})
+    assert ("that was another" in answer.text) == (by in {"link", "form"})
 
 
 def test_a_refused_upload_can_read_why_while_it_still_sends(closed: FileServer) -> None:

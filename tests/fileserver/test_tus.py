@@ -296,7 +296,7 @@ def test_nothing_is_done_without_the_token_nor_without_a_volume(
     told = {**NEW, **NEXT}
     for method in ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"):
         answer = ask(server, method, NOWHERE, told)
-        assert (answer.status_code, answer.headers["Tus-Resumable"]) == (401, "1.0.0")
+        assert answer.status_code == 401
     assert ask(server, "POST", "/uploads", told).status_code == 401
     given = {**told, "X-Morpheus-Token": "t0ken"}
     assert ask(server, "POST", "/uploads", given).status_code == 503

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -16,10 +15,10 @@ import pytest
 
 from morpheus_boot.cache.garbage import find_garbage
 from morpheus_boot.cache.keeping import Keeping
-from morpheus_boot.errors import VolumeFull
-from morpheus_boot.jobs.journal import UploadPlan
+from morpheus_boot.errors import StorageFailed, VolumeFull
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.jobs.resumable import NoSuchUpload, UploadId, UploadStore
+from morpheus_boot.jobs.resumable import NoSuchUpload, UploadId, UploadPlan, UploadStore
+from morpheus_boot.jobs.uploads import Target
 from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import MIB, FileServer, names_in, read_to_end
 from tests.fileserver.tus import ask, create, files_of, offset_of, patch, patch_head
@@ -27,6 +26,7 @@ from tests.testbed.shim import Shim
 from tests.wait import wait_until
 
 DAY_S = 86_400
+TARGET = Target(JobId("j"), SubDir(), FileName("a"))
 
 
 def part_of(server: FileServer, path: str) -> Path:
@@ -53,23 +53,16 @@ def test_a_cut_connection_keeps_what_arrived(shared: FileServer, job: str, how: 
     assert (shared.input_of(job) / "a.bin").read_bytes() == content
 
 
-def test_a_client_that_trickles_is_cut_off_and_what_it_sent_stays(
+def test_a_client_that_stops_is_cut_off_and_what_it_sent_stays(
     impatient: FileServer, job: str
 ) -> None:
     content = os.urandom(4 * MIB)
     path = create(impatient, len(content), worker_job_id=job)
     with impatient.connect() as client:
         client.sendall(patch_head(path, 0, len(content)) + content[: 2 * MIB])
-        trickle = iter(content[2 * MIB :])
-
-        def is_refused() -> bool:
-            client.sendall(bytes([next(trickle)]))
-            return bool(select.select([client], [], [], 0)[0])
-
-        wait_until(is_refused)
         assert client.recv(12) == b"HTTP/1.1 408"
     at = offset_of(impatient, path)
-    assert 2 * MIB < at < 3 * MIB
+    assert at == 2 * MIB
     assert patch(impatient, path, at, content[at:]).status_code == 204
     assert (impatient.input_of(job) / "a.bin").read_bytes() == content
 
@@ -120,7 +113,7 @@ def test_killed_amid_a_request_another_server_goes_on_from_what_was_durable(
     # What lies behind was never told durable, and may be anything.
     with part_of(one, path).open("r+b") as part:
         part.seek(at)
-        part.write(os.urandom(len(content)))
+        part.write(os.urandom(len(content) - at))
     for begin in range(at, len(content), 16 * MIB):
         piece = content[begin : begin + 16 * MIB]
         assert patch(shared, path, begin, piece).status_code == 204
@@ -131,14 +124,13 @@ def test_killed_amid_a_request_another_server_goes_on_from_what_was_durable(
 STORE = """
 import sys
 from pathlib import Path
-from morpheus_boot.errors import VolumeFull
-from morpheus_boot.jobs.journal import UploadPlan
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
-from morpheus_boot.jobs.resumable import UploadStore
+from morpheus_boot.jobs.resumable import UploadPlan, UploadStore
+from morpheus_boot.jobs.uploads import Target
 from morpheus_boot.volume.layout import Layout
 store = UploadStore(Layout(Path(sys.argv[1])), 86_400)
-where = JobId("j"), SubDir.parse("s"), FileName("a.bin")
-upload = store.create(UploadPlan(6000, *where, "")).id
+where = Target(JobId("j"), SubDir.parse("s"), FileName("a.bin"))
+upload = store.create(UploadPlan(6000, where, "")).id
 print(upload, 0, flush=True)
 for at in (0, 3000):
     part = store.open(upload).part
@@ -147,7 +139,7 @@ for at in (0, 3000):
     if at == 0:
         part.give_up()
     else:
-        part.publish(*where)
+        part.publish(where)
     print(upload, at + 3000, flush=True)
 """
 STORED = b"".join(bytes([number]) * 3000 for number in range(2))
@@ -160,7 +152,7 @@ def test_killed_or_refused_at_any_step_what_was_told_holds_and_the_rest_can_foll
 
     def store(volume: Path, **fault: object) -> tuple[int, list[str]]:
         environment = {**os.environ, **shim.env(root=volume, **fault)}  # type: ignore[arg-type]  # each caller's keywords are env()'s own
-        command = [sys.executable, "-S", "-c", STORE, str(volume)]
+        command = [sys.executable, "-c", STORE, str(volume)]
         done = subprocess.run(
             command, env=environment, check=False, timeout=30, capture_output=True, text=True
         )
@@ -194,7 +186,7 @@ def test_killed_or_refused_at_any_step_what_was_told_holds_and_the_rest_can_foll
         assert (part is None) == found.is_complete == (found.offset_bytes == 6000)
         if part is not None:
             part.write([memoryview(STORED)[found.offset_bytes :]])
-            part.publish(found.plan.job, found.plan.sub_dir, found.plan.name)
+            part.publish(found.plan.target)
         assert uploads.find(upload).is_complete
 
     code, told = store(prepared("recorded"), log=tmp_path / "log")
@@ -220,9 +212,9 @@ def test_killed_amid_its_end_an_upload_is_never_taken_for_complete(
     shim: Shim, tmp_path: Path
 ) -> None:
     uploads = UploadStore(Layout(tmp_path), DAY_S)
-    upload = uploads.create(UploadPlan(9, JobId("j"), SubDir(), FileName("a"), "")).id
+    upload = uploads.create(UploadPlan(9, TARGET, "")).id
     fault = shim.env(root=tmp_path, match="unlink", since=2, do="kill-before")
-    command = [sys.executable, "-S", "-c", END, str(tmp_path), upload.text]
+    command = [sys.executable, "-c", END, str(tmp_path), upload.text]
     done = subprocess.run(command, env={**os.environ, **fault}, check=False, timeout=30)
     assert done.returncode == -signal.SIGKILL
     with pytest.raises(NoSuchUpload):
@@ -234,7 +226,7 @@ def test_what_one_fsync_refused_never_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = UploadStore(Layout(tmp_path), DAY_S)
-    upload = uploads.create(UploadPlan(9, JobId("j"), SubDir(), FileName("a"), "")).id
+    upload = uploads.create(UploadPlan(9, TARGET, "")).id
     opened = uploads.open(upload)
     assert opened.part is not None
     opened.part.write([memoryview(b"abc")])
@@ -243,11 +235,12 @@ def test_what_one_fsync_refused_never_counts(
         raise OSError(errno.EDQUOT, "full")
 
     with monkeypatch.context() as full:
-        full.setattr(os, "fsync", refuse)
+        full.setattr(os, "fdatasync", refuse)
         with pytest.raises(VolumeFull):
             opened.part.settle()
     # The kernel tells of lost bytes once: the next fsync would succeed.
-    opened.close()
+    with pytest.raises(StorageFailed):
+        opened.part.give_up()
     assert uploads.find(upload).offset_bytes == 0
 
 
@@ -304,12 +297,13 @@ def age(file: Path) -> None:
 
 def test_the_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
     uploads = UploadStore(Layout(tmp_path), DAY_S)
-    plan = UploadPlan(2, JobId("j"), SubDir(), FileName("a"), "")
+    plan = UploadPlan(2, TARGET, "")
     upload = uploads.create(plan).id
     opened = uploads.open(upload)
     forgetful = UploadStore(Layout(tmp_path), -60)
     assert forgetful.sweep() == 0
-    opened.close()
+    assert opened.part is not None
+    opened.part.give_up()
     assert forgetful.sweep() == 1
     with pytest.raises(NoSuchUpload):
         uploads.find(upload)
@@ -317,29 +311,7 @@ def test_the_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
 
 def test_gc_takes_nothing_of_it_for_garbage(tmp_path: Path) -> None:
     uploads = UploadStore(Layout(tmp_path), 30 * DAY_S)
-    uploads.create(UploadPlan(2, JobId("j"), SubDir(), FileName("a"), ""))
+    uploads.create(UploadPlan(2, TARGET, ""))
     for file in (tmp_path / ".morpheus/tus").iterdir():
         os.utime(file, (0, time.time() - 20 * DAY_S))
     assert find_garbage(Layout(tmp_path), (), Keeping(Layout(tmp_path))) == ()
-
-
-def test_a_link_in_place_of_a_file_is_not_followed(
-    start: Callable[..., FileServer], tmp_path: Path
-) -> None:
-    server, secret = start(), tmp_path / "secret"
-    secret.write_bytes(b"secret")
-    for place in (part_of, journal_of):
-        path = create(server, 6, worker_job_id="j")
-        place(server, path).unlink()
-        place(server, path).symlink_to(secret)
-        assert patch(server, path, 0, b"public").status_code == 500
-    folder = server.volume / ".morpheus/tus"
-    folder.rename(tmp_path / "elsewhere")
-    folder.symlink_to(tmp_path / "elsewhere")
-    assert ask(server, "HEAD", create_path(tmp_path / "elsewhere")).status_code == 500
-    assert secret.read_bytes() == b"secret"
-    assert not server.input_of("j").exists()
-
-
-def create_path(folder: Path) -> str:
-    return f"/uploads/{next(folder.glob('*.journal')).stem}"

@@ -3,13 +3,11 @@ import os
 import shutil
 import subprocess
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fileserver.zip_format import Member, archive_bytes, directory
 from tests.fileserver.serving import MIB, FileServer, read_to_end
 from tests.wait import wait_until
 
@@ -29,7 +27,6 @@ def test_all_outputs_come_as_one_zip(shared: FileServer, job: str, tmp_path: Pat
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/zip"
     assert answer.headers["content-disposition"] == f'attachment; filename="{job}.zip"'
-    assert answer.headers["content-length"] == str(len(answer.content))
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == sorted(FILES)
@@ -41,11 +38,11 @@ def test_all_outputs_come_as_one_zip(shared: FileServer, job: str, tmp_path: Pat
         subprocess.run([unzip, "-tq", tmp_path / "z.zip"], check=True)
 
 
-def test_head_says_how_long_it_will_be(shared: FileServer, job: str) -> None:
+def test_head_says_what_it_will_be(shared: FileServer, job: str) -> None:
     shared.output(job, "a", b"x" * 1000)
     head = shared.session.head(f"{shared.url}/download/{job}", timeout=10)
     assert head.status_code == 200
-    assert head.headers["content-length"] == str(len(shared.get(f"/download/{job}").content))
+    assert head.headers["content-type"] == "application/zip"
 
 
 def test_links_and_odd_names_do_not_lead_out(shared: FileServer, job: str, tmp_path: Path) -> None:
@@ -69,68 +66,30 @@ def test_a_job_without_outputs_is_404(shared: FileServer, job: str, made: str) -
     assert shared.get(f"/download/{job}").status_code == 404
 
 
-def test_a_file_that_vanishes_meanwhile_makes_the_zip_end_short(
+def test_a_file_that_vanishes_meanwhile_is_left_out(shared: FileServer, job: str) -> None:
+    shared.output(job, "a", os.urandom(40 * MIB))
+    gone = shared.output(job, "b", b"gone")
+    with shared.get(f"/download/{job}", stream=True) as answer:
+        pieces = answer.iter_content(MIB)
+        first = next(pieces)
+        gone.unlink()
+        archive = first + b"".join(pieces)
+    with zipfile.ZipFile(io.BytesIO(archive)) as whole:
+        assert whole.namelist() == ["a"]
+
+
+def test_a_file_that_is_cut_meanwhile_makes_the_zip_end_short(
     start: Callable[..., FileServer],
 ) -> None:
     server = start()
-    server.output("j", "a", os.urandom(40 * MIB))
-    last = server.output("j", "b", b"gone")
+    cut = server.output("j", "a", os.urandom(40 * MIB))
     with server.connect() as client:
-        client.sendall(b"GET /download/j HTTP/1.1\r\nHost: x\r\n\r\n")
-        client.recv(1000)
-        last.unlink()
-        got = read_to_end(client)
+        client.sendall(b"GET /download/j HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got = b""
+        while b"PK" not in got:
+            got += client.recv(1000)
+        os.truncate(cut, MIB)
+        got += read_to_end(client)
     assert b"PK\x05\x06" not in got[-100:]
     wait_until(lambda: server.log.count("WARNING") == 1)
     assert "ERROR" not in server.log
-
-
-def test_a_file_that_grows_meanwhile_is_in_it_as_it_was_listed(
-    shared: FileServer, job: str
-) -> None:
-    shared.output(job, "a", os.urandom(40 * MIB))
-    grows = shared.output(job, "b", b"before")
-    with shared.get(f"/download/{job}", stream=True) as answer:
-        first = answer.raw.read(1000)
-        with grows.open("ab") as file:
-            file.write(b" and after")
-        archive = first + answer.raw.read()
-    with zipfile.ZipFile(io.BytesIO(archive)) as whole:
-        assert whole.read("b") == b"before"
-
-
-def test_offsets_and_counts_beyond_32_bits_are_read_back() -> None:
-    """The directory alone, of an archive of which nobody has the disk: Python's reader says what it finds."""
-    sizes = [5 * 2**32, 3, 2**32 - 1]
-    members, offset = [], 0
-    for number, size_bytes in enumerate(sizes):
-        member = Member(b"%d" % number, size_bytes, 0, offset, zlib.crc32(b""))
-        members.append(member)
-        offset += member.stored_bytes
-    end = directory(members)
-    assert archive_bytes(members) == offset + len(end)
-
-    class Sparse(io.RawIOBase):
-        """Zeros as far as the directory."""
-
-        at = 0
-
-        def seekable(self) -> bool:
-            return True
-
-        def tell(self) -> int:
-            return self.at
-
-        def seek(self, to: int, whence: int = 0) -> int:
-            self.at = to + (0, self.at, offset + len(end))[whence]
-            return self.at
-
-        def read(self, size_bytes: int = -1) -> bytes:
-            begin = self.at - offset
-            piece = end[begin:] if size_bytes < 0 else end[begin : begin + size_bytes]
-            self.at += len(piece)
-            return piece
-
-    with zipfile.ZipFile(Sparse()) as archive:
-        assert [info.file_size for info in archive.infolist()] == sizes
-        assert [info.header_offset for info in archive.infolist()] == [m.offset for m in members]

@@ -24,7 +24,7 @@ from tests.smoke.running import SOURCE as STAND_IN
 from tests.wait import wait_until
 
 NODE: Final = Path(morpheus_boot.__file__).parent / "comfyui" / "guard"
-TOKEN: Final = "s3cret +/ñ"
+TOKEN: Final = "s3cret +/&"
 WORKER: Final = "pod-1"
 SECRET: Final = b"what lies outside of jobs/"
 PICTURE: Final = gradient(8, 4)
@@ -161,6 +161,8 @@ def prepare(folder: Path) -> None:
         (job / name).mkdir(parents=True)
     (job / "input" / "x.png").write_bytes(PICTURE)
     (job / "link").symlink_to(volume.model_cache)
+    (volume.jobs / "linked").mkdir()
+    (volume.jobs / "linked" / "input").symlink_to(volume.model_cache)
     (job / "input" / "link.png").symlink_to(volume.model_cache / "checkpoints" / "secret.png")
     shutil.copytree(NODE, local / "nodes" / "morpheus_boot_node")
     (folder / "paths.yaml").write_text(

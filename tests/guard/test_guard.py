@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from morpheus_boot.comfyui.guard.guard import guard
+from morpheus_boot.comfyui.guard.installation import hold_to
 from morpheus_boot.comfyui.guard.paths import Places
 
 
@@ -40,7 +40,7 @@ def places(tmp_path: Path) -> Places:
 @pytest.fixture
 def folder_paths(places: Places) -> OldFolderPaths:
     guarded = OldFolderPaths(places)
-    guard(guarded, places)
+    hold_to(places, guarded)
     return guarded
 
 

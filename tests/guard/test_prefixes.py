@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.comfyui.guard.paths import Places, is_job_id
-from morpheus_boot.comfyui.guard.prefixes import PrefixEscapes, Sender, place
+from morpheus_boot.comfyui.guard.paths import Places, PrefixEscapes, Sender, is_job_id, place
 from morpheus_boot.volume.layout import COMFYUI_OUTPUT_FOLDERS
 from morpheus_boot.volume.layout import is_job_id as is_job_id_of_the_program
 

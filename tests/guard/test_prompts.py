@@ -1,13 +1,13 @@
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from morpheus_boot.comfyui.guard.node_errors import refused
-from morpheus_boot.comfyui.guard.paths import Places
-from morpheus_boot.comfyui.guard.prefixes import Sender
+from morpheus_boot.comfyui.guard.paths import Places, Sender
 from morpheus_boot.comfyui.guard.prompts import Decision, Destination, decide
 
 
@@ -354,3 +354,37 @@ def test_a_refusal_speaks_as_comfyui_does(places: Places) -> None:
     [error] = body["node_errors"]["a"]["errors"]
     assert error["type"] == "custom_validation_failed"
     assert error["extra_info"] == {"input_name": "image"}
+
+
+@pytest.mark.parametrize("form", ["chain", "one value"])
+def test_of_thousands_of_refusals_the_first_hundred_are_told(places: Places, form: str) -> None:
+    class Counted(LoadImage):
+        asked = 0
+
+        @classmethod
+        def INPUT_TYPES(cls) -> dict[str, Any]:
+            cls.asked += 1
+            return cls.inputs
+
+    outside = [f"/etc/{number}" for number in range(5000)]
+    prompt: dict[str, Any] = {
+        str(n): {"class_type": "Counted", "inputs": {"image": path, "mask": [str(n - 1), 0]}}
+        for n, path in enumerate(outside)
+    }
+    if form == "one value":
+        prompt = {"0": {"class_type": "Counted", "inputs": {"image": {"__value__": outside}}}}
+    last = str(len(prompt) - 1)
+    prompt["save"] = {"class_type": "SaveImage", "inputs": {"images": [last, 0]}}
+    classes = {**CLASSES, "Counted": Counted}
+    began = time.monotonic()
+
+    decision = decide(prompt, classes, places, Sender("pod-1"))
+    body = refused(prompt, decision.refusals, classes)
+
+    assert len(decision.refusals) == 100
+    assert body["node_errors"]["0"]["dependent_outputs"] == ["save"]
+    assert len(json.dumps(body)) < 100_000
+    # A directory is listed for each such question.
+    assert Counted.asked == 1
+    # It took minutes when each refusal went through all nodes once for each node.
+    assert time.monotonic() - began < 10

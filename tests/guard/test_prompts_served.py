@@ -1,6 +1,7 @@
 """Clients that know a worker's paths, or none at all, send their prompts straight to ComfyUI's port."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,49 @@ def test_an_unknown_node_is_refused_in_comfyuis_words(closed: Served) -> None:
 
     assert answer.status_code == 400
     assert "NoSuchNode" in answer.text
+
+
+@pytest.mark.parametrize("where", ["a name", "a node's id", "a file that may be chosen"])
+def test_a_refusal_can_be_written_down_whatever_names_it_quotes(closed: Served, where: str) -> None:
+    graph = copied("no such file.png", "j1/output/x")
+    if where == "a name":
+        graph["load"]["inputs"]["image"] = "no such \udcff.png"
+    elif where == "a node's id":
+        graph = {"\udcff": node("LoadImage", image="/etc/passwd"), **graph}
+    else:
+        models = closed.local / "models" / "checkpoints"
+        (models / os.fsdecode(b"\xff.safetensors")).touch()
+        graph["load"] = node("CheckpointLoaderSimple", ckpt_name="none.safetensors")
+
+    answer = closed.prompt(graph)
+
+    assert answer.status_code == 400
+    assert str(answer.json()["node_errors"]).encode()
+
+
+def test_while_thousands_of_refusals_are_answered_comfyui_answers_others(closed: Served) -> None:
+    graph = {
+        str(number): node("LoadImage", image="/etc/passwd", mask=[str(number - 1), 0])
+        for number in range(5000)
+    }
+    graph["save"] = node("PreviewImage", images=["4999", 0])
+
+    answer = closed.request("POST", "/prompt", json={"prompt": graph})
+
+    assert len(node_errors(answer)) == 100
+    assert answer.elapsed.total_seconds() < 10
+    assert closed.get("/system_stats").ok
+
+
+@pytest.mark.parametrize("depth", [200, 900])
+def test_a_value_that_is_nested_too_deeply_is_refused(closed: Served, depth: int) -> None:
+    graph = plain("j1/output/deep")
+    graph["make"]["inputs"]["more"] = json.loads("[" * depth + "]" * depth)
+
+    answer = closed.prompt(graph)
+
+    assert answer.status_code in {200, 400}
+    assert answer.json()
 
 
 def test_the_rest_of_the_request_is_kept(closed: Served) -> None:

@@ -1,12 +1,19 @@
 """From ComfyUI's port no route reads or writes on the volume outside of jobs/."""
 
 import json
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from morpheus_boot.smoke import safetensors
 from tests.guard.served import PICTURE, REAL, SECRET, Served, everything, named, real_only
+
+
+def list_of(jobs: Path) -> set[str]:
+    """All that lies below jobs/ but for what jobs have and make."""
+    found = (str(path.relative_to(jobs)) for path in jobs.rglob("*"))
+    return {name for name in found if "/input/" not in name and "/output/" not in name}
 
 
 @pytest.mark.parametrize(
@@ -22,9 +29,21 @@ from tests.guard.served import PICTURE, REAL, SECRET, Served, everything, named,
         ("../model_cache/x.png", {}),
         ("{jobs}/j1/input/y.png", {"subfolder": "../model_cache/made"}),
         ("../jobs/j1/input/y.png", {"subfolder": "../model_cache"}),
-        ("x.png", {"subfolder": "checkpoints"}),
-        ("x.png", {"subfolder": "j1/../loras/sub"}),
+        ("x.png", {"subfolder": "checkpoints/input"}),
+        ("x.png", {"subfolder": "j1/../loras/input"}),
         ("vae/x.png", {}),
+        ("job.json", {}),
+        ("job.json", {"subfolder": "j1"}),
+        ("job.json", {"subfolder": "j1/input/.."}),
+        ("job.json", {"subfolder": "not-yet-there"}),
+        ("x.png", {"subfolder": "j1/other"}),
+        ("input", {"subfolder": "j1"}),
+        ("x.png", {"subfolder": "j1/inputs"}),
+        ("x.png", {"subfolder": "j1/other/input"}),
+        ("x.png", {"subfolder": "-no-job/input"}),
+        ("x.png", {"subfolder": "linked/input"}),
+        ("x.png", {"subfolder": "linked/input/checkpoints"}),
+        ("x.png", {"subfolder": ".morpheus/input"}),
     ],
 )
 @pytest.mark.parametrize("route", ["/upload/image", "/api/upload/image", "/upload/mask"])
@@ -34,7 +53,7 @@ def test_no_upload_writes_outside(
 ) -> None:
     if not REAL and "mask" in route:
         pytest.skip("the stand-in has no such route")
-    before = everything(closed.volume.root)
+    before, jobs = everything(closed.volume.root), list_of(closed.jobs)
     sent = {name: named(closed, value) for name, value in fields.items()}
     reference = {
         "original_ref": json.dumps({"filename": "x.png [output]", "subfolder": "j1/input"})
@@ -51,8 +70,9 @@ def test_no_upload_writes_outside(
     )
 
     assert answer.status_code == 400
+    assert "subfolder" in answer.json()["detail"]
     assert everything(closed.volume.root) == before
-    assert not (closed.jobs / "checkpoints").exists()
+    assert list_of(closed.jobs) == jobs
 
 
 @pytest.mark.parametrize("kind", ["input", "temp"])
@@ -120,6 +140,9 @@ def test_a_mask_is_put_on_a_picture_of_a_job(closed: Served) -> None:
         {"filename": "{cache}/secret.txt"},
         {"filename": "../secret.txt"},
         {"filename": "secret.txt", "subfolder": "{cache}"},
+        {"filename": "x/../link.png", "subfolder": "j1/input"},
+        {"filename": "secret.txt", "subfolder": "linked/input"},
+        {"filename": "x.png", "subfolder": "\0"},
         {"filename": "secret.txt", "subfolder": "../../volume", "type": "input"},
         {"filename": "secret.txt", "subfolder": "../../volume", "type": "temp"},
         {"filename": "blake3:" + "0" * 64},
@@ -167,7 +190,7 @@ def test_no_preview_comes_from_outside(
     for index in range(len(places)):
         target = f"{start}/models/preview/{folder}/{index}/{filename.format(cache=cache)}"
         head = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        answer = closed.raw(head.encode() + b"X-Morpheus-Token: s3cret +/\xc3\xb1\r\n\r\n")
+        answer = closed.raw(head.encode() + b"X-Morpheus-Token: s3cret +/&\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 404 ")
 
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import requests
 
-from morpheus_boot.comfyui.guard.tokens import Door
+from morpheus_boot.comfyui.guard.door import Door
 from tests.guard.served import TOKEN, Served, plain
 
 ASKED = [
@@ -100,9 +100,9 @@ def test_what_is_no_token_does_not_open(
     assert requests.get(closed.url + path, headers=headers, timeout=10).status_code == 401
 
 
-@pytest.mark.parametrize("token", [TOKEN.encode(), TOKEN.encode("latin-1")])
 @pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", None])
-def test_the_token_opens(closed: Served, token: bytes, scheme: bytes | None) -> None:
+def test_the_token_opens(closed: Served, scheme: bytes | None) -> None:
+    token = TOKEN.encode()
     headers = {"X-Morpheus-Token": token} if scheme is None else {"Authorization": scheme + token}
 
     assert requests.get(f"{closed.url}/system_stats", headers=headers, timeout=10).ok
@@ -120,7 +120,7 @@ def test_a_browser_without_the_token_is_shown_a_form_that_opens(closed: Served) 
 
     assert (shown.status_code, wrong.status_code) == (401, 401)
     assert shown.headers["Content-Type"].startswith("text/html")
-    assert '<form action="/">' in shown.text
+    assert '<form method="get" action="/">' in shown.text
     assert 'name="token"' in shown.text
     assert "that was another" in wrong.text
     assert "that was another" not in shown.text

@@ -107,7 +107,7 @@ class Volume:
         return provide_sdk(
             layout=self.layout,
             local=self._root / worker,
-            environ={},
+            environ=os.environ,
             turn=turn,
             lock=self._lock,
         )

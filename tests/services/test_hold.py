@@ -9,8 +9,8 @@ import pytest
 
 from morpheus_boot.errors import NotSetUp, ServiceFailed
 from morpheus_boot.report.state import ServiceStage
+from morpheus_boot.services.policy import Hold
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.services.supervisor import Hold
 from morpheus_boot.work.stopping import Stopped
 from tests.services.watched import Watched, child, runs, signal_us
 

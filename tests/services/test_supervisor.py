@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from morpheus_boot.errors import NotSetUp, ServiceFailed
 from morpheus_boot.report.state import ServiceStage, ServiceState
+from morpheus_boot.services.policy import RestartPolicy
 from morpheus_boot.services.process import ServiceSpec
+from morpheus_boot.services.supervisor import Supervisor
 from morpheus_boot.work.stopping import Stopped
 from tests.services.watched import Watched, child, program, runs, signal_this_thread, signal_us
 from tests.wait import wait_until
@@ -235,3 +238,49 @@ def test_a_service_that_floods_us_does_not_delay_a_signal() -> None:
 
     assert watched.supervisor.run(story) == signal.SIGTERM
     assert watched.states[-1].detail == "killed by SIGTERM"
+
+
+def test_a_killed_service_comes_back_and_the_other_never_notices(tmp_path: Path) -> None:
+    running: dict[str, list[int]] = {"one": [], "two": []}
+
+    def service(name: str) -> ServiceSpec:
+        code = "import time; print('up', flush=True); time.sleep(60)"
+        return ServiceSpec(name, (sys.executable, "-c", code), dict(os.environ), tmp_path, 1)
+
+    def on_line(name: str, _line: str) -> None:
+        running[name].append(1)
+        if running == {"one": [1], "two": [1]}:
+            os.kill(pids["one"], signal.SIGKILL)
+        elif running["one"] == [1, 1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    pids: dict[str, int] = {}
+    supervisor = Supervisor(
+        on_line=on_line,
+        on_service=lambda state: pids.update({state.name: state.pid or 0}),
+        restarts=RestartPolicy(first_s=0.01),
+    )
+
+    def story() -> None:
+        supervisor.start(service("one"))
+        supervisor.start(service("two"))
+
+    assert supervisor.run(story) == signal.SIGTERM
+    assert running == {"one": [1, 1], "two": [1]}
+
+
+def test_how_long_a_service_lived_is_measured_from_its_own_start() -> None:
+    starts: list[str] = []
+
+    def on_line(_service: str, line: str) -> None:
+        starts.append(line)
+        if starts.count("ready") == 3:
+            signal_us(signal.SIGTERM)
+
+    supervisor = Supervisor(
+        on_line=on_line,
+        on_service=lambda _state: None,
+        restarts=RestartPolicy(most=2, well_after_s=1e-9, first_s=0.01),
+    )
+
+    assert supervisor.run(lambda: supervisor.start(child("one", "exit=1"))) == signal.SIGTERM

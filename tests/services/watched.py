@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from morpheus_boot.report.state import ServiceStage, ServiceState
+from morpheus_boot.services.policy import RestartPolicy
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.services.restarts import Restarts
 from morpheus_boot.services.supervisor import Supervisor
 from tests.wait import wait_until
 
@@ -32,7 +32,7 @@ class Watched:
         self.supervisor = Supervisor(
             on_line=self.note_line,
             on_service=self.note,
-            restarts=Restarts(most=1),
+            restarts=RestartPolicy(most=1),
             grace_s=grace_s,
         )
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_boot.errors import MorpheusError, NotSetUp, WaitedTooLong, all_of
 from morpheus_boot.smoke.inner import free_ports
+from morpheus_boot.smoke.steps import Steps
+from morpheus_boot.smoke.target import remove_links
 from tests.smoke.running import prepare
 from tests.wait import wait_until
 
@@ -19,6 +22,9 @@ _STEPS = [
     *("download", "cleanup", "stop", "warm boot", "models listed", "stop"),
 ]
 _NO_COMFYUI = "/proc/no-comfyui-here"
+
+_SILENT = WaitedTooLong("up", "it was not ready", "wait")
+_TAKEN = NotSetUp("port 1", "it is taken", "free it")
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_a_comfyui_that_does_not_start_is_told_with_its_last_lines(
 
 def test_a_picture_of_the_wrong_size_fails_the_download(tmp_path: Path, workplace: Path) -> None:
     comfyui, variables = _as_real(tmp_path)
-    node = "import nodes\nnodes.NODE_CLASS_MAPPINGS['ImageScale'].upscale = lambda self, image, **_: (image,)\n"
+    node = "import nodes\nnodes.NODE_CLASS_MAPPINGS['ImageScale'].run = lambda self, image, **_: (image,)\n"
     (comfyui / "custom_nodes" / "wrong.py").write_text(f"{node}NODE_CLASS_MAPPINGS = {{}}\n")
 
     code, _, lines = _smoke(workplace, variables=variables)
@@ -162,3 +168,25 @@ def test_sigterm_ends_smoke_with_everything_it_started(workplace: Path) -> None:
     assert (process.returncode, out) == (143, "")
     assert "smoke passed" not in err
     _assert_nothing_is_left(workplace)
+
+
+@pytest.mark.parametrize("errors", [[_SILENT], [_SILENT, _TAKEN]])
+def test_an_error_names_its_step_also_where_it_is_several(errors: list[MorpheusError]) -> None:
+    with pytest.raises(MorpheusError) as raised, Steps().step("cold boot"):
+        raise all_of(errors)
+
+    assert str(raised.value).splitlines() == [f"smoke: cold boot: {error}" for error in errors]
+
+
+def test_only_links_that_lead_to_this_smoke_s_volume_are_removed(tmp_path: Path) -> None:
+    loras = tmp_path / "ComfyUI" / "models" / "loras"
+    loras.mkdir(parents=True)
+    volume = tmp_path / "volume"
+    (loras / "ours.safetensors").symlink_to(volume / "model_cache" / "loras" / "ours.safetensors")
+    (loras / "another.safetensors").symlink_to(tmp_path / "another" / "ours.safetensors")
+    (loras / "file.safetensors").touch()
+
+    names = ("ours", "another", "file", "missing")
+    remove_links(tmp_path / "ComfyUI", [f"loras/{name}.safetensors" for name in names], volume)
+
+    assert {path.name for path in loras.iterdir()} == {"another.safetensors", "file.safetensors"}

@@ -78,10 +78,6 @@ class CivitaiStandIn:
         )
         return path
 
-    def download_url(self, version_id: int) -> str:
-        """What a user copies from Civitai's page."""
-        return f"{self.url}/api/download/models/{version_id}"
-
     def _answer(self, request: Request) -> Reply | None:
         if match := _DOWNLOAD.fullmatch(request.path):
             return self._download(int(match[1]), request)
@@ -107,7 +103,7 @@ class CivitaiStandIn:
         version = self._versions.get(version_id)
         if version is None:
             return _error(404, "Model not found")
-        url = self.download_url(version_id)
+        url = f"{self.url}/api/download/models/{version_id}"
         file = {
             "id": version_id + 1_000_000,
             "sizeKB": version.content.size_bytes / 1024,

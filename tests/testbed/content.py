@@ -62,24 +62,6 @@ class Generated:
             at += len(piece[:PIECE_BYTES])
 
 
-@dataclass(frozen=True, slots=True)
-class OnDisk:
-    """A file, read as it is asked for."""
-
-    path: Path
-
-    @property
-    def size_bytes(self) -> int:
-        return self.path.stat().st_size
-
-    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(start)
-            while start < stop and (piece := file.read(min(PIECE_BYTES, stop - start))):
-                start += len(piece)
-                yield memoryview(piece)
-
-
 def literal(content: bytes) -> Generated:
     """Exactly these bytes."""
     return Generated(len(content), head=content)

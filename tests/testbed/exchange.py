@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from tests.testbed.content import Content, OnDisk, literal
+from tests.testbed.content import Content, literal
 
 _EPOCH: Final = 1_767_225_600.0  # 2026-01-01: Last-Modified of what has no time of its own
 _ONE_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
@@ -149,9 +149,8 @@ def resource_of(content: Content | bytes, *, etag: str | None = None) -> Resourc
     """A well-behaved resource; its ETag is strong and follows the content unless given."""
     if isinstance(content, bytes):
         content = literal(content)
-    last_modified_s = content.path.stat().st_mtime if isinstance(content, OnDisk) else _EPOCH
-    drawn = hashlib.sha256(f"{content!r} {last_modified_s}".encode()).hexdigest()[:32]
-    return Resource(content, etag or f'"{drawn}"', last_modified_s)
+    drawn = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+    return Resource(content, etag or f'"{drawn}"')
 
 
 def _span(first: str, last: str, size_bytes: int) -> tuple[int, int]:

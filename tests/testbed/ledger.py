@@ -3,8 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from tests.testbed.exchange import Reply, Request
 
@@ -89,12 +88,3 @@ class Ledger:
         """The most replies that went out at the same time."""
         with self._lock:
             return self._peak
-
-    def document(self) -> dict[str, Any]:
-        """All counters, for JSON."""
-        paths = sorted({s.path for s in self.seen(None, None)})
-        return {
-            "total": asdict(self.count(None)),
-            "paths": {path: asdict(self.count(path)) for path in paths},
-            "peak": self.peak,
-        }

@@ -51,8 +51,7 @@ def reason_missing() -> str | None:
 class MooseFS:
     """Up from construction, in the main thread, to down(); any number at once, in any number of processes."""
 
-    def __init__(self, *, mount_options: str = "") -> None:
-        """``mount_options`` are mfsmount's, such as ``mfstimeout=20,mfsioretries=5``; without, a cut link hangs."""
+    def __init__(self) -> None:
         sweep()
         self._pid = os.getpid()
         self._root = Path(tempfile.mkdtemp(prefix="moosefs-"))
@@ -63,7 +62,7 @@ class MooseFS:
         try:
             self._make_network()
             self._start_servers()
-            self._mount(mount_options)
+            self._mount()
         except BaseException:
             self.down()
             raise
@@ -163,10 +162,11 @@ class MooseFS:
         # A write that comes before the chunkserver would be tried again only seconds later.
         self._wait_until(lambda: self._master_has(_CHUNKSERVER_PORT, _ESTABLISHED))
 
-    def _mount(self, options: str) -> None:
-        given = ",".join(filter(None, ("mfsnice=0", options)))
+    def _mount(self) -> None:
         for host in _CLIENTS:
-            self._start(host, "mfsmount", "-f", "-H", _SERVER, str(self._root / host), "-o", given)
+            self._start(
+                host, "mfsmount", "-f", "-H", _SERVER, str(self._root / host), "-o", "mfsnice=0"
+            )
         self._wait_until(lambda: _is_mount(self.a) and _is_mount(self.b))
         self._wait_until(self._can_write)
         self._inside("a", "mfssetgoal", "-r", "1", str(self.a))

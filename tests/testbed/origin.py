@@ -1,24 +1,17 @@
 """An origin of models on loopback: serves files well, or badly on command, and counts what it sends.
 
-In a test: ``with Origin() as origin: url = origin.serve("/m.safetensors", safetensors(1_000_000))``.
-In a process of its own: ``python -m tests.testbed.origin --root DIR --port N [--cap BYTES_PER_S]``.
+``with Origin() as origin: url = origin.serve("/m.safetensors", safetensors(1_000_000))``.
 """
 
-import argparse
-import json
-import signal
-import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
 
 from tests.testbed.certificates import ServerCertificate
-from tests.testbed.content import Content, OnDisk, safetensors
-from tests.testbed.exchange import Reply, Request, Resource, Wait, plain, resource_of
+from tests.testbed.content import Content
+from tests.testbed.exchange import Reply, Request, Resource, plain, resource_of
 from tests.testbed.faults import Fault
 from tests.testbed.ledger import Count, Ledger, Seen
 from tests.testbed.server import ADDRESSES, Server
@@ -49,26 +42,14 @@ class _Rule:
 class Origin:
     """Files under URLs. Well-behaved until told otherwise; listens from construction to close()."""
 
-    def __init__(
-        self,
-        *,
-        port: int = 0,
-        tls: ServerCertificate | None = None,
-        cap_bytes_per_s: float | None = None,
-        first_byte_s: float = 0.0,
-    ) -> None:
-        """``cap_bytes_per_s`` holds for each connection; ``first_byte_s`` goes by before each answer."""
-        self._cap_bytes_per_s = cap_bytes_per_s
-        self._first_byte_s = first_byte_s
+    def __init__(self, *, tls: ServerCertificate | None = None) -> None:
         self._lock = threading.Lock()
         self._resources: dict[str, Resource] = {}
         self._routes: dict[str, Route] = {}
         self._rules: list[_Rule] = []
         self.ledger = Ledger()
         self._scheme = "http" if tls is None else "https"
-        self._server = Server(
-            self._respond, self.ledger, port=port, tls=tls.context() if tls else None
-        )
+        self._server = Server(self._respond, self.ledger, tls=tls.context() if tls else None)
         self.port = self._server.port
 
     def __enter__(self) -> Self:
@@ -142,12 +123,9 @@ class Origin:
             for fault in faults:
                 found = fault.resource(found)
             found = found.reply(taken)
-        reply = replace(found, bytes_per_s=self._cap_bytes_per_s)
-        if self._first_byte_s:
-            reply = replace(reply, before=(Wait(seconds=self._first_byte_s),))
         for fault in faults:
-            reply = fault.reply(taken, reply)
-        return reply
+            found = fault.reply(taken, found)
+        return found
 
     def _find(self, request: Request) -> Resource | Reply:
         with self._lock:
@@ -158,51 +136,3 @@ class Origin:
             found = route(request)
             return plain(404, "not found\n") if found is None else found
         return plain(404, "not found\n") if resource is None else resource
-
-
-def files_below(root: Path, request: Request) -> Resource | None:
-    """A route that serves the files of a folder."""
-    path = (root / request.path.lstrip("/")).resolve()
-    inside = path.is_relative_to(root.resolve()) and path.is_file()
-    return resource_of(OnDisk(path)) if inside else None
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until SIGTERM or SIGINT: prints ``{"port", "url"}``, then its counters, each as a line of JSON."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--root", type=Path, help="serve the files of this folder")
-    parser.add_argument(
-        "--generate",
-        action="append",
-        default=[],
-        metavar="PATH=BYTES",
-        help="serve a generated .safetensors file at PATH",
-    )
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--cap", type=float, metavar="BYTES_PER_S", help="cap of a connection")
-    parser.add_argument("--first-byte", type=float, default=0.0, metavar="SECONDS")
-    parser.add_argument("--tls", type=ServerCertificate.below, metavar="DIR")
-    options = parser.parse_args(arguments)
-    # Blocked before any thread starts, so that sigwait alone receives them.
-    stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    with Origin(
-        port=options.port,
-        tls=options.tls,
-        cap_bytes_per_s=options.cap,
-        first_byte_s=options.first_byte,
-    ) as origin:
-        origin.serve_below("/counters", lambda _: plain(200, json.dumps(origin.ledger.document())))
-        if options.root is not None:
-            origin.serve_below("/", partial(files_below, options.root))
-        for each in options.generate:
-            path, _, size = each.rpartition("=")
-            origin.serve(path, safetensors(int(size)))
-        print(json.dumps({"port": origin.port, "url": origin.url}), flush=True)
-        signal.sigwait(stops)
-        print(json.dumps(origin.ledger.document()), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

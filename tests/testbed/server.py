@@ -28,9 +28,7 @@ Respond = Callable[[Request], Reply]
 class Server:
     """Answers on both ADDRESSES under one port until closed; a thread a connection."""
 
-    def __init__(
-        self, respond: Respond, ledger: Ledger, *, port: int, tls: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, respond: Respond, ledger: Ledger, *, tls: ssl.SSLContext | None) -> None:
         self.respond = respond
         self.ledger = ledger
         self.closing = threading.Event()
@@ -38,7 +36,7 @@ class Server:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._workers: list[threading.Thread] = []
-        self._listeners = _listen(port)
+        self._listeners = _listen()
         self.port: int = self._listeners[0].getsockname()[1]
         self._acceptors = [_start(self._accept, listener) for listener in self._listeners]
 
@@ -228,15 +226,13 @@ def _start(work: Callable[[socket.socket], None], connection: socket.socket) -> 
     return thread
 
 
-def _listen(port: int) -> list[socket.socket]:
+def _listen() -> list[socket.socket]:
     for _ in range(20):
-        first = socket.create_server((ADDRESSES[0], port), backlog=1024)
+        first = socket.create_server((ADDRESSES[0], 0), backlog=1024)
         try:
             second = socket.create_server((ADDRESSES[1], first.getsockname()[1]), backlog=1024)
         except OSError:
             first.close()
-            if port:
-                raise
             continue  # the port that the first address drew is taken on the second: draw again
         return [first, second]
     raise OSError(f"no port is free on all of {ADDRESSES}")

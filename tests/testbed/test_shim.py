@@ -107,13 +107,6 @@ def test_it_kills_at_one_step_before_or_after(
     assert (tmp_path / "root" / "final").exists() is published
 
 
-def test_it_fails_one_call_by_its_index(shim: Shim, tmp_path: Path) -> None:
-    write = 1 + STEPS.splitlines().index("write d/part")
-    done = run(tmp_path, shim.env(root=tmp_path / "root", at=write, do="errno:EDQUOT"))
-    assert "Disk quota exceeded" in done.stderr
-    assert (tmp_path / "root" / "d" / "part").read_bytes() == bytes(8)
-
-
 def test_it_fails_every_matching_call_from_the_nth_on(shim: Shim, tmp_path: Path) -> None:
     program = textwrap.dedent(
         """
@@ -133,38 +126,3 @@ def test_it_fails_every_matching_call_from_the_nth_on(shim: Shim, tmp_path: Path
     assert run(tmp_path, env, program).stdout.splitlines() == [
         *("a.json ok", "b.part ok", f"c.part {failed}", f"d.part {failed}", "e.json ok")
     ]
-
-
-@pytest.mark.parametrize(
-    ("match", "line"),
-    [
-        ("close", "os.close(os.open('x', os.O_WRONLY | os.O_CREAT))"),
-        ("allocate", "os.posix_fallocate(os.open('x', os.O_WRONLY | os.O_CREAT), 0, 9)"),
-        ("create", "open('x', 'w')"),
-        ("rename", "os.rename('x', 'y')"),
-        ("mkdir", "os.mkdir('x')"),
-        ("flock", "import fcntl; fcntl.flock(os.open('.', os.O_RDONLY), fcntl.LOCK_EX)"),
-    ],
-)
-def test_a_failing_call_of_each_kind_gives_its_errno(
-    shim: Shim, tmp_path: Path, match: str, line: str
-) -> None:
-    program = f"import os, sys; os.chdir(sys.argv[1]); {line}"
-    env = shim.env(root=tmp_path / "root", match=match, do="errno:ESTALE")
-    assert "OSError: [Errno 116]" in run(tmp_path, env, program).stderr
-
-
-def test_reading_back_can_fail_and_is_not_counted(shim: Shim, tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "model").write_bytes(b"abc")
-    program = "import sys; from pathlib import Path; print(Path(sys.argv[1], 'model').read_bytes())"
-    log = tmp_path / "log"
-    env = shim.env(root=tmp_path / "root", log=log, match="read:model", do="errno:EIO")
-    assert "Input/output error" in run(tmp_path, env, program).stderr
-    assert shim.calls(log) == ()
-
-
-def test_a_deed_that_it_does_not_know_is_refused(shim: Shim, tmp_path: Path) -> None:
-    done = run(tmp_path, shim.env(root=tmp_path / "root", at=1, do="errno:EWHATEVER"))
-    assert (done.returncode, done.stdout) == (70, "")
-    assert "errno:EWHATEVER" in done.stderr

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.options import RetryPolicy, TransferTimes
+from morpheus_boot.cache.options import TransferTimes
+from morpheus_boot.work.backoff import Backoff
 from tests.cache.worker import QUICK, Worker
 from tests.testbed.content import read_all, safetensors
 
@@ -23,7 +24,8 @@ TIMES: Final = TransferTimes(
     read_s=0.5,
     floor_bytes_per_s=20 * KIB,
     window_s=0.3,
-    retry=RetryPolicy(first_s=0.01, most_s=0.05, deadline_s=1.5, progress_bytes=64 * KIB),
+    retry=Backoff(first_s=0.01, most_s=0.05, deadline_s=1.5),
+    progress_bytes=64 * KIB,
 )
 
 

@@ -10,8 +10,8 @@ from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import MorpheusError, OriginDenied, OriginUnavailable
-from morpheus_boot.manifest import CivitaiSource
-from tests.cache.worker import Worker, model
+from morpheus_boot.manifest import ModelSpec
+from tests.cache.worker import Worker
 from tests.testbed.civitai import TOKEN, Access, CivitaiStandIn
 from tests.testbed.content import sha256
 from tests.testbed.exchange import Request
@@ -19,7 +19,7 @@ from tests.testbed.faults import Corrupt, LoginPage, Status
 from tests.transfer.scene import OTHER, PATH, RIGHT, WEIGHTS, parallel_worker
 
 ID = 131960
-WANTED = replace(model(PATH, "https://unused.invalid/"), source=CivitaiSource(ID))
+WANTED = ModelSpec(PATH, civitai=ID)
 
 WorkerWith = Callable[[str | None], Worker]
 

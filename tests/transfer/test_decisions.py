@@ -1,21 +1,23 @@
-"""The engine's decisions, each with a clock of its own: growth, watchdog, meter, retries, ranges, budget."""
+"""The engine's decisions, each with a clock of its own: when to try again, and how fast it goes; sets of ranges."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.cache.options import RetryPolicy
-from morpheus_boot.cache.transfer.budget import Budget
-from morpheus_boot.cache.transfer.growth import Growth
-from morpheus_boot.cache.transfer.http import retry_after_s
-from morpheus_boot.cache.transfer.meter import Meter
-from morpheus_boot.cache.transfer.ranges import Span, Spans
-from morpheus_boot.cache.transfer.retry import Retries, TransientFailure
-from morpheus_boot.cache.transfer.watchdog import Watchdog
+from morpheus_boot.cache.options import TransferTimes
+from morpheus_boot.cache.origins.http import retry_after_s
+from morpheus_boot.cache.origins.origin import TransientFailure
+from morpheus_boot.cache.transfer.progress import Meter
+from morpheus_boot.cache.transfer.retries import Retries
 from morpheus_boot.volume.ranges import RangeSet
+from morpheus_boot.work.backoff import Backoff
+
+TIMES: Final = TransferTimes(
+    retry=Backoff(first_s=1, most_s=5, deadline_s=60, jitter=0), progress_bytes=100
+)
 
 
 @dataclass
@@ -24,93 +26,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-def grown(bytes_per_s_of_each: float, most_bytes_per_s: float, share: int = 32) -> int:
-    """The number of connections after ten seconds on a link of ``most_bytes_per_s``."""
-    clock = Clock()
-    growth = Growth(clock)
-    received = 0.0
-    for _ in range(100):
-        connections = growth.target(share)
-        growth.look(int(received), connections, share)
-        clock.now_s += 0.1
-        received += 0.1 * min(connections * bytes_per_s_of_each, most_bytes_per_s)
-    return growth.target(share)
-
-
-def test_connections_are_added_while_each_brings_its_share() -> None:
-    assert grown(40e6, 1e12) == 32
-
-
-def test_connections_that_bring_nothing_are_taken_back() -> None:
-    assert grown(40e6, 320e6) == 8
-    assert grown(40e6, 600e6) == 16
-
-
-def test_no_transfer_has_more_than_its_share() -> None:
-    assert grown(40e6, 1e12, share=5) == 5
-
-
-def limits(*, endures: int, seconds: int) -> list[int]:
-    """The number of connections at each second, of an origin that refuses more than ``endures``."""
-    clock = Clock()
-    growth = Growth(clock)
-    seen = []
-    for _ in range(seconds):
-        target = growth.target(32)
-        if target > endures:
-            growth.limit(endures)
-        growth.look(0, min(target, endures), 32)
-        seen.append(growth.target(32))
-        clock.now_s += 1
-    return seen
-
-
-def test_an_origin_that_refuses_connections_is_asked_for_more_ever_more_rarely() -> None:
-    seen = limits(endures=3, seconds=400)
-
-    tries = [at for at, target in enumerate(seen) if target > 3]
-    pauses = [after - before for before, after in pairwise(tries)]
-    assert pauses == sorted(pauses)
-    assert 3 <= len(tries) <= 10
-
-
-def test_an_origin_that_was_away_for_a_moment_has_all_its_connections_again_soon() -> None:
-    clock = Clock()
-    growth = Growth(clock)
-    for left in range(7, 0, -1):
-        growth.limit(left)
-    assert growth.target(32) == 1
-
-    for _ in range(40):
-        growth.look(0, growth.target(32), 32)
-        clock.now_s += 1
-
-    assert growth.target(32) >= 8
-
-
-def test_a_connection_that_trickles_is_found_and_one_that_waits_for_the_volume_is_not() -> None:
-    clock = Clock()
-    watchdog = Watchdog(1000, 10, clock)
-    assert not watchdog.trickles("a", 0)
-    assert not watchdog.trickles("b", 0)
-    clock.now_s += 9.9
-    assert not watchdog.trickles("a", 50)
-    watchdog.forget("b")
-    clock.now_s += 0.2
-    assert watchdog.trickles("a", 9999)
-    assert not watchdog.trickles("b", 0)
-
-
-def test_the_floor_is_asked_of_every_window_anew() -> None:
-    clock = Clock()
-    watchdog = Watchdog(1000, 10, clock)
-    watchdog.trickles("a", 0)
-    clock.now_s += 10
-    assert not watchdog.trickles("a", 1_000_000)
-    clock.now_s += 10
-    assert watchdog.trickles("a", 1_000_000)
 
 
 def test_rate_and_time_left_are_those_of_the_last_seconds() -> None:
@@ -128,30 +43,29 @@ def test_rate_and_time_left_are_those_of_the_last_seconds() -> None:
     assert (reading.retries, reading.connections) == (3, 2)
 
 
-def test_waits_double_up_to_a_most_and_a_wish_of_the_origin_wins() -> None:
-    retries = Retries(RetryPolicy(1, 5, 60), Clock(), jitter=lambda: 1.0)
-    failure = TransientFailure("x")
+@pytest.mark.parametrize(
+    ("wished_s", "nth", "waits_s"),
+    [(None, 0, 1), (None, 1, 2), (None, 9, 5), (33, 0, 33), (0, 3, 1), (3600, 0, None)],
+)
+def test_a_wish_of_the_origin_wins_but_for_no_pause_at_all_and_more_than_is_left(
+    wished_s: float | None, nth: int, waits_s: float | None
+) -> None:
+    assert Retries(TIMES, Clock()).wait_s(TransientFailure("x", wished_s), nth, 0) == waits_s
 
-    assert [retries.wait_s(failure, nth) for nth in range(4)] == [1, 2, 4, 5]
-    assert retries.wait_s(TransientFailure("x", 33), 0) == 33
 
-
-def test_a_byte_now_and_then_does_not_move_the_deadline() -> None:
+def test_neither_a_byte_now_and_then_nor_what_comes_again_moves_the_deadline() -> None:
     clock = Clock()
-    retries = Retries(RetryPolicy(1, 5, 60, progress_bytes=100), clock, jitter=lambda: 0.0)
-    for _ in range(61):
-        clock.now_s += 1
-        retries.progressed(1)
-    assert retries.wait_s(TransientFailure("x"), 0) is None
+    retries = Retries(TIMES, clock)
 
-    retries.progressed(100)
+    def wait_s(written_bytes: int) -> float | None:
+        clock.now_s += 59.5
+        return retries.wait_s(TransientFailure("x"), 0, written_bytes)
 
-    assert retries.wait_s(TransientFailure("x"), 0) == 0.5
-
-
-def test_an_origin_that_wishes_for_more_than_is_left_is_given_up_at_once() -> None:
-    retries = Retries(RetryPolicy(1, 5, 60), Clock())
-    assert retries.wait_s(TransientFailure("x", 3600), 0) is None
+    assert wait_s(99) is None
+    assert wait_s(150) == 1
+    assert wait_s(200) is None
+    assert wait_s(0) is None
+    assert wait_s(250) == 1
 
 
 @pytest.mark.parametrize("value", [None, "", "soon", "-5", "1.5", "Wed, 99 Foo 2026 00:00:00 GMT"])
@@ -161,20 +75,6 @@ def test_a_retry_after_that_says_nothing_is_none(value: str | None) -> None:
 
 def test_a_retry_after_in_the_past_is_no_wait() -> None:
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-
-
-def test_an_origin_that_wishes_for_no_wait_is_not_asked_without_a_pause() -> None:
-    retries = Retries(RetryPolicy(1, 5, 60), Clock(), jitter=lambda: 0.0)
-    assert retries.wait_s(TransientFailure("429", 0.0), 0) == 0.5
-
-
-def test_running_transfers_divide_the_connections() -> None:
-    budget = Budget(32)
-    with budget.entered():
-        assert budget.share == 32
-        with budget.entered(), budget.entered():
-            assert budget.share == 10
-        assert budget.share == 32
 
 
 ranges = st.lists(st.builds(lambda a, n: range(a, a + n), st.integers(0, 60), st.integers(0, 12)))
@@ -193,31 +93,3 @@ def test_a_set_of_ranges_holds_exactly_their_bytes(added: list[range]) -> None:
     starts = [each.start for each in found]
     stops = [each.stop for each in found]
     assert all(stop < start for stop, start in zip(stops, starts[1:], strict=False))
-
-
-@given(ranges, st.integers(1, 20))
-def test_spans_cover_what_is_missing_once_and_from_the_front(done: list[range], size: int) -> None:
-    gaps = [Span(gap.start, gap.stop) for gap in RangeSet(done).gaps(50)]
-    spans = Spans(gaps, size)
-    expected = len(spans)
-
-    taken = []
-    while (span := spans.take()) is not None:
-        taken.append(span)
-
-    assert len(taken) == expected
-    assert taken == sorted(taken, key=lambda each: each.start)
-    covered = [byte for each in taken for byte in range(each.start, each.stop or 0)]
-    assert covered == [byte for gap in gaps for byte in range(gap.start, gap.stop or 0)]
-    assert all(0 < (each.stop or 0) - each.start <= size for each in taken)
-
-
-def test_what_a_connection_did_not_bring_is_taken_next() -> None:
-    spans = Spans([Span(0, 100)], 10)
-    spans.take()
-    spans.take()
-    spans.give_back(Span(3, 10))
-    spans.give_back(Span(20, 20))
-
-    assert spans.take() == Span(3, 10)
-    assert spans.take() == Span(20, 30)

@@ -1,6 +1,5 @@
 """Several connections for one file: each byte once, each replaced when it must be, and an end when told."""
 
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -13,21 +12,27 @@ from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins import origin_of
 from morpheus_boot.cache.parts import Version, open_part
 from morpheus_boot.cache.records import read_record
-from morpheus_boot.cache.transfer.budget import Budget
-from morpheus_boot.cache.transfer.front import FrontHash
-from morpheus_boot.cache.transfer.http import Client
-from morpheus_boot.cache.transfer.meter import Reading
-from morpheus_boot.cache.transfer.transfer import Transfer
+from morpheus_boot.cache.transfer.progress import Reading
+from morpheus_boot.cache.transfer.transfer import Engine
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.state import ModelStage
 from morpheus_boot.volume.journal import read_journal
 from morpheus_boot.volume.layout import Layout
-from morpheus_boot.volume.part import Part
+from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import Worker, model
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.exchange import Reply, Request, plain
-from tests.testbed.faults import Fault, Gate, IgnoresRange, NoAnswer, NoLength, Stalled, Trickling
+from tests.testbed.faults import (
+    Fault,
+    Gate,
+    IgnoresRange,
+    NoAnswer,
+    NoLength,
+    Stalled,
+    Status,
+    Trickling,
+)
 from tests.testbed.origin import Origin
 from tests.transfer.scene import KIB, PATH, RIGHT, SPAN_BYTES, TIMES, WEIGHTS, parallel_worker
 from tests.wait import wait_until
@@ -111,7 +116,7 @@ def test_a_stop_does_not_wait_for_an_origin_that_says_nothing(
 
 
 def test_a_stop_does_not_wait_for_the_next_attempt(worker: Worker, origin: Origin) -> None:
-    retry = replace(TIMES.retry, first_s=60.0, most_s=60.0, deadline_s=600.0)
+    retry = Backoff(first_s=60.0, most_s=60.0, deadline_s=600.0)
     times = replace(TIMES, retry=retry)
     waiting = replace(worker, options=replace(worker.options, transfer_times=times))
     url = origin.serve("/a", WEIGHTS)
@@ -136,15 +141,36 @@ class AtMost(Fault):
         return plain(429, headers={"Retry-After": "0"}) if crowded else reply
 
 
-def test_an_origin_that_allows_two_connections_is_given_two(worker: Worker, origin: Origin) -> None:
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_an_origin_that_allows_few_connections_is_given_few(
+    worker: Worker, origin: Origin, allowed: int
+) -> None:
     url = origin.serve("/a", WEIGHTS)
-    origin.misbehave("/a", AtMost(2, origin), Trickling(2048.0 * KIB), after=1)
+    origin.misbehave("/a", AtMost(allowed, origin), Trickling(2048.0 * KIB), after=1)
 
     worker.fill(model(PATH, url))
 
     assert worker.layout.model(PATH).read_bytes() == RIGHT
     refused = [s for s in origin.seen() if s.status == 429]
     assert len(refused) < 12
+
+
+def test_an_origin_that_was_away_for_a_moment_has_all_its_connections_again_soon(
+    tmp_path: Path, origin: Origin
+) -> None:
+    engine = Engine(replace(TIMES, limited_s=0.05), threading.Event())
+    source = origin_of(model(PATH, origin.serve("/a", WEIGHTS)), Credentials(), engine.client)
+    origin.misbehave("/a", Status(503), after=1, times=7)
+    origin.misbehave("/a", Trickling(256.0 * KIB))
+    resolved = source.resolve()
+    part = open_part(Layout(tmp_path), PATH, resolved.version, inherits=True, chunk_bytes=KIB)
+    readings: list[Reading] = []
+
+    assert engine.fetch(source, resolved, part, readings.append) == sha256(WEIGHTS)
+
+    seen = [reading.connections for reading in readings]
+    assert max(seen[seen.index(min(seen[:-1])) :]) == TIMES.connections
+    part.close()
 
 
 def test_several_models_at_once_share_the_connections(worker: Worker, origin: Origin) -> None:
@@ -202,13 +228,11 @@ def test_a_file_without_a_length_is_taken_to_its_end(worker: Worker, origin: Ori
 def test_a_volume_that_fails_at_the_end_does_not_hide_why_it_ended(
     tmp_path: Path, origin: Origin
 ) -> None:
-    times = replace(TIMES, sync_bytes=WEIGHTS.size_bytes)
-    client = Client(times.connections, connect_s=times.connect_s, read_s=times.read_s)
-    wanted = model(PATH, origin.serve("/a", WEIGHTS))
-    source = origin_of(wanted, Credentials(), client)
+    stopping = threading.Event()
+    engine = Engine(replace(TIMES, sync_bytes=WEIGHTS.size_bytes), stopping)
+    source = origin_of(model(PATH, origin.serve("/a", WEIGHTS)), Credentials(), engine.client)
     resolved = source.resolve()
     part = open_part(Layout(tmp_path), PATH, resolved.version, inherits=True, chunk_bytes=KIB)
-    stopping = threading.Event()
 
     def stop_and_break(reading: Reading) -> None:
         if reading.done_bytes:
@@ -216,56 +240,11 @@ def test_a_volume_that_fails_at_the_end_does_not_hide_why_it_ended(
             part.path.unlink(missing_ok=True)
             stopping.set()
 
-    transfer = Transfer(
-        PATH, source, client, times, Budget(8), stopping=stopping, on_progress=stop_and_break
-    )
     origin.misbehave("/a", Trickling(100.0 * KIB))
 
     with pytest.raises(Stopped):
-        transfer.run(resolved, part)
+        engine.fetch(source, resolved, part, stop_and_break)
     part.close()
-
-
-class SlowToRead(Part[Version]):
-    """A part on a volume that takes its time to answer."""
-
-    asked = threading.Event()
-    answers = threading.Event()
-    answered = False
-
-    def read_into(self, at: int, buffer: memoryview) -> int:
-        self.asked.set()
-        assert self.answers.wait(10)
-        self.answered = True
-        return super().read_into(at, buffer)
-
-
-def test_nothing_reads_a_part_any_more_once_its_hash_has_ended(tmp_path: Path) -> None:
-    part = SlowToRead(tmp_path / "a.part", Version("o", KIB, None, None))
-    front = FrontHash(part)
-    part.write(0, memoryview(bytes(KIB)))
-    front.grown()
-    assert part.asked.wait(10)
-    seen: list[bool] = []
-
-    def end() -> None:
-        front.end()
-        seen.append(part.answered)
-
-    ending = threading.Thread(target=end)
-    ending.start()
-    wait_until(lambda: not ending.is_alive() or is_waiting(ending))
-    part.answers.set()
-    ending.join(10)
-
-    assert seen == [True]
-    part.close()
-
-
-def is_waiting(thread: threading.Thread) -> bool:
-    """Whether ``thread`` waits in a call of threading, such as another one's join()."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_code.co_filename == threading.__file__
 
 
 def in_background(worker: Worker, *wanted: ModelSpec) -> threading.Event:

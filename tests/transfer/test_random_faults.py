@@ -1,5 +1,6 @@
 """Any sequence of faults ends with the right bytes or one error; the clock is a fake one, so that no wait is waited."""
 
+import hashlib
 import tempfile
 import threading
 from dataclasses import dataclass, field
@@ -9,18 +10,18 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morpheus_boot.cache.options import Credentials, RetryPolicy, TransferTimes
+from morpheus_boot.cache.options import Credentials, TransferTimes
+from morpheus_boot.cache.origins.resolutions import resolve
 from morpheus_boot.cache.origins.web import WebOrigin
 from morpheus_boot.cache.parts import open_part
-from morpheus_boot.cache.transfer.budget import Budget
-from morpheus_boot.cache.transfer.http import Client
-from morpheus_boot.cache.transfer.meter import Reading
+from morpheus_boot.cache.transfer.progress import Reading
 from morpheus_boot.cache.transfer.stream import VersionChanged
-from morpheus_boot.cache.transfer.transfer import Transfer, resolve_patiently
+from morpheus_boot.cache.transfer.transfer import Engine
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import UrlSource
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.work.backoff import Backoff
 from tests.testbed.content import read_all, safetensors, sha256
 from tests.testbed.faults import (
     Changed,
@@ -49,9 +50,12 @@ KIB: Final = 1024
 SPAN_BYTES: Final = 32 * KIB
 OLD: Final = safetensors(6 * SPAN_BYTES + 77)
 NEW: Final = safetensors(6 * SPAN_BYTES + 78, seed=3)
-POLICY: Final = RetryPolicy(first_s=0.5, most_s=20.0, deadline_s=60.0, progress_bytes=SPAN_BYTES)
 TIMES: Final = TransferTimes(
-    sync_bytes=2 * SPAN_BYTES, span_bytes=SPAN_BYTES, connections=4, read_s=0.3, retry=POLICY
+    sync_bytes=2 * SPAN_BYTES,
+    span_bytes=SPAN_BYTES,
+    connections=4,
+    read_s=0.3,
+    progress_bytes=SPAN_BYTES,
 )
 
 
@@ -131,40 +135,23 @@ def test_any_sequence_of_faults_ends_with_right_bytes_or_an_error(
 def fetch(url: str, layout: Layout, digest: str | None) -> bytes | None:
     """The bytes that a transfer says are whole, or None where it says that they can't be had."""
     time = FakeTime()
-    origin = WebOrigin("the model", UrlSource(Secret(url)), Credentials(), Client(4, read_s=0.3))
-    never = threading.Event()
+    engine = Engine(TIMES, threading.Event(), clock=time.clock, pause=time.wait)
+    origin = WebOrigin("the model", UrlSource(Secret(url)), Credentials(), engine.client)
     readings: list[Reading] = []
-    transfer = Transfer(
-        "the model",
-        origin,
-        Client(4, read_s=0.3),
-        TIMES,
-        Budget(4),
-        stopping=never,
-        on_progress=readings.append,
-        clock=time.clock,
-        wait=time.wait,
-    )
     try:
-        resolved = resolve_patiently("the model", origin, RetryPolicy(0.001, 0.002, 0.02), never)
+        resolved = resolve(origin, Backoff(0.001, 0.002, 0.02), engine.stopping)
     except MorpheusError:
         return None
     part = open_part(layout, "folder/model", resolved.version, inherits=True, chunk_bytes=1)
     try:
-        found = transfer.run(resolved, part)
+        found = engine.fetch(origin, resolved, part, readings.append)
         content = part.path.read_bytes()
     except (MorpheusError, VersionChanged):
         return None
     finally:
         part.close()
-    assert found == sha256_of(content)
+    assert found == hashlib.sha256(content).hexdigest()
     assert readings[-1].done_bytes == len(content)
     # No more than a deadline for each span's worth of new bytes, whatever the origin wishes.
-    assert time.now_s < 8 * POLICY.deadline_s * TIMES.connections
+    assert time.now_s < 8 * TIMES.retry.deadline_s * TIMES.connections
     return content
-
-
-def sha256_of(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.addresses import is_forbidden
-from morpheus_boot.cache.transfer.http import check_redirect
+from morpheus_boot.cache.origins.http import check_redirect
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from tests.cache.worker import Worker, hub_model, model

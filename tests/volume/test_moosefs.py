@@ -344,9 +344,7 @@ def test_a_model_that_another_host_published_since_the_plan_is_not_fetched_again
     os.utime(other.layout.model(PATH), (1, 1))
     before = bed.origin.count("/a").body_bytes
 
-    (cached,) = fill(
-        plan, other.volume, other.options, stopping=other.stopping, report=other.states.append
-    )
+    (cached,) = fill(plan, other.context)
 
     assert cached.file.read_bytes() == RIGHT
     assert bed.origin.count("/a").body_bytes <= before + 1

@@ -116,24 +116,6 @@ class ModelLock:
         self._wait()
         return None
 
-    def is_held(self, *, waits: bool = True) -> bool:
-        """Whether a holder is at work, as a look that costs little shows; False: try_claim() is worth a try.
-
-        Nothing is claimed, so that whoever has its hands free may. ``waits``: since the last look this worker has
-        had nothing else to do, and its deadline comes nearer. Raises as try_claim() does.
-        """
-        held = any(
-            is_locked(path) and watch.look() < self._times.silence_s
-            for path, watch in (
-                (self._main, self._main_watch),
-                (self._takeover, self._takeover_watch),
-            )
-        )
-        if held and waits:
-            self._wait()
-        self._looked_at = self._clock()
-        return held
-
     def claim(self, stopping: threading.Event, on_wait: Callable[[], None]) -> Claim:
         """The claim, waited for; ``on_wait`` is called while another worker has it. Raises as try_claim(); Stopped."""
         while (claim := self.try_claim()) is None:

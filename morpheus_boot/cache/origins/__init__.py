@@ -1,11 +1,12 @@
-"""Origins: where a model comes from. An origin resolves; it moves no bytes."""
+"""Origins: where a model comes from. Another one is a module beside these, and a line in origin_of()."""
 
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.civitai import CivitaiOrigin
+from morpheus_boot.cache.origins.file import FileOrigin
+from morpheus_boot.cache.origins.http import Client
 from morpheus_boot.cache.origins.huggingface import HuggingFaceOrigin
 from morpheus_boot.cache.origins.origin import Origin, Resolved
-from morpheus_boot.cache.origins.web import FileOrigin, WebOrigin
-from morpheus_boot.cache.transfer.http import Client
+from morpheus_boot.cache.origins.web import WebOrigin
 from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
 
 __all__ = ["Origin", "Resolved", "origin_of"]

@@ -14,10 +14,9 @@ from huggingface_hub.errors import (
 )
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.origins.origin import Resolved
+from morpheus_boot.cache.origins.http import TRY_LATER, check_redirect, reason, retry_after_s
+from morpheus_boot.cache.origins.origin import Address, Resolved, TransientFailure
 from morpheus_boot.cache.parts import Version
-from morpheus_boot.cache.transfer.http import check_redirect, reason, retry_after_s
-from morpheus_boot.cache.transfer.retry import TRY_LATER, TransientFailure
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
@@ -27,18 +26,16 @@ from morpheus_boot.volume.digests import sha256_in
 class HuggingFaceOrigin:
     """One file of a repository on the hub, or on what HF_ENDPOINT names."""
 
-    def __init__(
-        self, model_path: str, source: HuggingFaceSource, credentials: Credentials
-    ) -> None:
-        self._model_path = model_path
+    def __init__(self, subject: str, source: HuggingFaceSource, credentials: Credentials) -> None:
+        self.subject = subject
         self._source = source
+        self._name = f"{source.repo}/{source.file}@{source.revision}"
         self._token = credentials.hf_token
         self._endpoint = credentials.hf_endpoint
 
     def resolve(self) -> Resolved:
         """HEADs the file. Its ETag is its SHA-256 where the file is in LFS or Xet (X-Linked-Etag)."""
         source = self._source
-        name = f"{source.repo}/{source.file}@{source.revision}"
         url = hf_hub_url(
             source.repo, source.file, revision=source.revision, endpoint=self._endpoint
         )
@@ -48,85 +45,77 @@ class HuggingFaceOrigin:
             )
         except GatedRepoError as error:
             raise OriginDenied(
-                self._model_path,
-                f"{name} is gated",
+                self.subject,
+                f"{self._name} is gated",
                 f"accept its terms at {self._endpoint}/{source.repo}, and set HF_TOKEN to that account's token",
             ) from error
         except RepositoryNotFoundError as error:
-            raise self._not_found(name, error) from error
+            raise self._not_found(error) from error
         except (RevisionNotFoundError, EntryNotFoundError) as error:
             raise OriginUnavailable(
-                self._model_path,
-                f"{name} does not exist",
+                self.subject,
+                f"{self._name} does not exist",
                 "check its file and revision in models.yaml",
             ) from error
         except HfHubHTTPError as error:
-            raise self._refused(name, error) from error
+            raise self._refused(error) from error
         except (httpx2.HTTPError, OSError) as error:
             raise TransientFailure(
                 f"{self._endpoint} can't be reached ({reason(error)})"
             ) from error
-        self._refuse_what_only_xet_gives(name, found.size)
-        direct = found.location if found.location != url else None
-        if direct is not None:
-            check_redirect(url, direct, self._model_path)
+        if found.size is not None and found.size > MAX_HTTP_DOWNLOAD_SIZE:
+            raise OriginUnavailable(
+                self.subject,
+                f"{self._name} has {found.size} bytes, and above {MAX_HTTP_DOWNLOAD_SIZE} Hugging Face gives a file"
+                " through Xet alone",
+                "name a smaller file in models.yaml, such as one of several parts",
+            )
+        is_redirected = found.location != url
+        if is_redirected:
+            check_redirect(url, found.location, self.subject)
         etag = (found.etag or "").strip('"')
         return Resolved(
-            url=Secret(url),
-            version=Version(
-                origin=source.identity,
-                size_bytes=found.size,
-                sha256=sha256_in(etag),
-                etag=f'"{etag}"' if etag else None,
+            Address(
+                Secret(found.location),
+                self._token,
+                frozenset({urlsplit(self._endpoint).hostname or ""}),
+                is_redirected,
             ),
-            token=self._token,
-            token_hosts=frozenset({urlsplit(self._endpoint).hostname or ""}),
+            Version(source.identity, found.size, sha256_in(etag), f'"{etag}"' if etag else None),
             commit=found.commit_hash,
-            direct=Secret(direct) if direct is not None else None,
             # Its storage does, and where it once did not the transfer would notice.
             honours_ranges=found.size is not None,
         )
 
-    def _refuse_what_only_xet_gives(self, name: str, size_bytes: int | None) -> None:
-        if size_bytes is not None and size_bytes > MAX_HTTP_DOWNLOAD_SIZE:
-            raise OriginUnavailable(
-                self._model_path,
-                f"{name} has {size_bytes} bytes, and above {MAX_HTTP_DOWNLOAD_SIZE} Hugging Face gives a file"
-                " through Xet alone",
-                "name a smaller file in models.yaml, such as one of several parts",
-            )
-
-    def _not_found(
-        self, name: str, error: RepositoryNotFoundError
-    ) -> OriginDenied | OriginUnavailable:
+    def _not_found(self, error: RepositoryNotFoundError) -> OriginDenied | OriginUnavailable:
         # The hub says 401 alike for what is missing and for what is private.
         if self._token is None and error.response.status_code == 401:
             return OriginDenied(
-                self._model_path,
-                f"{name} does not exist, or is private",
+                self.subject,
+                f"{self._name} does not exist, or is private",
                 "check its repo in models.yaml, and set HF_TOKEN if it is private",
             )
         return OriginUnavailable(
-            self._model_path,
-            f"{name} does not exist, or HF_TOKEN may not see it",
+            self.subject,
+            f"{self._name} does not exist, or HF_TOKEN may not see it",
             "check its repo in models.yaml",
         )
 
-    def _refused(self, name: str, error: HfHubHTTPError) -> Exception:
+    def _refused(self, error: HfHubHTTPError) -> Exception:
         status = error.response.status_code
         if status == 429 or status >= 500:
             wished_s = retry_after_s(error.response.headers.get("Retry-After"))
             return TransientFailure(
-                f"{name}: {self._endpoint} answers {status}", wished_s, mend=TRY_LATER
+                f"{self._name}: {self._endpoint} answers {status}", wished_s, mend=TRY_LATER
             )
         if status in (401, 403):
             return OriginDenied(
-                self._model_path,
-                f"{name}: {self._endpoint} answers {status}",
+                self.subject,
+                f"{self._name}: {self._endpoint} answers {status}",
                 "set HF_TOKEN to a token that may read it",
             )
         return OriginUnavailable(
-            self._model_path,
-            f"{name}: {self._endpoint} answers {status}",
+            self.subject,
+            f"{self._name}: {self._endpoint} answers {status}",
             "check it in models.yaml",
         )

@@ -1,19 +1,27 @@
 """What the origins said, each asked once a fill unless a wait came between: for the room, then for the bytes."""
 
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
-from morpheus_boot.cache.options import Credentials, RetryPolicy
+from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins import Origin, Resolved, origin_of
-from morpheus_boot.cache.transfer.http import Client
-from morpheus_boot.cache.transfer.transfer import resolve_patiently
+from morpheus_boot.cache.origins.http import Client
+from morpheus_boot.cache.origins.origin import TransientFailure
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import ModelSpec
-from morpheus_boot.work.background import together
+from morpheus_boot.work.background import begin, together
+from morpheus_boot.work.backoff import Backoff, try_again
+from morpheus_boot.work.stopping import Stopped
 
+_LOG: Final = logging.getLogger("morpheus.cache")
 _AT_ONCE: Final = 8
+_TICK_S: Final = 0.1
+
+_T = TypeVar("_T")
 
 
 class Resolutions:
@@ -23,12 +31,12 @@ class Resolutions:
         self,
         credentials: Credentials,
         client: Client,
-        policy: RetryPolicy,
+        backoff: Backoff,
         stopping: threading.Event,
     ) -> None:
         self._credentials = credentials
         self._client = client
-        self._policy = policy
+        self._backoff = backoff
         self._stopping = stopping
         self._known: dict[str, Resolved | MorpheusError] = {}
 
@@ -40,9 +48,7 @@ class Resolutions:
         """What the origin says of the model. Raises MorpheusError, the same one each time; Stopped."""
         if model.path not in self._known:
             try:
-                self._known[model.path] = resolve_patiently(
-                    model.path, self.origin(model), self._policy, self._stopping
-                )
+                self._known[model.path] = resolve(self.origin(model), self._backoff, self._stopping)
             except MorpheusError as error:
                 self._known[model.path] = error
         known = self._known[model.path]
@@ -74,3 +80,35 @@ class Resolutions:
         """The error that asking for the model ended with; None where it was not asked for, or has an answer."""
         known = self._known.get(model.path)
         return known if isinstance(known, MorpheusError) else None
+
+
+def resolve(origin: Origin, backoff: Backoff, stopping: threading.Event) -> Resolved:
+    """What an origin says, asked again where that may help. Raises Stopped, OriginDenied, OriginUnavailable."""
+    announced: list[str] = []
+
+    def ask() -> Resolved:
+        try:
+            return _unless_stopped(origin.resolve, stopping)
+        except TransientFailure as failure:
+            if not announced:
+                cause, trying_s = failure.cause, backoff.deadline_s
+                _LOG.info("%s: %s, trying for %.0f s", origin.subject, cause, trying_s)
+            announced.append(failure.cause)
+            raise
+
+    try:
+        return try_again(ask, TransientFailure, backoff, pause=stopping.wait)
+    except TransientFailure as failure:
+        raise failure.lasting(origin.subject) from failure
+
+
+def _unless_stopped(work: Callable[[], _T], stopping: threading.Event) -> _T:
+    """What ``work`` returns or raises; it is left to its own time-outs where ``stopping`` is set before.
+
+    Raises Stopped.
+    """
+    outcome = begin(work, "resolve")
+    while not stopping.is_set():
+        if wait((outcome,), _TICK_S).done:
+            return outcome.result()
+    raise Stopped

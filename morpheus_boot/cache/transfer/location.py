@@ -3,9 +3,9 @@
 import threading
 from dataclasses import dataclass, replace
 
-from morpheus_boot.cache.origins.origin import Origin, Resolved
+from morpheus_boot.cache.origins.origin import Origin, Resolved, Validator
 from morpheus_boot.cache.parts import ModelPart
-from morpheus_boot.cache.transfer.stream import CannotContinue, Validator, VersionChanged
+from morpheus_boot.cache.transfer.stream import CannotContinue, VersionChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,7 @@ class Location:
         self._part = part
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
-        self._place = Place(resolved, Validator(resolved.if_range, resolved.last_modified))
-
-    @property
-    def place(self) -> Place:
-        """Where to ask now."""
-        with self._lock:
-            return self._place
+        self.place = Place(resolved, resolved.validator)
 
     def learn(self, place: Place, validator: Validator) -> None:
         """Takes the validator that a stream from ``place`` has shown: the next ones must agree.
@@ -39,15 +33,15 @@ class Location:
         Raises VersionChanged: two streams that began together do not; a known digest decides by itself.
         """
         with self._lock:
-            if self._place.nth != place.nth:
+            if self.place.nth != place.nth:
                 return
-            known = self._place.validator
+            known = self.place.validator
             if self._part.head.sha256 is None and known.contradicts(validator):
                 raise VersionChanged
             merged = Validator(
                 known.etag or validator.etag, known.last_modified or validator.last_modified
             )
-            self._place = replace(self._place, validator=merged)
+            self.place = replace(self.place, validator=merged)
 
     def renew(self, used: Place) -> None:
         """Asks the origin anew, unless another connection did so since ``used``.
@@ -66,14 +60,12 @@ class Location:
                 sha256=found.sha256 or ours.sha256,
                 size_bytes=ours.size_bytes if found.size_bytes is None else found.size_bytes,
             )
-            last_modified = self.place.validator.last_modified
             if found != ours and not found.continues(ours):
                 raise VersionChanged
-            validator = Validator(resolved.if_range, None if found.etag else last_modified)
-            with self._lock:
-                resolved = replace(resolved, version=found)
-                self._place = Place(resolved, validator, used.nth + 1)
             # The next stream's Last-Modified must agree; where there is none either, nothing need.
-            told_apart = found.sha256 or found.etag or last_modified
-            if not told_apart and self._part.written_bytes:
+            last_modified = self.place.validator.last_modified
+            if self._part.written_bytes and not (found.sha256 or found.etag or last_modified):
                 raise CannotContinue
+            validator = Validator(resolved.validator.etag, None if found.etag else last_modified)
+            with self._lock:
+                self.place = Place(replace(resolved, version=found), validator, used.nth + 1)

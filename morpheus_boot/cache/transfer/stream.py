@@ -4,25 +4,15 @@ import errno
 import http.client
 import os
 import socket
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import requests
 import urllib3
 
-from morpheus_boot.cache.origins.origin import Resolved
-from morpheus_boot.cache.origins.web import file_path
-from morpheus_boot.cache.transfer.http import (
-    Client,
-    Request,
-    content_length,
-    content_range,
-    strong_etag,
-)
-from morpheus_boot.cache.transfer.ranges import Span
-from morpheus_boot.cache.transfer.retry import TransientFailure
+from morpheus_boot.cache.origins.file import file_path
+from morpheus_boot.cache.origins.http import Client, content_length, content_range
+from morpheus_boot.cache.origins.origin import Resolved, TransientFailure, Validator
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.errors import OriginUnavailable, storage_error
 
@@ -32,30 +22,24 @@ _MOVED_AWAY: Final = frozenset({errno.ENOENT, errno.ESTALE})
 class VersionChanged(Exception):
     """The origin has other bytes now than those a part was begun with."""
 
+    def __str__(self) -> str:
+        return "its origin has other bytes now"
+
 
 class CannotContinue(Exception):
     """What is there must be begun anew: the whole file comes, or nothing would tell two versions apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Validator:
-    """What tells two versions apart at one place: a strong ETag, else Last-Modified; both may be missing."""
+class Span(NamedTuple):
+    """The bytes of a file from ``start`` up to ``stop`` (None: its end, wherever that is)."""
 
-    etag: str | None
-    last_modified: str | None
-
-    def contradicts(self, other: "Validator") -> bool:
-        """Whether the two can't be of the same bytes."""
-        if self.etag and other.etag:
-            return self.etag != other.etag
-        pair = (self.last_modified, other.last_modified)
-        return None not in pair and pair[0] != pair[1]
+    start: int
+    stop: int | None
 
 
 class Stream(Protocol):
-    """Bytes in order from offset ``at`` on. ``end``: the offset behind the last, None: not said."""
+    """Bytes in order. ``end``: the offset behind the last, None: not said."""
 
-    at: int
     end: int | None
     validator: Validator
 
@@ -72,47 +56,35 @@ class Stream(Protocol):
 def open_stream(
     client: Client, resolved: Resolved, span: Span, validator: Validator, subject: str
 ) -> Stream:
-    """Opens the stream of a span; ``validator`` is that of the streams before at the same place.
+    """Opens the stream of a span; ``validator`` is that of the streams before at the same address.
 
     Raises:
         VersionChanged: the answer's validator or length is another version's.
         CannotContinue: the span is not the whole file, and the whole file comes.
         TransientFailure, OriginDenied, OriginUnavailable.
     """
-    if resolved.url.reveal().startswith("file:"):
+    if resolved.address.url.reveal().startswith("file:"):
         return _FileStream(resolved, span, subject)
     version = resolved.version
-    whole = span.start == 0 and span.stop in (None, version.size_bytes)
-    request = Request(
-        resolved.direct or resolved.url,
-        {} if whole else _range_headers(span, validator, digest_known=version.sha256 is not None),
-        resolved.token,
-        resolved.token_hosts,
-        signed=resolved.direct is not None,
-    )
-    response = client.get(request, subject).response
-    try:
-        found = Validator(
-            strong_etag(response.headers.get("ETag")), response.headers.get("Last-Modified")
-        )
+    headers: dict[str, str] = {}
+    is_whole = span.start == 0 and span.stop in (None, version.size_bytes)
+    if not is_whole:
+        last = "" if span.stop is None else str(span.stop - 1)
+        headers["Range"] = f"bytes={span.start}-{last}"
         # A digest decides by itself at the end, and nodes of one storage may differ in their ETags.
-        if version.sha256 is None and found.contradicts(validator):
+        if validator.etag and version.sha256 is None:
+            headers["If-Range"] = validator.etag
+    answer = client.get(resolved.address, headers, subject)
+    try:
+        if version.sha256 is None and answer.validator.contradicts(validator):
             raise VersionChanged
-        end = _end(response, span, version.size_bytes, subject)
-        if response.status_code == 200 and not whole:
+        end = _end(answer.response, span, version.size_bytes, subject)
+        if answer.response.status_code == 200 and not is_whole:
             raise CannotContinue
     except BaseException:
-        response.close()
+        answer.response.close()
         raise
-    return _WebStream(response, span.start, end, found)
-
-
-def _range_headers(span: Span, validator: Validator, *, digest_known: bool) -> dict[str, str]:
-    last = "" if span.stop is None else str(span.stop - 1)
-    headers = {"Range": f"bytes={span.start}-{last}"}
-    if validator.etag and not digest_known:
-        headers["If-Range"] = validator.etag
-    return headers
+    return _WebStream(answer.response, end, answer.validator)
 
 
 def _end(
@@ -124,55 +96,51 @@ def _end(
         if None not in (size_bytes, length) and length != size_bytes:
             raise VersionChanged
         return length
-    found = content_range(response)
-    if found is None or found[0] != span.start or found[1] < found[0]:
-        raise _another_range(response, span, subject)
-    _, last, total = found
-    if None not in (size_bytes, total) and total != size_bytes:
+    begin, last, total = content_range(response) or (-1, -1, None)
+    if begin == span.start <= last and None not in (size_bytes, total) and total != size_bytes:
         raise VersionChanged
-    limit = span.stop if span.stop is not None else total
-    if (limit is not None and last >= limit) or length not in (None, last + 1 - span.start):
-        raise _another_range(response, span, subject)
-    return last + 1
-
-
-def _another_range(response: requests.Response, span: Span, subject: str) -> OriginUnavailable:
-    headers = response.headers
-    said = f"{headers.get('Content-Range', 'none')}, {headers.get('Content-Length', 'no')} bytes"
+    limit = total if span.stop is None else span.stop
+    is_within = limit is None or last < limit
+    if begin == span.start <= last and is_within and length in (None, last + 1 - begin):
+        return last + 1
+    said = response.headers.get("Content-Range", "none")
+    said_bytes = response.headers.get("Content-Length", "no")
     until = "on" if span.stop is None else f"to {span.stop - 1}"
-    return OriginUnavailable(
+    raise OriginUnavailable(
         subject,
         f"{without_secrets(response.url)} was asked for the bytes from {span.start} {until}"
-        f" and answered another range ({said})",
+        f" and answered another range ({said}, {said_bytes} bytes)",
         "use another origin",
     )
 
 
 class _WebStream:
-    def __init__(
-        self, response: requests.Response, at: int, end: int | None, validator: Validator
-    ) -> None:
-        self.at, self.end, self.validator = at, end, validator
+    def __init__(self, response: requests.Response, end: int | None, validator: Validator) -> None:
+        self.end, self.validator = end, validator
         self._response = response
-        self._read_into = _reader(response)
-        self._socket = _socket(response)
+        inner = getattr(response.raw, "_fp", None)
+        self._inner = inner if isinstance(inner, http.client.HTTPResponse) else None
+        raw = getattr(getattr(self._inner, "fp", None), "raw", None)
+        self._socket = getattr(raw, "_sock", None)
 
     def read_into(self, buffer: memoryview) -> int:
         try:
-            return self._read_into(buffer)
+            # urllib3's own readinto reads into bytes of its own first: 0.5 CPU s a GB and 30 MB more.
+            count: int = (self._inner or self._response.raw).readinto(buffer)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             raise TransientFailure(
                 f"{without_secrets(self._response.url)} broke off ({type(error).__name__})"
             ) from error
+        return count
 
     def abort(self) -> None:
-        if self._socket is not None:
+        if isinstance(self._socket, socket.socket):
             with suppress(OSError):
                 # Not SSLSocket's own: that one takes away the encryption under a thread that reads.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        inner = _inner(self._response)
+        inner = self._inner
         # http.client closes a response at its last byte, but at an early end of the connection, too.
         if inner is not None and inner.isclosed() and not inner.length and not inner.will_close:
             self._response.raw.release_conn()
@@ -180,32 +148,14 @@ class _WebStream:
             self._response.close()
 
 
-def _inner(response: requests.Response) -> http.client.HTTPResponse | None:
-    inner = getattr(response.raw, "_fp", None)
-    return inner if isinstance(inner, http.client.HTTPResponse) else None
-
-
-def _reader(response: requests.Response) -> Callable[[memoryview], int]:
-    # urllib3's own readinto reads into bytes of its own first: 0.5 CPU s a GB and 30 MB more.
-    read_into: Callable[[memoryview], int] = (_inner(response) or response.raw).readinto
-    return read_into
-
-
-def _socket(response: requests.Response) -> socket.socket | None:
-    file = getattr(_inner(response), "fp", None)
-    found = getattr(getattr(file, "raw", None), "_sock", None)
-    return found if isinstance(found, socket.socket) else None
-
-
 class _FileStream:
     def __init__(self, resolved: Resolved, span: Span, subject: str) -> None:
-        self._path = file_path(resolved.url.reveal())
+        self._path = file_path(resolved.address.url.reveal())
         self._subject = subject
-        self.at = span.start
-        self.validator = Validator(None, None)
+        self.validator = Validator()
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self.end: int | None = os.fstat(self._fd).st_size
+            self.end: int | None = os.lseek(self._fd, 0, os.SEEK_END)
             os.lseek(self._fd, span.start, os.SEEK_SET)
         except OSError as error:
             raise self._failure(error) from error

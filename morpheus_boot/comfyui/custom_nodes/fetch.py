@@ -27,6 +27,7 @@ _NO_SUCH_COMMIT: Final = re.compile(
     r"(?i)not our ref|unadvertised object|no such remote ref|remote ref|not a tree|not a commit|"
     r"did not match any|unable to read tree|unable to parse object"
 )
+_SUBMODULE: Final = re.compile(r"clone of '(.*)' into submodule path")
 
 # The URL of a node may bring user and password. On a command line, of git's own helpers too, all could read them.
 _HELPER: Final = (
@@ -157,15 +158,17 @@ class Repository:
         """What trying again can't mend."""
         if _NO_SUCH_COMMIT.search(ended.err):
             return _Missing(ended.words)
+        submodule = _SUBMODULE.search(ended.err)
+        where = f"{submodule[1]} (its submodule)" if submodule else self._url
         if _DENIED.search(ended.err):
             return OriginDenied(
                 self._subject,
-                f"{self._url} refuses, or is not public ({ended.words})",
-                "check the URL; a private one takes https://${NAME}@host/... with a token in NAME",
+                f"{where} refuses, or is not public ({ended.words})",
+                "check the URL; a private one takes a token in it (docs/custom-nodes.md)",
             )
         if _ABSENT.search(ended.err):
             return OriginUnavailable(
-                self._subject, f"there is no repository at {self._url}", "check git: in models.yaml"
+                self._subject, f"there is no repository at {where}", "check git: and ref:"
             )
         return None
 

@@ -10,54 +10,51 @@ from typing import Final
 from packaging.utils import canonicalize_name
 
 from morpheus_boot.errors import NotSetUp
+from morpheus_boot.start.installed import compile_command
 from morpheus_boot.work.program import run_program
 
 _TIMEOUT_S: Final = 120.0
+_COMPILE_TIMEOUT_S: Final = 900.0
 
-# The markers are PEP 508's. The C library belongs to the identity: wheels are built against one.
+# The C library belongs to the identity: wheels are built against one.
 _PROBE: Final = """
 import importlib.metadata, json, os, platform, sys, sysconfig
-v = sys.implementation.version
 held = {}
 for dist in importlib.metadata.distributions():
-    name, version = dist.metadata["Name"], dist.metadata["Version"]
-    if name and version:
-        held.setdefault(name, version)
+    metadata = dist.metadata
+    if metadata["Name"] and metadata["Version"]:
+        of_extras = [text for text in metadata.get_all("Requires-Dist") or [] if "extra" in text]
+        held.setdefault(metadata["Name"], [metadata["Version"], of_extras])
 print(json.dumps({
     "identity": [
         sys.implementation.cache_tag, platform.python_version(), sysconfig.get_platform(),
         os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else "",
     ],
     "held": held,
-    "markers": {
-        "implementation_name": sys.implementation.name,
-        "implementation_version": "%d.%d.%d" % v[:3],
-        "os_name": os.name,
-        "platform_machine": platform.machine(),
-        "platform_python_implementation": platform.python_implementation(),
-        "platform_release": platform.release(),
-        "platform_system": platform.system(),
-        "platform_version": platform.version(),
-        "python_full_version": platform.python_version(),
-        "python_version": ".".join(platform.python_version_tuple()[:2]),
-        "sys_platform": sys.platform,
-    },
 }))
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Interpreter:
-    """ComfyUI's Python.
+class Held:
+    """One distribution that a Python holds: its ``version``, and what its extras require."""
 
-    ``identity`` is what a built package depends on; ``held`` the version of each distribution, by its normalized
-    name; ``markers`` the values of PEP 508's environment markers.
-    """
+    version: str
+    requires_of_extras: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """ComfyUI's Python: ``identity`` is what a built package depends on; ``held`` goes by normalized names."""
 
     python: Path
     identity: tuple[str, ...]
-    held: Mapping[str, str]
-    markers: Mapping[str, str]
+    held: Mapping[str, Held]
+
+    @property
+    def version(self) -> str:
+        """As 3.12.3."""
+        return self.identity[1]
 
 
 def look_at(
@@ -79,13 +76,35 @@ def look_at(
     )
     try:
         said = json.loads(ended.out.splitlines()[-1])
-        held: dict[str, str] = {
-            canonicalize_name(name): version for name, version in said["held"].items()
+        held: dict[str, Held] = {
+            canonicalize_name(name): Held(version, tuple(requires))
+            for name, (version, requires) in said["held"].items()
         }
-        return Interpreter(python, tuple(said["identity"]), held, said["markers"])
+        return Interpreter(python, tuple(said["identity"]), held)
     except (ValueError, IndexError, KeyError, TypeError) as error:
         raise NotSetUp(
             "COMFYUI_PYTHON",
             f"{python} does not say what it holds ({ended.words})",
             "set it to ComfyUI's own interpreter, Python 3.9 or later",
         ) from error
+
+
+def compile_tree(
+    python: Path,
+    folder: Path,
+    *,
+    edited: bool,
+    environ: Mapping[str, str],
+    stopping: threading.Event,
+) -> None:
+    """Has ``python`` compile all below ``folder``; ``edited`` as compile_command() has it.
+
+    A file that is no Python of this version is passed over: some packages ship such. Raises as run_program() does.
+    """
+    run_program(
+        compile_command(python, folder, edited=edited),
+        environ=environ,
+        folder=folder,
+        timeout_s=_COMPILE_TIMEOUT_S,
+        stopping=stopping,
+    )

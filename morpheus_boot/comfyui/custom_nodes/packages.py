@@ -4,35 +4,44 @@ Where their requirements can't be met together, the node that is last by precede
 the others, and within each the order of models.yaml counts.
 """
 
+import codecs
 import hashlib
 import json
-import logging
-import shutil
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter
-from morpheus_boot.comfyui.custom_nodes.pip import (
-    ASKED,
-    Absent,
-    Package,
-    Pip,
-    Unbuildable,
-    Unsolvable,
-)
-from morpheus_boot.comfyui.custom_nodes.requirements import Asked, Needs, constraints_of, needs_of
-from morpheus_boot.errors import ManifestError, MorpheusError, OriginUnavailable, all_of
-from morpheus_boot.start.byte_code import compile_command
-from morpheus_boot.work.program import run_program
+from pydantic import TypeAdapter
 
-_LOG: Final = logging.getLogger("morpheus.nodes")
-_COMPILE_TIMEOUT_S: Final = 900.0
-_FORMAT: Final = "1"
+from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter
+from morpheus_boot.comfyui.custom_nodes.uv import Unsolvable, Uv
+from morpheus_boot.errors import ManifestError, MorpheusError, NotSetUp, OriginUnavailable, all_of
+from morpheus_boot.volume.publish import write_whole
+
+_FILE: Final = "requirements.txt"
+_INCLUDE: Final = re.compile(
+    r"^\s*(?:-r|--requirements?|-c|--constraints?)[ \t=]*(\S+)", re.MULTILINE
+)
+_ASKS: Final = re.compile(r"^\s*[^\s#]", re.MULTILINE)
+_EDITABLE: Final = re.compile(r"^[ \t]*(?:-e|--editable)[ \t=]+", re.MULTILINE)
+_INDEX: Final = re.compile(r"^[ \t]*(?:-i|--index-url)[ \t=]+", re.MULTILINE)
+_HERE: Final = re.compile(r"^[ \t]*\.(?=[/\[\s]|$)", re.MULTILINE)
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_FORMAT: Final = "2"
 _OUTCOME: Final = "outcome.json"
 PACKAGES: Final = "packages"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a custom node asks for: its requirements.txt, as a ``text`` with all that it includes."""
+
+    node: str
+    required: bool
+    file: Path
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,181 +54,123 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of all requirements together: who lost, which lines were not taken, which packages were installed.
+    """What came of all requirements together: which nodes are left out, which packages were installed.
 
-    ``lasting`` unless the network alone was the cause, so that the next boot tries again.
+    ``lasting`` unless another day may bring what was missing, so that the next boot tries again.
     """
 
     left_out: tuple[LeftOut, ...] = ()
-    warnings: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     lasting: bool = True
 
 
-def site_key(asked: Iterable[Asked], python: Interpreter) -> str:
+_OUTCOMES: Final = TypeAdapter(Outcome)
+
+
+def read_requirements(node: str, tree: Path, *, required: bool) -> Requirements | None:
+    """What the node in the folder ``tree`` asks for; None where that is nothing. Raises OSError.
+
+    The file goes to uv as it is, unless it holds what uv takes otherwise, or not at all: an editable repository, a
+    path (relative to its own working directory), an index that stands in the place of the others' (here it comes
+    beside them). Then a copy beside it says the same in uv's words.
+    """
+    file = tree / _FILE
+    texts = tuple(_texts(file.resolve(), tree.resolve(), set()))
+    if not any(map(_ASKS.search, texts)):
+        return None
+    for_uv = _INDEX.sub("--extra-index-url ", _EDITABLE.sub("", texts[0]))
+    for_uv = _HERE.sub(lambda _: str(tree), for_uv)
+    if for_uv != texts[0]:
+        file = tree / f".{_FILE}"
+        write_whole(file, for_uv.encode(), durable=False)
+    return Requirements(node, required, file, "\n".join(texts))
+
+
+def _texts(file: Path, tree: Path, seen: set[Path]) -> Iterator[str]:
+    """The text of ``file``, then those of the files that it includes, without any outside of ``tree``."""
+    if file in seen or not file.is_relative_to(tree) or not file.is_file():
+        return
+    seen.add(file)
+    content = file.read_bytes()
+    text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig", "replace")
+    yield text
+    for name in _INCLUDE.findall(text):
+        yield from _texts((file.parent / name).resolve(), tree, seen)
+
+
+def site_key(asked: Iterable[Requirements], python: Interpreter) -> str:
     """What a folder of packages depends on, in 32 hex digits: interpreter, platform, what it holds, what is asked."""
-    content = (_FORMAT, python.identity, sorted(python.held.items()), [*map(asdict, asked)])
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    held = sorted((name, one.version) for name, one in python.held.items())
+    texts = [(one.node, one.required, one.text) for one in asked]
+    content = json.dumps((_FORMAT, python.identity, held, texts))
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def read_outcome(site: Path) -> Outcome:
-    """What build() left in ``site``. Raises OSError, ValueError."""
-    document = json.loads((site / _OUTCOME).read_text("utf-8"))
-    return Outcome(
-        tuple(LeftOut(**entry) for entry in document["left_out"]),
-        tuple(document["warnings"]),
-        tuple(document["packages"]),
-        document["lasting"],
-    )
+    """What install_packages() left in ``site``. Raises OSError, ValueError."""
+    return _OUTCOMES.validate_json((site / _OUTCOME).read_bytes())
 
 
-@dataclass(frozen=True, slots=True)
-class _Loss:
-    """A node that loses. ``lasting`` unless another day may bring what is missing now."""
+def install_packages(asked: Iterable[Requirements], find: Callable[[], Uv], site: Path) -> Outcome:
+    """Installs into the folder ``site`` what the nodes need, and leaves the outcome there, too.
 
-    node: str
-    reason: str
-    lasting: bool = True
-
-
-class Builder:
-    """Builds one folder of packages, once."""
-
-    def __init__(
-        self,
-        asked: Sequence[Asked],
-        python: Interpreter,
-        *,
-        environ: Mapping[str, str],
-        scratch: Path,
-        stopping: threading.Event,
-    ) -> None:
-        self._asked = asked
-        self._python = python
-        self._environ = environ
-        self._scratch = scratch
-        self._stopping = stopping
-        self._constraints = constraints_of(python.held)
-        self._pip: Pip | None = None
-        self._lost: dict[str, LeftOut] = {}
-        self._lasting = True
-        self._required = frozenset(one.name for one in asked if one.required)
-
-    def build(self, site: Path) -> Outcome:
-        """Installs into the folder ``site`` what the nodes need, and leaves the outcome there, too.
-
-        Raises:
-            ManifestError: a required node's requirements can't be met.
-            OriginUnavailable: the package index can't be reached, and a required node needs it.
-            NotSetUp, StorageFailed, WaitedTooLong, Stopped, OSError: as Pip does.
-        """
-        needs = [
-            needs_of(one, self._python) for one in sorted(self._asked, key=lambda a: not a.required)
-        ]
-        self._lose(_Loss(n.node, "; ".join(n.conflicts)) for n in needs if n.conflicts)
-        packages = self._install(needs, site / PACKAGES)
-        outcome = Outcome(
-            tuple(self._lost.values()),
-            tuple(f"{need.node}: {text}" for need in needs for text in need.ignored),
-            tuple(package.pin for package in packages),
-            self._lasting,
-        )
-        (site / _OUTCOME).write_text(json.dumps(asdict(outcome), indent=1), "utf-8")
-        return outcome
-
-    def _install(self, needs: Sequence[Needs], target: Path) -> tuple[Package, ...]:
-        """Installs for the nodes that are left, and when some lose, again for the rest."""
-        while kept := [n for n in needs if n.missing and n.node not in self._lost]:
-            try:
-                packages = self._resolve(kept)
-                pins = ", ".join(package.pin for package in packages)
-                _LOG.info("installing what ComfyUI's Python lacks: %s", pins or "nothing")
-                self._tool().install(packages, _sources(kept), target)
-            except Unbuildable as error:
-                shutil.rmtree(target, ignore_errors=True)
-                self._lose(self._who_needs(error.name, kept, str(error)))
-            except Unsolvable:
-                self._lose(self._who_disagrees(kept))
-            except OriginUnavailable as error:
-                if not self._required.isdisjoint(need.node for need in kept):
-                    raise
-                cause = f"{error.subject} {error.cause}"
-                self._lose(_Loss(need.node, cause, lasting=False) for need in kept)
-            else:
-                self._compile(target)
-                return packages
-        return ()
-
-    def _resolve(self, needs: Sequence[Needs]) -> tuple[Package, ...]:
-        missing = dict.fromkeys(text for need in needs for text in need.missing)
-        return self._tool().resolve(missing, _sources(needs), self._constraints)
-
-    def _who_disagrees(self, needs: Sequence[Needs]) -> Iterator[_Loss]:
-        """The nodes that can't come to those before them, each with pip's account of both sides."""
-        together: list[Needs] = []
-        for need in needs:
-            try:
-                self._resolve([*together, need])
-            except Unsolvable as error:
-                reason = _named(str(error), [*together, need])
-                yield _Loss(need.node, reason, lasting=not isinstance(error, Absent))
-            else:
-                together.append(need)
-
-    def _who_needs(self, package: str, needs: Sequence[Needs], cause: str) -> Iterator[_Loss]:
-        """The nodes that need ``package``, by what each comes to alone."""
-        alone = [need for need in needs if len(needs) == 1 or package in self._names([need])]
-        yield from (_Loss(need.node, cause) for need in alone or needs)
-
-    def _names(self, needs: Sequence[Needs]) -> frozenset[str]:
-        return frozenset(package.name for package in self._resolve(needs))
-
-    def _lose(self, losses: Iterable[_Loss]) -> None:
-        """Raises ManifestError, OriginUnavailable where a required node is among the losers."""
-        lost = [*losses]
-        refused = [_refusal(loss) for loss in lost if loss.node in self._required]
-        if refused:
-            raise all_of(refused)
-        self._lost.update((loss.node, LeftOut(loss.node, loss.reason)) for loss in lost)
-        self._lasting &= all(loss.lasting for loss in lost)
-
-    def _compile(self, target: Path) -> None:
-        # Its exit code says that some package ships a file which is no Python of this version.
-        run_program(
-            compile_command(self._python.python, target, edited=False),
-            environ=self._environ,
-            folder=self._scratch,
-            timeout_s=_COMPILE_TIMEOUT_S,
-            stopping=self._stopping,
-        )
-
-    def _tool(self) -> Pip:
-        if self._pip is None:
-            self._pip = Pip(
-                self._python,
-                environ=self._environ,
-                scratch=self._scratch,
-                stopping=self._stopping,
-            )
-        return self._pip
+    Raises, where a required node needs any:
+        ManifestError: its requirements can't be met.
+        OriginUnavailable: the package index can't be reached, or uv can't be fetched from it.
+        NotSetUp: as ``find`` does.
+    And StorageFailed, WaitedTooLong, Stopped, OSError as Uv.install() does.
+    """
+    in_order = sorted(asked, key=lambda one: not one.required)
+    required = [one for one in in_order if one.required]
+    packages = site / PACKAGES
+    try:
+        uv = find()
+        uv.install([one.file for one in in_order], packages)
+        left_out, lasting = list[LeftOut](), True
+    except Unsolvable:
+        left_out, lasting = _one_by_one(in_order, uv, packages)
+    except (OriginUnavailable, NotSetUp) as error:
+        if required:
+            _one_by_one(required, find(), packages)
+        reason = f"{error.subject}: {error.cause}"
+        left_out = [LeftOut(one.node, reason) for one in in_order if not one.required]
+        lasting = False
+    names = sorted(info.stem for info in packages.glob("*.dist-info"))
+    outcome = Outcome(tuple(left_out), tuple(names), lasting)
+    (site / _OUTCOME).write_bytes(_OUTCOMES.dump_json(outcome))
+    return outcome
 
 
-def _refusal(loss: _Loss) -> MorpheusError:
-    kind = ManifestError if loss.lasting else OriginUnavailable
-    return kind(
-        f"custom node {loss.node}",
-        f"its requirements can't be met: {loss.reason}",
-        "take another ref of it or of the other side, or say required: false",
-    )
+def _one_by_one(
+    asked: Sequence[Requirements], uv: Uv, packages: Path
+) -> tuple[list[LeftOut], bool]:
+    """Installs for each node that can come to those before it; those that are left out, and whether that lasts."""
+    kept: list[Requirements] = []
+    left_out: list[LeftOut] = []
+    refused: list[MorpheusError] = []
+    lasting = True
+    for one in asked:
+        try:
+            uv.install([each.file for each in (*kept, one)], packages)
+        except Unsolvable as error:
+            reason = f"its requirements can't be met{_beside(kept)}: {error}"
+            if one.required:
+                kind = ManifestError if error.lasting else OriginUnavailable
+                mend = "take another ref of it or of the other side, or say required: false"
+                refused.append(kind(f"custom node {one.node}", reason, mend))
+            left_out.append(LeftOut(one.node, reason))
+            lasting &= error.lasting
+        except OriginUnavailable as error:
+            if one.required:
+                raise
+            left_out.append(LeftOut(one.node, f"{error.subject}: {error.cause}"))
+            lasting = False
+        else:
+            kept.append(one)
+    if refused:
+        raise all_of(refused)
+    return left_out, lasting
 
 
-def _sources(needs: Iterable[Needs]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for need in needs for text in need.sources))
-
-
-def _named(account: str, needs: Iterable[Needs]) -> str:
-    """The account of pip, with the nodes in the place of "the user"."""
-    for need in needs:
-        for text in need.missing:
-            account = account.replace(ASKED + text, f"{need.node} asks for {text}")
-    return account
+def _beside(kept: Sequence[Requirements]) -> str:
+    return f" beside those of {', '.join(one.node for one in kept)}" if kept else ""

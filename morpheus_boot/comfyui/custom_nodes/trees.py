@@ -5,26 +5,22 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository, is_commit
+from morpheus_boot.comfyui.custom_nodes.interpreter import compile_tree
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.start.byte_code import compile_command
 from morpheus_boot.volume.archive import Turn, pack, staged, stray_links, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
-from morpheus_boot.work.program import run_program
 
 _LOG: Final = logging.getLogger("morpheus.nodes")
 # In each node's folder: which commit it is. Written before the folder gets its name.
 _COMMIT: Final = ".morpheus-commit"
-# ComfyUI loads no folder with this ending (its main.py and nodes.py).
-_OFF: Final = ".disabled"
-_COMPILE_TIMEOUT_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +77,27 @@ class Trees:
             return self._unpacked(node) or self._fetched(node)
 
     def drop_all_but(self, trees: Collection[Tree]) -> None:
-        """Removes what an earlier boot of this container has left beside ``trees``. Raises OSError."""
-        names = {tree.node.name for tree in trees}
-        for path in self._folder.iterdir():
-            if path.name.removesuffix(_OFF) not in names:
-                shutil.rmtree(path)
+        """Removes what lies beside ``trees``, of nodes that are left out or that models.yaml lists no more.
 
-    def enable(self, trees: Iterable[Tree], left_out: Collection[str]) -> None:
-        """Makes ComfyUI see ``trees`` without those named in ``left_out``. Raises OSError."""
-        for tree in trees:
-            name = tree.node.name
-            wanted = self._folder / (f"{name}{_OFF}" if name in left_out else name)
-            if tree.folder != wanted:
-                tree.folder.rename(wanted)
+        Raises OSError.
+        """
+        kept = {tree.folder for tree in trees}
+        for path in self._folder.iterdir():
+            if path not in kept:
+                shutil.rmtree(path)
 
     def _unpacked(self, node: NodeSpec) -> Tree | None:
         """The tree where neither git nor a network is needed."""
         commit = self._known_commit(node)
         if commit is None:
             return None
-        on, off = self._folder / node.name, self._folder / f"{node.name}{_OFF}"
-        for folder in (on, off):
-            if _commit_in(folder) == commit:
-                return Tree(node, commit, folder)
+        folder = self._folder / node.name
+        if _commit_in(folder) != commit:
             if folder.exists():
                 shutil.rmtree(folder)
-        return Tree(node, commit, on) if unpack(self._archive(node, commit), on) else None
+            if not unpack(self._archive(node, commit), folder):
+                return None
+        return Tree(node, commit, folder)
 
     def _fetched(self, node: NodeSpec) -> Tree:
         repository = Repository(node.name, node.git, environ=self._environ, stopping=self._stopping)
@@ -124,7 +115,13 @@ class Trees:
                 )
                 link.unlink()
             (staging / _COMMIT).write_text(commit, "utf-8")
-            self._compile(staging)
+            compile_tree(
+                self._python,
+                staging,
+                edited=True,
+                environ=self._environ,
+                stopping=self._stopping,
+            )
         self._keep(node, commit, folder)
         return Tree(node, commit, folder)
 
@@ -137,15 +134,6 @@ class Trees:
                 write_whole(self._meaning_file(node), json.dumps(asdict(meaning)).encode())
         except OSError as error:
             _LOG.warning("%s: it can't be kept on the volume (%s)", node.name, error.strerror)
-
-    def _compile(self, folder: Path) -> None:
-        run_program(
-            compile_command(self._python, folder, edited=True),
-            environ=self._environ,
-            folder=folder,
-            timeout_s=_COMPILE_TIMEOUT_S,
-            stopping=self._stopping,
-        )
 
     def _known_commit(self, node: NodeSpec) -> str | None:
         if is_commit(node.ref):

@@ -15,8 +15,7 @@ _NOT_SET_UP = 78
 # ComfyUI's name for this module is its path; only tests and tools import it as a part of the program.
 if __name__ != "morpheus_boot.comfyui.guard":
     try:
-        from .installation import install  # noqa: TID252 - found by its folder
-        from .waiting import wait_for_packages  # noqa: TID252 - found by its folder
+        from .installation import install, wait_for_packages
 
         install(os.environ)
         wait_for_packages(os.environ, os.getppid())

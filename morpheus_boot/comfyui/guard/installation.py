@@ -1,56 +1,73 @@
-"""Puts our middleware in front of the ComfyUI that imports us."""
+"""Puts our middleware in front of the ComfyUI that imports us, and holds its files to our places."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import posixpath
+import site
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .guard import guard  # noqa: TID252 - found by its folder
-from .middleware import ComfyUI, make_middleware  # noqa: TID252 - found by its folder
-from .paths import Places  # noqa: TID252 - found by its folder
-from .settings import Settings, read_settings  # noqa: TID252 - found by its folder
-from .tokens import Door  # noqa: TID252 - found by its folder
+from .door import Door
+from .middleware import ComfyUI, make_middleware, sandbox_documents
+from .paths import Places, is_within
 
 if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Middleware
 
+_LOOK_EVERY_S = 0.02
+
 
 def install(environ: Mapping[str, str]) -> None:
-    """Guards the running ComfyUI before it listens. Raises whatever stands in the way."""
-    settings = read_settings(environ)
+    """Guards the running ComfyUI before it listens, as the boot says in ComfyUI's environment.
+
+    MORPHEUS_NODE_JOBS is ComfyUI's output directory, _WORKER ours among the workers, _MOUNTS (parted by colons) where
+    workers may see the volume, _TOKEN_SHA256 (hex digits) the token's digest, if there is one.
+
+    Raises whatever stands in the way.
+    """
     folder_paths = importlib.import_module("folder_paths")
     server = importlib.import_module("server").PromptServer.instance
-    places = _places(settings, folder_paths)
-    guard(folder_paths, places)
+    places = _places(environ, folder_paths)
+    hold_to(places, folder_paths)
+    manager = getattr(server, "node_replace_manager", None)
     comfyui = ComfyUI(
         places,
-        settings.worker,
+        _told(environ, "MORPHEUS_NODE_WORKER"),
         importlib.import_module("nodes").NODE_CLASS_MAPPINGS,
-        _replacing(server),
+        (lambda _prompt: None) if manager is None else manager.apply_replacements,
     )
-    door = Door(settings.token_digest) if settings.token_digest is not None else None
-    _put_first(server.app, make_middleware(comfyui, door))
+    digest = environ.get("MORPHEUS_NODE_TOKEN_SHA256")
+    _put_first(
+        server.app, make_middleware(comfyui, Door(bytes.fromhex(digest) if digest else None))
+    )
+    server.app.on_response_prepare.append(sandbox_documents)
 
 
-def _places(settings: Settings, folder_paths: Any) -> Places:  # noqa: ANN401 - ComfyUI's module
+def _told(environ: Mapping[str, str], name: str) -> str:
+    if not environ.get(name):
+        raise ValueError(f"{name} is not set")
+    return environ[name]
+
+
+def _places(environ: Mapping[str, str], folder_paths: Any) -> Places:
+    told = posixpath.normpath(_told(environ, "MORPHEUS_NODE_JOBS"))
     output = posixpath.abspath(folder_paths.get_output_directory())
-    if output != settings.jobs:
-        raise ValueError(f"ComfyUI's output directory is {output}, not {settings.jobs}")
-    elsewhere = [posixpath.normpath(f"{mount}/jobs") for mount in settings.mounts]
+    if output != told:
+        raise ValueError(f"ComfyUI's output directory is {output}, not {told}")
+    mounts = filter(None, environ.get("MORPHEUS_NODE_MOUNTS", "").split(":"))
+    elsewhere = [posixpath.normpath(f"{mount}/jobs") for mount in mounts]
     return Places(
         jobs=output,
         input=posixpath.abspath(folder_paths.get_input_directory()),
         temp=posixpath.abspath(folder_paths.get_temp_directory()),
         other_jobs=tuple(jobs for jobs in elsewhere if jobs != output),
     )
-
-
-def _replacing(server: Any) -> Any:  # noqa: ANN401 - ComfyUI's server; the answer is a method of it
-    manager = getattr(server, "node_replace_manager", None)
-    return manager.apply_replacements if manager is not None else lambda _prompt: None
 
 
 def _put_first(app: web.Application, middleware: Middleware) -> None:
@@ -61,3 +78,61 @@ def _put_first(app: web.Application, middleware: Middleware) -> None:
         app.middlewares[:] = [middleware, *(m for m in app.middlewares if m is not middleware)]
 
     app.on_startup.append(stay_first)
+
+
+def hold_to(places: Places, folder_paths: Any) -> None:
+    """Holds ComfyUI's ``folder_paths`` to ``places``: its core nodes ask it for every path but a model's.
+
+    A request doesn't show the names that come over a link or inside another value. ComfyUI refuses those itself since
+    0.28, so that no node of its own depends on them.
+    """
+    annotated = folder_paths.get_annotated_filepath
+    exists = folder_paths.exists_annotated_filepath
+    save_path = folder_paths.get_save_image_path
+
+    @functools.wraps(annotated)
+    def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
+        path: str = annotated(name) if default_dir is None else annotated(name, default_dir)
+        # A custom node may name a directory of its own.
+        own = default_dir is not None and is_within(default_dir, path)
+        if not own and not places.hold(path):
+            raise ValueError(f"Invalid file path: {name!r}")
+        return path
+
+    @functools.wraps(exists)
+    def exists_annotated_filepath(name: str) -> bool:
+        return places.hold(places.located(name)) and bool(exists(name))
+
+    @functools.wraps(save_path)
+    def get_save_image_path(
+        filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
+    ) -> object:
+        folder = posixpath.join(output_dir, posixpath.dirname(posixpath.normpath(filename_prefix)))
+        if not is_within(output_dir, folder):
+            raise ValueError(f"Invalid filename prefix: {filename_prefix!r}")
+        return save_path(filename_prefix, output_dir, image_width, image_height)
+
+    folder_paths.get_annotated_filepath = get_annotated_filepath
+    folder_paths.exists_annotated_filepath = exists_annotated_filepath
+    folder_paths.get_save_image_path = get_save_image_path
+
+
+def wait_for_packages(environ: Mapping[str, str], boot: int) -> None:
+    """Returns once the file MORPHEUS_NODE_GATE is there, if that is set, and lets MORPHEUS_NODE_PACKAGES be imported.
+
+    ComfyUI (nodes.py, init_external_custom_nodes) imports our folder before it lists that of models.yaml's nodes, and
+    both after torch. There is no deadline: the boot ends ComfyUI where the packages can't be had. Raises RuntimeError
+    when the boot, by its process id the one that started ComfyUI, is gone.
+    """
+    gate = environ.get("MORPHEUS_NODE_GATE")
+    if not gate:
+        return
+    while not Path(gate).exists():
+        if os.getppid() != boot:
+            raise RuntimeError("morpheus boot has ended")
+        time.sleep(_LOOK_EVERY_S)
+    packages = environ.get("MORPHEUS_NODE_PACKAGES")
+    if packages:
+        # The folder is on sys.path since the start (sitecustomize), where it was missing as long as it was not whole.
+        importlib.invalidate_caches()
+        site.addsitedir(packages)

@@ -12,31 +12,25 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from .node_errors import refused  # noqa: TID252 - found by its folder
-from .paths import Places, is_job_id  # noqa: TID252 - found by its folder
-from .prefixes import Sender  # noqa: TID252 - found by its folder
-from .prompts import Destination, Json, Refusal, decide  # noqa: TID252 - found by its folder
-from .routes import refuse_preview, refuse_upload, refuse_view  # noqa: TID252 - found by its folder
-from .tokens import COOKIE, Door  # noqa: TID252 - found by its folder
+from .door import COOKIE, DETAILS, FORM_HEADERS, UNAUTHORIZED, Door, form
+from .node_errors import refused
+from .paths import Places, Sender, is_job_id
+from .prompts import Destination, Json, Refusal, decide
+from .routes import (
+    CLOSED,
+    Denial,
+    refuse_preview,
+    refuse_upload,
+    refuse_view,
+)
 
 if TYPE_CHECKING:  # older versions of aiohttp don't have these names
     from aiohttp.typedefs import Handler, Middleware
 # The runner of jobs (jobs/comfyui.py) says here whose files the prompt makes.
 _JOB_HEADER = "X-Morpheus-Job"
 _FRESH_BYTES = 8
-# What a browser shows instead: it asks for / with the token, which sets the cookie.
-_FORM = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Token</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<p>ComfyUI asks for MORPHEUS_TOKEN here{wrong}.</p>
-<form action="/"><label>Token <input type="password" name="token" autofocus></label>
-<button>Enter</button></form>
-"""
-_FORM_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+# What a browser runs scripts of: SVG and XHTML, too.
+_DOCUMENTS = ("html", "xml", "xsl")
 
 
 @dataclass(frozen=True)
@@ -52,37 +46,35 @@ class ComfyUI:
     replace_nodes: Callable[[Json], object]
 
 
-def make_middleware(comfyui: ComfyUI, door: Door | None) -> Middleware:
-    """The middleware; ``door`` None: open to everyone."""
+def make_middleware(comfyui: ComfyUI, door: Door) -> Middleware:
+    """The middleware: the door first, then what ComfyUI may be asked for, then what it answers."""
 
     @web.middleware
     async def morpheus(request: web.Request, handler: Handler) -> web.StreamResponse:
-        answer = _at_the_door(request, door) if door is not None else None
-        if answer is None:
-            answer = await _refuse(request, comfyui)
-        return await handler(request) if answer is None else answer
+        refusal = _at_the_door(request, door) or await _refuse(request, comfyui)
+        answer = await handler(request) if refusal is None else refusal
+        return _in_utf8(answer) if _route(request) == "/prompt" else answer
 
     return morpheus
 
 
 def _at_the_door(request: web.Request, door: Door) -> web.Response | None:
     """None: come in."""
-    given = request.query.get("token")
-    if given is not None and request.method == "GET" and request.path == "/":
-        right = door.is_right(given.encode(errors="replace"))
-        return _with_cookie(request, given) if right else _unauthorized(request, given)
-    return None if door.opens_to(request.raw_headers) else _unauthorized(request)
-
-
-def _unauthorized(request: web.Request, given: str = "") -> web.Response:
+    is_login = request.method == "GET" and request.path == "/"
+    given = request.query.get("token") if is_login else None
+    if given is not None and door.is_right(given.encode(errors="replace")):
+        return _with_cookie(request, given)
+    refusal = door.refusal(request.method, request.raw_headers)
+    if refusal is None:
+        return None
+    if refusal != UNAUTHORIZED:
+        return _denied(Denial(refusal, DETAILS[refusal]))
     headers = {"WWW-Authenticate": "Bearer"}
     if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
-        page = _FORM.format(wrong=", and that was another" if given else "")
-        return web.Response(
-            text=page, content_type="text/html", status=401, headers={**headers, **_FORM_HEADERS}
-        )
-    detail = "token: it is missing or wrong; send Authorization: Bearer <token>, or X-Morpheus-Token: <token>"
-    return web.json_response({"detail": detail}, status=401, headers=headers)
+        page = form("get", wrong=bool(given))
+        headers.update(FORM_HEADERS)
+        return web.Response(text=page, content_type="text/html", status=401, headers=headers)
+    return web.json_response({"detail": DETAILS[refusal]}, status=refusal, headers=headers)
 
 
 def _with_cookie(request: web.Request, token: str) -> web.Response:
@@ -99,30 +91,36 @@ def _with_cookie(request: web.Request, token: str) -> web.Response:
     return response
 
 
-async def _refuse(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
-    """The answer to what may not be; None: ComfyUI answers, the prompt put right.
-
-    It goes by the route that will answer, as ComfyUI wrote it, whatever the request's own path looks like.
-    """
+def _route(request: web.Request) -> str:
+    """The route that will answer, as ComfyUI wrote it, whatever the request's own path looks like."""
     resource = request.match_info.route.resource
-    written = "" if resource is None else resource.canonical
-    route, status = written.removeprefix("/api"), None
+    written: str = "" if resource is None else resource.canonical
+    # ComfyUI has each of them below /api, too. But for its assets: /assets are its page's.
+    return written if written.startswith("/api/assets") else written.removeprefix("/api")
+
+
+async def _refuse(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
+    """The answer to what may not be; None: ComfyUI answers, the prompt put right."""
+    route, denial = _route(request), None
     if route == "/prompt" and request.method == "POST":
         return await _refuse_prompt(request, comfyui)
-    if written.startswith("/api/assets"):
-        # ComfyUI's assets read and write among the models; the boot switches them off.
-        status = 404
+    if route.startswith("/api/assets"):
+        denial = CLOSED
     elif route == "/view":
-        status = refuse_view(request.query, comfyui.places)
+        denial = refuse_view(request.query, comfyui.places)
     elif route in {"/upload/image", "/upload/mask"}:
-        status = await _refuse_upload(request, comfyui.places)
+        denial = await _refuse_upload(request, comfyui.places)
     elif route.startswith("/experiment/models/preview/"):
         named = request.match_info
-        status = refuse_preview(named.get("folder", ""), named.get("filename", ""))
-    return None if status is None else web.Response(status=status)
+        denial = refuse_preview(named.get("folder", ""), named.get("filename", ""))
+    return None if denial is None else _denied(denial)
 
 
-async def _refuse_upload(request: web.Request, places: Places) -> int | None:
+def _denied(denial: Denial) -> web.Response:
+    return web.json_response({"detail": denial.detail}, status=denial.status)
+
+
+async def _refuse_upload(request: web.Request, places: Places) -> Denial | None:
     fields = await request.post()
     image = fields.get("image")
     kind, subfolder = fields.get("type", "input"), fields.get("subfolder", "")
@@ -130,11 +128,11 @@ async def _refuse_upload(request: web.Request, places: Places) -> int | None:
         isinstance(image, web.FileField) and isinstance(kind, str) and isinstance(subfolder, str)
     ):
         return None
-    status = refuse_upload(kind, subfolder, image.filename, places)
-    return status or _refuse_original(fields.get("original_ref"), places)
+    denial = refuse_upload(kind, subfolder, image.filename, places)
+    return denial or _refuse_original(fields.get("original_ref"), places)
 
 
-def _refuse_original(reference: object, places: Places) -> int | None:
+def _refuse_original(reference: object, places: Places) -> Denial | None:
     """The picture that `/upload/mask` puts the mask on is read as `/view` reads it."""
     try:
         asked = json.loads(reference) if isinstance(reference, str) else None
@@ -159,7 +157,10 @@ async def _refuse_prompt(request: web.Request, comfyui: ComfyUI) -> web.Response
     sender = Sender(comfyui.worker) if job is None else Sender(job, is_job=True)
     fresh = None if job is None else secrets.token_hex(_FRESH_BYTES)
     comfyui.replace_nodes(prompt)
-    decision = decide(prompt, comfyui.classes, comfyui.places, sender, fresh)
+    try:
+        decision = decide(prompt, comfyui.classes, comfyui.places, sender, fresh)
+    except RecursionError:
+        return _denied(Denial(400, "prompt: it is nested too deeply"))
     refusals = decision.refusals or tuple(_make_folders(decision.destinations, comfyui.places))
     if refusals:
         return web.json_response(refused(prompt, refusals, comfyui.classes), status=400)
@@ -182,6 +183,29 @@ def _make_folders(destinations: Sequence[Destination], places: Places) -> Iterat
             yield Refusal(
                 destination.node_id, destination.input_name, f"its folder can't be made: {cause}"
             )
+
+
+def _in_utf8(answer: web.StreamResponse) -> web.StreamResponse:
+    """``answer`` without lone surrogates, which stand for the bytes of a file name that is no UTF-8.
+
+    JSON may spell them, but whoever reads it can't write them down.
+    """
+    if (
+        isinstance(answer, web.Response)
+        and answer.content_type == "application/json"
+        and answer.text
+    ):
+        said = json.dumps(json.loads(answer.text), ensure_ascii=False)
+        answer.body = said.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return answer
+
+
+async def sandbox_documents(request: web.Request, answer: web.StreamResponse) -> None:
+    """Keeps scripts in a file of somebody's from running as a page of ComfyUI's; a signal of aiohttp's application."""
+    if _route(request) == "/view" or _route(request).startswith("/userdata/"):
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        if any(kind in answer.content_type for kind in _DOCUMENTS):
+            answer.headers["Content-Security-Policy"] = "sandbox"
 
 
 async def _replace_body(request: web.Request, body: Json) -> None:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .prompts import Json, Refusal  # noqa: TID252 - found by its folder
+from .prompts import Json, Refusal
 
 _FAILED = "Custom validation failed for node"
 
 
 def refused(prompt: Json, refusals: Sequence[Refusal], classes: Mapping[str, Any]) -> Json:
     """The body of the 400, as execution.validate_prompt and server.post_prompt make it."""
-    errors = [(refusal.node_id, _error(refusal)) for refusal in refusals]
+    errors: dict[str, list[Json]] = {}
+    for refusal in refusals:
+        errors.setdefault(refusal.node_id, []).append(_error(refusal))
+    followers = _followers(prompt)
     return {
         "error": {
             "type": "prompt_outputs_failed_validation",
             "message": "Prompt outputs failed validation",
-            "details": "\n".join(f"{_FAILED}: {error['details']}" for _, error in errors),
+            "details": "\n".join(
+                f"{_FAILED}: {error['details']}" for found in errors.values() for error in found
+            ),
             "extra_info": {},
         },
         "node_errors": {
             node_id: {
-                "errors": [error for other, error in errors if other == node_id],
-                "dependent_outputs": _outputs_below(prompt, node_id, classes),
+                "errors": found,
+                "dependent_outputs": [
+                    below
+                    for below in _below(node_id, followers)
+                    if _is_output(prompt[below], classes)
+                ],
                 "class_type": prompt[node_id]["class_type"],
             }
-            for node_id in dict.fromkeys(node_id for node_id, _ in errors)
+            for node_id, found in errors.items()
         },
     }
 
@@ -40,22 +49,25 @@ def _error(refusal: Refusal) -> Json:
     }
 
 
-def _outputs_below(prompt: Json, node_id: str, classes: Mapping[str, Any]) -> list[str]:
-    """The output nodes that need ``node_id``, itself included."""
-    below, pending = {node_id}, [node_id]
+def _followers(prompt: Json) -> dict[str, list[str]]:
+    """The nodes that take an output of each."""
+    followers: dict[str, list[str]] = {}
+    for node_id, node in prompt.items():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        for value in inputs.values() if isinstance(inputs, dict) else ():
+            if isinstance(value, list) and value and isinstance(value[0], str):
+                followers.setdefault(value[0], []).append(node_id)
+    return followers
+
+
+def _below(node_id: str, followers: Mapping[str, list[str]]) -> Iterable[str]:
+    """The nodes that need ``node_id``, itself included."""
+    below, pending = dict.fromkeys([node_id]), [node_id]
     while pending:
-        above = pending.pop()
-        for other, node in prompt.items():
-            if other not in below and above in _linked(node):
-                below.add(other)
-                pending.append(other)
-    return [n for n in prompt if n in below and _is_output(prompt[n], classes)]
-
-
-def _linked(node: Any) -> list[Any]:  # noqa: ANN401 - any JSON
-    inputs = node.get("inputs") if isinstance(node, dict) else None
-    values = inputs.values() if isinstance(inputs, dict) else ()
-    return [value[0] for value in values if isinstance(value, list) and value]
+        fresh = dict.fromkeys(n for n in followers.get(pending.pop(), ()) if n not in below)
+        below |= fresh
+        pending += fresh
+    return below
 
 
 def _is_output(node: Json, classes: Mapping[str, Any]) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .declared import choices_of  # noqa: TID252 - found by its folder
-from .paths import Places  # noqa: TID252 - found by its folder
-from .prefixes import PrefixEscapes, Sender, place  # noqa: TID252 - found by its folder
+from .paths import Places, PrefixEscapes, Sender, place
 
 Json = dict[str, Any]
 
@@ -25,6 +23,8 @@ _LITERAL_ALONE = {
 # ComfyUI hands a node only what its class declares, but counts every input for its cache
 # (comfy_execution/caching.py): a file that was cleaned up since is so made again, not answered from memory.
 _UNDECLARED = "morpheus_run"
+# More than anyone reads: a prompt may hold thousands, and ComfyUI answers nobody else while we look at them.
+_MOST_REFUSALS = 100
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ class Destination:
 
 @dataclass(frozen=True)
 class Decision:
-    """The prompt as it should run, the folders that it needs, and all that is refused (then nothing of it may run)."""
+    """The prompt as it should run, the folders that it needs, and what is refused (then nothing of it may run).
+
+    At most a hundred refusals: what comes after them is not looked at.
+    """
 
     prompt: Json
     destinations: tuple[Destination, ...] = ()
@@ -81,10 +84,11 @@ class _Reader:
         self._places = places
         self._sender = sender
         self._fresh = fresh
+        self._choices: dict[str, dict[str, frozenset[str]]] = {}
         self.destinations: list[Destination] = []
         self.refusals: list[Refusal] = []
 
-    def read(self, node_id: str, node: Any) -> Any:  # noqa: ANN401 - any JSON
+    def read(self, node_id: str, node: Any) -> Any:
         """``node`` as it should run."""
         kind = node.get("class_type") if isinstance(node, dict) else None
         inputs = node.get("inputs") if isinstance(node, dict) else None
@@ -119,6 +123,8 @@ class _Reader:
         return {"folder_name": folder, "filename_prefix": prefix}
 
     def _place(self, node_id: str, name: str, prefix: str) -> str:
+        if self._is_enough():
+            return prefix
         try:
             placed = place(prefix, self._places, self._sender)
         except PrefixEscapes as escape:
@@ -129,10 +135,7 @@ class _Reader:
 
     def _reading(self, node_id: str, kind: str, inputs: Json) -> Json:
         """The other inputs; those that name a file by a choice are held to ComfyUI's own directories."""
-        try:
-            choices = choices_of(self._classes[kind])
-        except Exception:  # noqa: BLE001 - a stranger's class: ComfyUI asks it again, and then says what it raised
-            choices = {}
+        choices = self._choices_of(kind)
         return {
             name: self._file(node_id, name, value, choices[name])
             if name in choices
@@ -140,20 +143,29 @@ class _Reader:
             for name, value in inputs.items()
         }
 
-    def _file(self, node_id: str, name: str, value: Any, choices: Any) -> Any:  # noqa: ANN401 - any JSON
+    def _choices_of(self, kind: str) -> dict[str, frozenset[str]]:
+        """The inputs that the class declares as a list of choices; asked once, since it may list a directory for it."""
+        if kind not in self._choices:
+            try:
+                self._choices[kind] = dict(_declared_choices(self._classes[kind].INPUT_TYPES()))
+            except Exception:  # noqa: BLE001 - a stranger's class: ComfyUI asks it again, and then says what it raised
+                self._choices[kind] = {}
+        return self._choices[kind]
+
+    def _file(self, node_id: str, name: str, value: Any, choices: frozenset[str]) -> Any:
         if isinstance(value, dict) and "__value__" in value:
             return {**value, "__value__": self._file(node_id, name, value["__value__"], choices)}
         if isinstance(value, list):
             return [self._file(node_id, name, one, choices) for one in value]
-        if not isinstance(value, str) or value in choices:
+        if not isinstance(value, str) or value in choices or self._is_enough():
             return value
         relative = self._places.below_jobs(self._places.split(value)[0])
         annotated = value if relative is None else f"{relative} [output]"
         if not self._places.hold(self._places.located(annotated)):
-            self._refuse(node_id, name, f"{value!r} lies outside of input, temp and output")
+            self._refuse(node_id, name, f"{value!r:.200} lies outside of input, temp and output")
         return annotated
 
-    def _translated(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
+    def _translated(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._places.here(value) or value
         if isinstance(value, list):
@@ -163,10 +175,26 @@ class _Reader:
         return value
 
     def _refuse(self, node_id: str, name: str, message: str) -> None:
-        self.refusals.append(Refusal(node_id, name, message))
+        if not self._is_enough():
+            self.refusals.append(Refusal(node_id, name, message))
+
+    def _is_enough(self) -> bool:
+        return len(self.refusals) >= _MOST_REFUSALS
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any JSON
+def _declared_choices(declared: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Both forms: ``(["a", "b"], {...})`` and ``("COMBO", {"options": ["a", "b"]})``, the only one of V3 nodes."""
+    for section in ("required", "optional"):
+        for name, spec in (declared.get(section) or {}).items():
+            kind, options = spec[0], spec[1] if len(spec) > 1 else None
+            if isinstance(kind, str) and "COMBO" in kind.split(","):
+                # Choices that the browser asks for elsewhere ("remote") are not listed at all.
+                kind = (options.get("options") if isinstance(options, dict) else None) or ()
+            if isinstance(kind, (list, tuple)):
+                yield name, frozenset(choice for choice in kind if isinstance(choice, str))
+
+
+def _text(value: Any) -> str:
     """A literal as ComfyUI makes a string of it (execution.validate_inputs)."""
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]

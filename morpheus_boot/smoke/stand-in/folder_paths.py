@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-_MODEL_SUFFIXES: Final = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
-_RENAMED: Final = {"unet": "diffusion_models", "clip": "text_encoders"}
+import yaml
 
+supported_pt_extensions: Final = {
+    *(".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
+}
+_RENAMED: Final = {"unet": "diffusion_models", "clip": "text_encoders"}
 # Folder names with more than one place; all others have one place of their own name.
 _SEVERAL_PLACES: Final = {
     "text_encoders": ("text_encoders", "clip"),
@@ -31,15 +34,24 @@ _directories: Final[dict[str, str]] = {}
 def set_up(base: Path) -> None:
     """Puts every directory and model folder below ``base``, before options change them."""
     for folder in _MODEL_FOLDERS:
-        places = _SEVERAL_PLACES.get(folder, (folder,))
-        folder_names_and_paths[folder] = (
-            [str(base / "models" / place) for place in places],
-            _MODEL_SUFFIXES,
-        )
+        places = [str(base / "models" / p) for p in _SEVERAL_PLACES.get(folder, (folder,))]
+        folder_names_and_paths[folder] = (places, supported_pt_extensions)
     folder_names_and_paths["configs"] = ([str(base / "models" / "configs")], {".yaml"})
     folder_names_and_paths["custom_nodes"] = ([str(base / "custom_nodes")], set())
     for name in ("output", "input", "temp", "user"):
         _directories[name] = str(base / name)
+
+
+def load_extra_path_config(config: Path) -> None:
+    """Adds the places that an ``--extra-model-paths-config`` names: sections of folders, one place a line."""
+    for section in (yaml.safe_load(config.read_text()) or {}).values():
+        is_default = bool(section.pop("is_default", False))
+        base = os.path.expandvars(os.path.expanduser(section.pop("base_path", "")))
+        for folder, places in section.items():
+            for place in filter(None, places.split("\n")):
+                path = os.path.normpath(config.parent.absolute() / base / place)
+                logging.info("Adding extra search path %s %s", folder, path)
+                add_model_folder_path(folder, path, is_default)
 
 
 def set_directory(name: str, path: str) -> None:
@@ -86,7 +98,7 @@ def get_annotated_filepath(name: str) -> str:
     bare, directory = annotated_filepath(name)
     base = directory or get_input_directory()
     path = os.path.abspath(os.path.join(base, bare))
-    if not _is_within(base, path):
+    if not is_within(base, path):
         message = f"Invalid file path: {bare!r}"
         raise ValueError(message)
     return path
@@ -100,9 +112,9 @@ def exists_annotated_filepath(name: str) -> bool:
         return False
 
 
-def _is_within(directory: str, path: str) -> bool:
-    directory, path = os.path.realpath(directory), os.path.realpath(path)
-    return os.path.commonpath((directory, path)) == directory
+def is_within(directory: str, path: str) -> bool:
+    """Whether ``path`` lies in ``directory``, links followed."""
+    return Path(path).resolve().is_relative_to(Path(directory).resolve())
 
 
 def filter_files_content_types(files: Iterable[str], content_types: Collection[str]) -> list[str]:
@@ -173,14 +185,12 @@ def get_save_image_path(
         prefix = prefix.replace(f"%{field}%", time.strftime(directive))
     subfolder, name = os.path.split(os.path.normpath(prefix))
     folder = os.path.abspath(os.path.join(output_dir, subfolder))
-    if not _is_within(output_dir, folder):
+    if not is_within(output_dir, folder):
         message = f"Saving image outside the output folder is not allowed: {folder}"
         raise ValueError(message)
     os.makedirs(folder, exist_ok=True)
-    counters = [_counter(entry, name) for entry in os.listdir(folder)]
-    return folder, name, max(counters, default=0) + 1, subfolder, prefix
-
-
-def _counter(entry: str, name: str) -> int:
-    digits = entry.removeprefix(f"{name}_").partition("_")[0]
-    return int(digits) if entry.startswith(f"{name}_") and digits.isdecimal() else 0
+    digits = (
+        e[len(name) + 1 :].partition("_")[0] for e in os.listdir(folder) if e.startswith(f"{name}_")
+    )
+    counter = max((int(number) for number in digits if number.isdecimal()), default=0) + 1
+    return folder, name, counter, subfolder, prefix

@@ -3,11 +3,11 @@
 import asyncio
 import json
 import logging
-import platform
 import sys
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import folder_paths
@@ -15,11 +15,7 @@ import nodes
 from aiohttp import web
 from comfy.cli_args import args
 from comfyui_version import __version__
-from execution import Executor
-from files import add_file_routes
-from progress import progress
-from prompt_queue import Item, PromptQueue
-from validation import validate_prompt
+from execution import Executor, Item, PromptQueue, progress, validate_prompt
 
 Json = dict[str, Any]
 
@@ -51,7 +47,8 @@ class PromptServer:
     async def start(self) -> None:
         """Adds the routes and listens. Raises SystemExit(1) where a port is taken."""
         self._add_routes()
-        threading.Thread(target=Executor(self.prompt_queue, self).run_forever, daemon=True).start()
+        executor = Executor(self.prompt_queue, nodes.NODE_CLASS_MAPPINGS, self.send_sync)
+        threading.Thread(target=executor.run_forever, daemon=True).start()
         runner = web.AppRunner(self.app, access_log=None)
         await runner.setup()
         logging.info("Starting server\n")
@@ -73,17 +70,16 @@ class PromptServer:
         get("/models")(self._get_models)
         get("/models/{folder}")(self._get_models_of)
         get("/object_info")(self._get_object_info)
-        get("/object_info/{node_class}")(self._get_object_info_of)
+        get("/object_info/{node_class}")(self._get_object_info)
         get("/prompt")(self._get_prompt)
         post("/prompt")(self._post_prompt)
         get("/queue")(self._get_queue)
         post("/queue")(self._post_queue)
         get("/history")(self._get_history)
-        post("/history")(self._post_history)
-        get("/history/{prompt_id}")(self._get_history_of)
+        get("/history/{prompt_id}")(self._get_history)
         post("/interrupt")(self._post_interrupt)
-        post("/free")(self._post_free)
-        add_file_routes(self.routes)
+        post("/upload/image")(self._post_upload)
+        get("/view")(self._get_view)
         prefixed = web.RouteTableDef()
         for route in self.routes:
             if isinstance(route, web.RouteDef):
@@ -101,7 +97,8 @@ class PromptServer:
                     await _send(socket, event, data)
 
     def _queue_info(self) -> Json:
-        return {"exec_info": {"queue_remaining": self.prompt_queue.remaining()}}
+        queue = self.prompt_queue.snapshot()
+        return {"exec_info": {"queue_remaining": sum(len(prompts) for prompts in queue.values())}}
 
     def _queue_changed(self) -> None:
         self.send_sync("status", {"status": self._queue_info()})
@@ -124,21 +121,9 @@ class PromptServer:
         return socket
 
     async def _get_system_stats(self, _: web.Request) -> web.Response:
-        system = {
-            "os": sys.platform,
-            "comfyui_version": __version__,
-            "python_version": sys.version,
-            "pytorch_version": "none",
-            "embedded_python": False,
-            "argv": sys.argv,
-            "ram_total": 0,
-            "ram_free": 0,
-        }
-        device = {"name": f"stand-in on {platform.machine()}", "type": "cpu", "index": None}
-        memory = dict.fromkeys(
-            ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free"), 0
-        )
-        return web.json_response({"system": system, "devices": [device | memory]})
+        system = {"os": sys.platform, "comfyui_version": __version__, "argv": sys.argv}
+        device = {"name": "stand-in", "type": "cpu", "index": None}
+        return web.json_response({"system": system, "devices": [device]})
 
     async def _get_models(self, _: web.Request) -> web.Response:
         return web.json_response(list(folder_paths.folder_names_and_paths))
@@ -153,15 +138,12 @@ class PromptServer:
         known = folder_paths.folder_names_and_paths
         return web.json_response({folder: places for folder, (places, _) in known.items()})
 
-    async def _get_object_info(self, _: web.Request) -> web.Response:
+    async def _get_object_info(self, request: web.Request) -> web.Response:
+        only = request.match_info.get("node_class")
+        known = nodes.NODE_CLASS_MAPPINGS.items()
         return web.json_response(
-            {name: nodes.node_info(name) for name in nodes.NODE_CLASS_MAPPINGS}
+            {name: _node_info(name, cls) for name, cls in known if only in {None, name}}
         )
-
-    async def _get_object_info_of(self, request: web.Request) -> web.Response:
-        name = request.match_info["node_class"]
-        known = name in nodes.NODE_CLASS_MAPPINGS
-        return web.json_response({name: nodes.node_info(name)} if known else {})
 
     async def _get_prompt(self, _: web.Request) -> web.Response:
         return web.json_response(self._queue_info())
@@ -172,14 +154,10 @@ class PromptServer:
         for handler in self._on_prompt:
             body = handler(body)
         if "prompt" not in body:
-            error = {
-                "type": "no_prompt",
-                "message": "No prompt provided",
-                "details": "No prompt provided",
-                "extra_info": {},
-            }
+            words = dict.fromkeys(("message", "details"), "No prompt provided")
+            error = {"type": "no_prompt", **words, "extra_info": {}}
             return web.json_response({"error": error, "node_errors": {}}, status=400)
-        verdict = validate_prompt(body["prompt"], body.get("partial_execution_targets"))
+        verdict = validate_prompt(body["prompt"], nodes.NODE_CLASS_MAPPINGS)
         if verdict.error is not None:
             logging.warning("invalid prompt: %s", verdict.error)
             refusal = {"error": verdict.error, "node_errors": verdict.node_errors}
@@ -198,35 +176,68 @@ class PromptServer:
         return web.json_response(self.prompt_queue.snapshot())
 
     async def _post_queue(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if body.get("clear"):
-            self.prompt_queue.delete(None)
-        self.prompt_queue.delete(body.get("delete", []))
+        self.prompt_queue.delete(await request.json())
         return web.Response()
 
     async def _get_history(self, request: web.Request) -> web.Response:
-        limit = int(request.query.get("max_items", 0)) or None
-        return web.json_response(self.prompt_queue.history(max_items=limit))
-
-    async def _get_history_of(self, request: web.Request) -> web.Response:
-        return web.json_response(self.prompt_queue.history(request.match_info["prompt_id"]))
-
-    async def _post_history(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if body.get("clear"):
-            self.prompt_queue.forget(None)
-        self.prompt_queue.forget(body.get("delete", []))
-        return web.Response()
+        only = request.match_info.get("prompt_id")
+        history = self.prompt_queue.history.items()
+        return web.json_response({key: one for key, one in history if only in {None, key}})
 
     async def _post_interrupt(self, request: web.Request) -> web.Response:
         body = await request.text()
-        prompt_id = json.loads(body).get("prompt_id") if body else None
-        if prompt_id is None or self.prompt_queue.is_running(prompt_id):
-            progress.interrupt(wanted=True)
+        wanted = json.loads(body).get("prompt_id") if body else None
+        running = self.prompt_queue.running
+        if wanted is None or (running is not None and running.prompt_id == wanted):
+            progress.interruption.set()
         return web.Response()
 
-    async def _post_free(self, _: web.Request) -> web.Response:
-        return web.Response()
+    async def _post_upload(self, request: web.Request) -> web.Response:
+        post = await request.post()
+        kind, subfolder = str(post.get("type", "input")), str(post.get("subfolder", ""))
+        image, base = post.get("image"), folder_paths.get_directory_by_type(kind)
+        if not isinstance(image, web.FileField) or not image.filename or base is None:
+            return web.Response(status=400)
+        path = Path(base, subfolder, image.filename)
+        if not folder_paths.is_within(base, str(path)):
+            return web.Response(status=400)
+        overwrite = str(post.get("overwrite", "")) in {"true", "1"}
+        name = _written(path, image.file.read(), overwrite=overwrite)
+        return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
+
+    async def _get_view(self, request: web.Request) -> web.StreamResponse:
+        name, annotated = folder_paths.annotated_filepath(request.query.get("filename", ""))
+        base = annotated or folder_paths.get_directory_by_type(request.query.get("type", "output"))
+        if not name or name.startswith("/") or ".." in name or base is None:
+            return web.Response(status=400)
+        path = Path(base, request.query.get("subfolder", ""), Path(name).name)
+        if not folder_paths.is_within(base, str(path)):
+            return web.Response(status=403)
+        return web.FileResponse(path, headers={"Content-Disposition": f'filename="{path.name}"'})
+
+
+def _written(path: Path, content: bytes, *, overwrite: bool) -> str:
+    """The name under which ``content`` is kept: ``path (n)`` where another picture has that name already."""
+    first, number = path, 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while not overwrite and path.exists() and path.read_bytes() != content:
+        number += 1
+        path = first.with_name(f"{first.stem} ({number}){first.suffix}")
+    path.write_bytes(content)
+    return path.name
+
+
+def _node_info(name: str, cls: Any) -> Json:  # noqa: ANN401 - a node class, ours or foreign
+    inputs = cls.INPUT_TYPES()
+    return {
+        "input": inputs,
+        "input_order": {section: list(names) for section, names in inputs.items()},
+        "output": list(cls.RETURN_TYPES),
+        "name": name,
+        "display_name": name,
+        "category": getattr(cls, "CATEGORY", "sd"),
+        "output_node": getattr(cls, "OUTPUT_NODE", False),
+    }
 
 
 async def _send(socket: web.WebSocketResponse, event: str, data: Json) -> None:

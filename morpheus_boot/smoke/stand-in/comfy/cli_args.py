@@ -18,17 +18,12 @@ def read_args(argv: Sequence[str]) -> None:
     for name in ("base", "output", "input", "temp"):
         parser.add_argument(f"--{name}-directory")
     parser.add_argument("--user-directory", type=_existing_directory)
-    parser.add_argument("--extra-model-paths-config", nargs="+", action="append", default=[])
+    parser.add_argument("--extra-model-paths-config", nargs="+", action="extend", default=[])
     parser.add_argument("--disable-all-custom-nodes", action="store_true")
     parser.add_argument("--whitelist-custom-nodes", nargs="+", default=[])
-    for option in (
-        "--cpu",
-        "--lowvram",
-        "--disable-assets",
-        "--disable-auto-launch",
-        "--disable-metadata",
-    ):
+    for option in ("--cpu", "--lowvram", "--disable-assets", "--disable-auto-launch"):
         parser.add_argument(option, action="store_true")
+    parser.add_argument("--disable-metadata", action="store_true")
     parser.add_argument("--preview-method", choices=("none", "auto", "latent2rgb", "taesd"))
     parser.parse_args(argv, namespace=args)
 
