@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fileserver.form import BadField, BadForm, FormTooLarge
 from fileserver.jobs import NoComfyUI, StillRunning
 from fileserver.threads import VolumeHangs
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
@@ -46,100 +45,53 @@ class StreamCut(Exception):
     """An answer that has begun can't be kept: its connection is cut, so that the client sees it is not whole."""
 
 
-class NoVolume(MorpheusError):
+class Refused(MorpheusError):
+    """What a client sends is not taken, and the status that says so."""
+
+    exit_code = Exit.USAGE
+
+    def __init__(
+        self,
+        status: int,
+        subject: str,
+        cause: str,
+        mend: str,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(subject, cause, mend)
+        self.status = status
+        self.headers = headers
+
+
+class NoVolume(Refused):
     """The server runs without a volume: the boot gave up before it found one."""
 
-    exit_code = Exit.SETUP
-
     def __init__(self) -> None:
-        super().__init__("volume", "there is none", "see /status for what stopped the boot")
+        super().__init__(503, "volume", "there is none", "see /status for what stopped the boot")
 
 
-class RangeOutside(MorpheusError):
-    """The range that was asked for lies outside the file."""
-
-    exit_code = Exit.USAGE
-
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__("Range", f"the file has {size_bytes} bytes", "ask for some of them")
-        self.size_bytes = size_bytes
-
-
-class BadHeader(MorpheusError):
-    """A header of tus is missing, or is not what it must be."""
-
-    exit_code = Exit.USAGE
-
-
-class WrongType(MorpheusError):
-    """A PATCH whose body is of another type than tus'."""
-
-    exit_code = Exit.USAGE
-
-
-class UploadTooLarge(MorpheusError):
-    """The upload is larger than the limit."""
-
-    exit_code = Exit.USAGE
-
-
-class BodyTooLarge(MorpheusError):
-    """A job's body is larger than the limit."""
-
-    exit_code = Exit.USAGE
-
-
-class TooManyFiles(MorpheusError):
-    """The job's input holds as many files as one may."""
-
-    exit_code = Exit.USAGE
-
-
-class TooSlow(MorpheusError):
+class TooSlow(Refused):
     """The client has stopped sending."""
 
-    exit_code = Exit.USAGE
+    def __init__(self, idle_s: float) -> None:
+        super().__init__(408, "request", f"nothing has come for {idle_s:.0f} s", "try again")
 
 
-class WrongOffset(MorpheusError):
-    """Another number of bytes of the upload is here."""
-
-    exit_code = Exit.USAGE
-
-
-class WrongVersion(MorpheusError):
-    """The client does not speak the version of tus that we do."""
-
-    exit_code = Exit.USAGE
-
-
-STATUS: Final[dict[type[MorpheusError], int]] = {
-    BadForm: 400,
-    BadHeader: 400,
+_STATUS: Final[dict[type[MorpheusError], int]] = {
     NoJob: 400,
     NoSuchFile: 404,
     NoSuchUpload: 404,
-    TooSlow: 408,
     JobTaken: 409,
     NameTaken: 409,
     StillRunning: 409,
-    TooManyFiles: 409,
-    WrongOffset: 409,
     UploadExpired: 410,
-    WrongVersion: 412,
-    BodyTooLarge: 413,
-    FormTooLarge: 413,
     JobTooLarge: 413,
-    UploadTooLarge: 413,
-    WrongType: 415,
-    RangeOutside: 416,
-    BadField: 422,
     InvalidName: 422,
     WrongField: 422,
     WrongParameter: 422,
     UploadLocked: 423,
     NoComfyUI: 503,
-    NoVolume: 503,
     VolumeGone: 503,
     VolumeHangs: 503,
     VolumeFull: 507,
@@ -148,7 +100,7 @@ STATUS: Final[dict[type[MorpheusError], int]] = {
 
 def status_of(error: MorpheusError) -> int:
     """The HTTP status for an error of ours; 500 where the volume fails."""
-    return STATUS.get(type(error), 500)
+    return error.status if isinstance(error, Refused) else _STATUS.get(type(error), 500)
 
 
 def json_error(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -172,10 +124,7 @@ async def _error_answer(_request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status >= _FAILING:
         _LOG.warning("%s", error)
-    headers = None
-    if isinstance(error, RangeOutside):
-        headers = {"content-range": f"bytes */{error.size_bytes}"}
-    return json_error(status, str(error), headers)
+    return json_error(status, str(error), error.headers if isinstance(error, Refused) else None)
 
 
 async def _no_route_answer(request: Request, error: Exception) -> Response:

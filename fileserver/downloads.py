@@ -20,7 +20,7 @@ from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from fileserver.answers import JobPath, NoVolume, RangeOutside, StreamCut
+from fileserver.answers import JobPath, NoVolume, Refused, StreamCut
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
 from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
@@ -164,7 +164,13 @@ class _OutputResponse(FileResponse):
         except MalformedRangeHeader:
             return []  # RFC 9110, 14.2: it is ignored
         except RangeNotSatisfiable as error:
-            raise RangeOutside(file_size) from error
+            raise Refused(
+                416,
+                "Range",
+                f"the file has {file_size} bytes",
+                "ask for some of them",
+                headers={"content-range": f"bytes */{file_size}"},
+            ) from error
 
 
 class _ZipResponse(StreamingResponse):

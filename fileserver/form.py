@@ -5,7 +5,7 @@ from typing import Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from morpheus_boot.errors import Exit, MorpheusError
+from fileserver.answers import Refused
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 
 _FILE: Final = "file"
@@ -14,29 +14,11 @@ _SUB_DIR: Final = "sub_dir"
 _MOST_PARTS: Final = 32
 
 
-class BadForm(MorpheusError):
-    """The body is not what multipart/form-data is (RFC 7578)."""
-
-    exit_code = Exit.USAGE
-
-
-class BadField(MorpheusError):
-    """The form is well made, and a field of it is missing, given twice, or wrong."""
-
-    exit_code = Exit.USAGE
-
-
-class FormTooLarge(MorpheusError):
-    """The fields of the form are more than is allowed."""
-
-    exit_code = Exit.USAGE
-
-
 class UploadForm:
     """Takes the body in pieces; ``chunks`` holds what came of the file and was not taken yet."""
 
     def __init__(self, content_type: str, form_bytes: int) -> None:
-        """``form_bytes`` limits everything but the file's content. Raises BadForm."""
+        """``form_bytes`` limits everything but the file's content. Raises Refused."""
         self.chunks: list[memoryview] = []
         self.chunks_bytes = 0
         self.file_name: FileName | None = None
@@ -55,8 +37,11 @@ class UploadForm:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not boundary:
-            raise BadForm(
-                "upload", "the body is not multipart/form-data", "send the file as a form's field"
+            raise Refused(
+                400,
+                "upload",
+                "the body is not multipart/form-data",
+                "send the file as a form's field",
             )
         try:
             self._parser = MultipartParser(
@@ -76,7 +61,7 @@ class UploadForm:
             raise _bad(error) from error
 
     def feed(self, piece: bytes) -> None:
-        """Takes the next piece of the body. Raises BadForm, BadField, InvalidName or FormTooLarge."""
+        """Takes the next piece of the body. Raises Refused, InvalidName."""
         try:
             self._parser.write(piece)
         except FormParserError as error:
@@ -88,17 +73,19 @@ class UploadForm:
         return taken
 
     def finish(self) -> FileName:
-        """The file's name, at the end of the body. Raises BadForm where that is cut, BadField without a file."""
+        """The file's name, at the end of the body. Raises Refused where that is cut, or has no file."""
         if not self._ended:
-            raise BadForm("form", "it ends before its last boundary", "send all of it")
+            raise Refused(400, "form", "it ends before its last boundary", "send all of it")
         if self.file_name is None:
-            raise BadField("file", "the form has no such file", "send the file in the field 'file'")
+            raise Refused(
+                422, "file", "the form has no such file", "send the file in the field 'file'"
+            )
         return self.file_name
 
     def _on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > _MOST_PARTS:
-            raise FormTooLarge("form", "it has too many fields", f"send up to {_MOST_PARTS}")
+            raise Refused(413, "form", "it has too many fields", f"send up to {_MOST_PARTS}")
         self._disposition = b""
         self._header_name.clear()
         self._header_value.clear()
@@ -120,17 +107,17 @@ class UploadForm:
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise BadForm("form", "a part has no name", "name each field")
+            raise Refused(400, "form", "a part has no name", "name each field")
         name = decode(options[b"name"])
         if name in self._given:
-            raise BadField(name, "it is given twice", "send one file an upload")
+            raise Refused(422, name, "it is given twice", "send one file an upload")
         if name in {_FILE, _JOB, _SUB_DIR}:
             self._given.add(name)
         self._in_file, self._name = name == _FILE, name
         if self._in_file:
             file_name = decode(options.get(b"filename", b""))
             if not file_name:
-                raise BadField(name, "it has no filename", "send a file, not a text")
+                raise Refused(422, name, "it has no filename", "send a file, not a text")
             self.file_name = FileName.from_client(file_name)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -157,7 +144,7 @@ class UploadForm:
     def _count(self, size_bytes: int) -> None:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
-            raise FormTooLarge("form", "its fields are too long", "send only the contract's fields")
+            raise Refused(413, "form", "its fields are too long", "send only the contract's fields")
 
 
 def decode(value: bytes) -> str:
@@ -168,5 +155,7 @@ def decode(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _bad(error: FormParserError) -> BadForm:
-    return BadForm("form", f"it is malformed ({error})", "send multipart/form-data of RFC 7578")
+def _bad(error: FormParserError) -> Refused:
+    return Refused(
+        400, "form", f"it is malformed ({error})", "send multipart/form-data of RFC 7578"
+    )

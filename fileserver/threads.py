@@ -1,14 +1,14 @@
 """Threads for calls on the volume, which may hang: the event loop never makes one itself.
 
-A cut MooseFS link blocks a call for as long as it lasts, and its thread can't be killed. So the threads
-are bounded, daemons (a hung one must not keep the process from ending), and who waits gives up in time.
+A cut MooseFS link blocks a call for as long as it lasts, and its thread can't be killed. So the threads are bounded,
+and who waits gives up in time. The process ends by os._exit: a thread that hangs does not keep it.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any, Final, Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from morpheus_boot.errors import Exit, MorpheusError
 from morpheus_boot.volume.presence import Presence
@@ -28,18 +28,13 @@ class VolumeHangs(MorpheusError):
 class VolumeThreads:
     """Up to ``size`` threads, made as they are needed, and up to ``waiting`` calls that wait for one.
 
-    Each call first looks whether the volume is there, and raises VolumeGone where it is not.
-
-    For one event loop; every method but the threads' own runs there.
+    Each call first looks whether the volume is there, and raises VolumeGone where it is not. For one event loop.
     """
 
     def __init__(self, presence: Presence, name: str, size: int, waiting: int) -> None:
         self._presence = presence
-        self._name = name
-        self._size = size
-        self._waiting = waiting
-        self._queue: SimpleQueue[_Call[Any]] = SimpleQueue()
-        self._threads = 0
+        self._pool = ThreadPoolExecutor(size, name)
+        self._most_calls = size + waiting
         # Calls that no thread has reported back, waited for or not.
         self._under_way = 0
 
@@ -50,22 +45,35 @@ class VolumeThreads:
         abandoned: Callable[[_T], object] | None = None,
         always: bool = False,
     ) -> asyncio.Future[_T]:
-        """Runs ``call`` in a thread. ``abandoned`` gets, there, a result that nobody waits for any more.
+        """Runs ``call`` in a thread. ``abandoned`` gets, in one too, a result that nobody waits for any more.
 
         Raises VolumeHangs when too many calls wait already. ``always``: for what cleans up, whatever the volume is.
         """
-        if self._under_way >= self._size + self._waiting and not always:
+        if self._under_way >= self._most_calls and not always:
             raise VolumeHangs("volume", "it does not answer", "try again later")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[_T] = loop.create_future()
+        waited: asyncio.Future[_T] = loop.create_future()
+
+        def report(made: Future[_T]) -> None:
+            self._under_way -= 1
+            failure = made.exception()
+            if not waited.done():
+                if failure is None:
+                    waited.set_result(made.result())
+                else:
+                    waited.set_exception(failure)
+            elif failure is None and abandoned is not None:
+                self._pool.submit(abandoned, made.result())
+
+        def reported(made: Future[_T]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends, and nobody waits
+                loop.call_soon_threadsafe(report, made)
+
         self._under_way += 1
-        checked = call if always else lambda: self._checked(call)
-        self._queue.put(_Call(checked, future, loop, abandoned, self._reported))
-        if self._under_way > self._threads < self._size:
-            self._threads += 1
-            name = f"{self._name}-{self._threads}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
-        return future
+        self._pool.submit(call if always else lambda: self._checked(call)).add_done_callback(
+            reported
+        )
+        return waited
 
     async def run(
         self,
@@ -80,75 +88,16 @@ class VolumeThreads:
         """
         return await self.wait(self.start(call, abandoned=abandoned), deadline_s=deadline_s)
 
-    async def wait(self, future: asyncio.Future[_T], *, deadline_s: float = _DEADLINE_S) -> _T:
+    async def wait(self, waited: asyncio.Future[_T], *, deadline_s: float = _DEADLINE_S) -> _T:
         """The result of a started call. Raises as ``run`` does."""
-        timer = asyncio.get_running_loop().call_later(deadline_s, _give_up, future, deadline_s)
         try:
-            return await future
-        finally:
-            timer.cancel()
+            async with asyncio.timeout(deadline_s):
+                return await waited
+        except TimeoutError:
+            raise VolumeHangs(
+                "volume", f"it has not answered for {deadline_s:.0f} s", "try again later"
+            ) from None
 
     def _checked(self, call: Callable[[], _T]) -> _T:
         self._presence.require()
         return call()
-
-    def _reported(self) -> None:
-        self._under_way -= 1
-
-    def _work(self) -> None:
-        while True:
-            self._queue.get().run()
-
-
-class _Call(Generic[_T]):
-    __slots__ = ("_abandoned", "_call", "_future", "_loop", "_reported")
-
-    def __init__(
-        self,
-        call: Callable[[], _T],
-        future: asyncio.Future[_T],
-        loop: asyncio.AbstractEventLoop,
-        abandoned: Callable[[_T], object] | None,
-        reported: Callable[[], None],
-    ) -> None:
-        self._call = call
-        self._future = future
-        self._loop = loop
-        self._abandoned = abandoned
-        self._reported = reported
-
-    def run(self) -> None:
-        """Makes the call and hands its outcome to the loop."""
-        try:
-            result = self._call()
-        except BaseException as error:  # noqa: BLE001 - who waits gets it, whatever it is
-            self._tell(self._fail, error)
-        else:
-            self._tell(self._succeed, result)
-
-    def _tell(self, say: Callable[[Any], None], outcome: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(say, outcome)
-        except RuntimeError:
-            return  # the loop is closed: the process ends, and nobody waits
-
-    def _succeed(self, result: _T) -> None:
-        self._reported()
-        if not self._future.done():
-            self._future.set_result(result)
-        elif self._abandoned is not None:
-            abandoned = self._abandoned
-            # Closing a file may hang as well.
-            threading.Thread(target=lambda: abandoned(result), daemon=True).start()
-
-    def _fail(self, error: BaseException) -> None:
-        self._reported()
-        if not self._future.done():
-            self._future.set_exception(error)
-
-
-def _give_up(future: asyncio.Future[Any], deadline_s: float) -> None:
-    if not future.done():
-        future.set_exception(
-            VolumeHangs("volume", f"it has not answered for {deadline_s:.0f} s", "try again later")
-        )

@@ -14,16 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fileserver.answers import (
-    BadHeader,
-    NoVolume,
-    TooSlow,
-    WrongOffset,
-    WrongType,
-    WrongVersion,
-    json_error,
-)
-from fileserver.form import BadField, decode
+from fileserver.answers import NoVolume, Refused, TooSlow, json_error
+from fileserver.form import decode
 from fileserver.metrics import Metrics
 from fileserver.uploads import Intake, PartFile, announced_bytes, too_large, upload_answer
 from morpheus_boot.config.variables import Limits
@@ -107,7 +99,7 @@ class TusUploads:
     async def create(self, plan: UploadPlan) -> ResumableUpload:
         """Begins an upload; an empty one is complete at once.
 
-        Raises UploadTooLarge, VolumeHangs, VolumeFull, StorageFailed; for an empty one also NameTaken, TooManyFiles.
+        Raises Refused, VolumeHangs, VolumeFull, StorageFailed; for an empty one also NameTaken.
         """
         if plan.size_bytes > self._intake.limits.upload_bytes:
             raise too_large(self._intake.limits.upload_bytes, "send less")
@@ -143,8 +135,8 @@ class TusUploads:
     ) -> ResumableUpload:
         """Goes on with an upload at ``offset_bytes``, and publishes its file with the last of it.
 
-        Raises WrongOffset, UploadTooLarge, TooSlow, NoSuchUpload, UploadExpired, UploadLocked, NameTaken,
-        TooManyFiles, VolumeHangs, VolumeFull, StorageFailed; ClientDisconnect. What came and is durable stays.
+        Raises Refused, NoSuchUpload, UploadExpired, UploadLocked, NameTaken, VolumeHangs, VolumeFull, StorageFailed;
+        ClientDisconnect. What came and is durable stays.
         """
         opened = await self._open(upload)
         if opened.part is None:
@@ -188,9 +180,10 @@ def _let_go(opened: OpenUpload) -> None:
 
 
 def _check(upload: ResumableUpload, offset_bytes: int, request: Request) -> None:
-    """Raises WrongOffset, UploadTooLarge."""
+    """Raises Refused where the request goes on elsewhere, or with more than is left."""
     if offset_bytes != upload.offset_bytes:
-        raise WrongOffset(
+        raise Refused(
+            409,
             "upload",
             f"{upload.offset_bytes} bytes of it are here, not {offset_bytes}",
             "go on from there",
@@ -232,10 +225,10 @@ class TusProtocol:
 
 
 def _require_version(request: Request, tus_resumable: _Given = "") -> None:
-    """Raises WrongVersion."""
+    """Raises Refused where the client speaks another version."""
     # As tusd: a browser may look at an upload without it.
     if tus_resumable != _VERSION and (tus_resumable or request.method != "HEAD"):
-        raise WrongVersion("Tus-Resumable", f"it is not {_VERSION}", "send this one")
+        raise Refused(412, "Tus-Resumable", f"it is not {_VERSION}", "send this one")
 
 
 _VERSIONED: Final = [Depends(_require_version)]
@@ -282,8 +275,11 @@ def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> 
     ) -> Response:
         known = _at_hand(uploads)
         if "upload-defer-length" in request.headers:
-            raise BadHeader(
-                "Upload-Defer-Length", "a length can't be told later here", "send Upload-Length"
+            raise Refused(
+                400,
+                "Upload-Defer-Length",
+                "a length can't be told later here",
+                "send Upload-Length",
             )
         size_bytes = _number("Upload-Length", upload_length)
         made = await known.create(_plan(size_bytes, upload_metadata.strip()))
@@ -302,7 +298,7 @@ def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> 
         known = _at_hand(uploads)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _CONTENT_TYPE:
-            raise WrongType("upload", "the body's type is another one", f"send {_CONTENT_TYPE}")
+            raise Refused(415, "upload", "the body's type is another one", f"send {_CONTENT_TYPE}")
         offset_bytes = _number("Upload-Offset", upload_offset)
         now = await known.append(UploadId(upload), offset_bytes, request)
         if now.is_complete and offset_bytes < now.plan.size_bytes:
@@ -323,12 +319,12 @@ def _at_hand(uploads: TusUploads | None) -> TusUploads:
 
 def _number(name: str, value: str) -> int:
     if not _NUMBER.fullmatch(value.strip()):
-        raise BadHeader(name, "it is missing, or no number of bytes", "send one")
+        raise Refused(400, name, "it is missing, or no number of bytes", "send one")
     return int(value)
 
 
 def _plan(size_bytes: int, metadata: str) -> UploadPlan:
-    """What a new upload is to be. Raises BadHeader; BadField and InvalidName as an upload's form."""
+    """What a new upload is to be. Raises Refused, InvalidName."""
     given: dict[str, str] = {}
     for pair in metadata.split(",") if metadata else ():
         match = _PAIR.fullmatch(pair.strip())
@@ -339,7 +335,7 @@ def _plan(size_bytes: int, metadata: str) -> UploadPlan:
         except binascii.Error:
             raise _bad_metadata() from None
     if not given.get("filename"):
-        raise BadField("filename", "Upload-Metadata has none", "send it there, in Base64")
+        raise Refused(422, "filename", "Upload-Metadata has none", "send it there, in Base64")
     job = given.get("worker_job_id")
     target = Target(
         JobId(job) if job else JobId.new(),
@@ -349,8 +345,9 @@ def _plan(size_bytes: int, metadata: str) -> UploadPlan:
     return UploadPlan(size_bytes, target, metadata)
 
 
-def _bad_metadata() -> BadHeader:
-    return BadHeader(
+def _bad_metadata() -> Refused:
+    return Refused(
+        400,
         "Upload-Metadata",
         "it is malformed, or has a key twice",
         "send pairs of a key and its value in Base64, with commas between them",

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from fileserver.answers import BodyTooLarge, NoVolume, TooManyFiles, TooSlow, UploadTooLarge
+from fileserver.answers import NoVolume, Refused, TooSlow
 from fileserver.form import UploadForm
 from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
@@ -97,7 +97,7 @@ class Intake:
     ) -> None:
         """Brings the file in ``request`` to ``file``; the last of it is left in ``body``.
 
-        Raises UploadTooLarge (with ``mend``) for more than ``most_bytes`` of it, which are not written; TooSlow,
+        Raises Refused (with ``mend``) for more than ``most_bytes`` of it, which are not written; TooSlow,
         VolumeHangs, VolumeFull, StorageFailed; ClientDisconnect; and what ``body`` raises.
         """
         self._under_way += 1
@@ -198,7 +198,7 @@ class InputCounts:
         self._lock = threading.Lock()
 
     def add(self, target: Target) -> None:
-        """Counts one more file. Raises TooManyFiles where the job is full and has none of that name, StorageFailed."""
+        """Counts one more file. Raises Refused where the job is full and has none of that name, StorageFailed."""
         job = target.job
         with self._lock:
             known = self._counts.get(job)
@@ -208,8 +208,11 @@ class InputCounts:
             if known >= self._limit:
                 if has_input(self._layout, job, target.sub_dir, target.name):
                     return
-                raise TooManyFiles(
-                    str(job), f"its input holds {known} files", "clean it up, or use another job"
+                raise Refused(
+                    409,
+                    str(job),
+                    f"its input holds {known} files",
+                    "clean it up, or use another job",
                 )
             with self._lock:
                 self._counts[job] = known
@@ -231,22 +234,21 @@ async def receive_piece(request: Request, limits: Limits) -> tuple[bytes, bool]:
         async with asyncio.timeout(limits.body_idle_s):
             message = await request.receive()
     except TimeoutError:
-        cause = f"nothing has come for {limits.body_idle_s:.0f} s"
-        raise TooSlow("request", cause, "try again") from None
+        raise TooSlow(limits.body_idle_s) from None
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message.get("body", b""), message.get("more_body", False)
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """All of a job's body. Raises BodyTooLarge, TooSlow; ClientDisconnect."""
+    """All of a job's body. Raises Refused; ClientDisconnect."""
     body, more = bytearray(), True
     while more:
         piece, more = await receive_piece(request, limits)
         body += piece
         if max(len(body), announced_bytes(request)) > limits.job_bytes:
             cause = f"it is larger than {limits.job_bytes} bytes"
-            raise BodyTooLarge("job", cause, "upload its pictures with /upload, and name them")
+            raise Refused(413, "job", cause, "upload its pictures with /upload, and name them")
     return bytes(body)
 
 
@@ -256,9 +258,9 @@ def announced_bytes(request: Request) -> int:
     return int(length) if length.isdecimal() else 0
 
 
-def too_large(most_bytes: int, mend: str) -> UploadTooLarge:
+def too_large(most_bytes: int, mend: str) -> Refused:
     """The error for an upload of more than ``most_bytes``."""
-    return UploadTooLarge("upload", f"it is larger than {most_bytes} bytes", mend)
+    return Refused(413, "upload", f"it is larger than {most_bytes} bytes", mend)
 
 
 def upload_answer(layout: Layout, target: Target, size_bytes: int) -> UploadAnswer:

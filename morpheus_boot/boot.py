@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, TextIO
 
 from morpheus_boot import __version__
-from morpheus_boot.cache import CachedModel, FillContext, Heart, Plan, hash_pending, preload
+from morpheus_boot.cache import CachedModel, FillContext, Heart, Plan, fill, hash_pending, preload
 from morpheus_boot.cache.reports import outcome_of, planned
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.launch import Launch
@@ -20,7 +20,6 @@ from morpheus_boot.config.settings import REPOSITORY, Settings, worker_file
 from morpheus_boot.deployment import (
     Deployment,
     announce,
-    fill_models,
     fill_optional,
     keep_our_environment,
     make_volume_folder,
@@ -117,7 +116,7 @@ class Boot:
             self._heart = announce(deployment)
             plan = self._plan(deployment)
         with phase("fill"):
-            cached = fill_models(deployment, plan, self._context(deployment))
+            cached = fill(plan, self._context(deployment))
         with phase("custom nodes"):
             nodes.result()
         with phase("link"):

@@ -21,7 +21,7 @@ from morpheus_boot.config.settings import (
     read_settings,
     read_what_is_right,
 )
-from morpheus_boot.errors import Exit, MorpheusError, UsageError, each_of
+from morpheus_boot.errors import Exit, MorpheusError, UsageError, all_of, each_of
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.log import set_up_log
 from morpheus_boot.report.stdout import ReaderGone, print_text
@@ -175,15 +175,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _read(argv: Sequence[str], redact: Redactor) -> tuple[argparse.Namespace, Settings]:
-    """Arguments and environment. Raises UsageError, NotSetUp, after what _give_up() does with them."""
+    """Arguments and environment. Raises all that is wrong with them, after what _give_up() does with that."""
     try:
         parsed = _parse(argv)
         overrides = Overrides(
             parsed.models, parsed.volume, parsed.comfyui, parsed.log_format, parsed.verbosity
         )
+        settings = read_what_is_right(overrides) or read_settings(overrides)
         # The doctor goes on past what is wrong, and names it among its findings.
-        right = read_what_is_right(overrides) if parsed.command == "doctor" else None
-        settings = right or read_settings(overrides)
+        if settings.wrong and parsed.command != "doctor":
+            raise all_of(settings.wrong)
     except MorpheusError as error:
         _give_up(error, argv, redact)
         raise

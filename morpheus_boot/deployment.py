@@ -18,7 +18,6 @@ from morpheus_boot.cache import (
     FillContext,
     FillOptions,
     Plan,
-    fill,
     fill_what_fits,
     hub_roots,
     make_plan,
@@ -85,7 +84,7 @@ class Deployment:
             hub_roots(self.volume.root),
             invocation.replace_in_place,
         )
-        return FillContext(self.volume, options, stopping, report)
+        return FillContext(self.volume, options, stopping, report, self.endpoint_manifest)
 
     def turns(self, stopping: threading.Event) -> Turns:
         """By which one worker at a time makes what all need."""
@@ -138,7 +137,7 @@ def announce(deployment: Deployment) -> Heart:
     The heart beats until it is ended, which tells the others that this worker fetches nothing any more. The plan is
     made after this: a gc elsewhere then keeps what the plan found.
 
-    Raises ManifestError as fill_models() does: a manifest that contradicts another one is not left, since it would
+    Raises ManifestError as fill() does: a manifest that contradicts another one is not left, since it would
     stop that other endpoint, too. StorageFailed where the volume can't be read.
     """
     layout, ours = deployment.layout, deployment.endpoint_manifest
@@ -153,20 +152,6 @@ def announce(deployment: Deployment) -> Heart:
         heart.end()
         raise
     return heart
-
-
-def fill_models(
-    deployment: Deployment, plan: Plan, context: FillContext
-) -> tuple[CachedModel, ...]:
-    """Carries the plan out; returns its models in order.
-
-    Raises:
-        ManifestError: another endpoint names one of the paths with another origin.
-        MorpheusError: as Filler.fill() does, and for what the volume refuses.
-    """
-    with volume_errors(deployment.volume):
-        require_agreement(deployment, plan)
-        return fill(plan, context)
 
 
 def fill_optional(
@@ -185,12 +170,10 @@ def fill_optional(
                 missing.remove(step.model)
                 yield step.as_cached()
         work = Plan(tuple(s for s in steps if s.action is not Action.PRESENT))
-        with volume_errors(deployment.volume):
-            require_agreement(deployment, work)
-            for outcome in fill_what_fits(work, context):
-                if isinstance(outcome, CachedModel):
-                    missing.remove(outcome.model)
-                yield outcome
+        for outcome in fill_what_fits(work, context):
+            if isinstance(outcome, CachedModel):
+                missing.remove(outcome.model)
+            yield outcome
     except MorpheusError as failure:
         for model in missing:
             context.report(outcome_of(model, failure))

@@ -8,7 +8,7 @@ from typing import Final
 from morpheus_boot.cache.checks import complaint, proves_completeness
 from morpheus_boot.cache.hub_cache import HubFile
 from morpheus_boot.cache.options import FillContext
-from morpheus_boot.cache.origins import Resolved
+from morpheus_boot.cache.origins.origin import Resolved
 from morpheus_boot.cache.origins.resolutions import Resolutions
 from morpheus_boot.cache.planner import Action, CachedModel, Step
 from morpheus_boot.cache.reading import sha256_of

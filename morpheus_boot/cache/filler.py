@@ -4,25 +4,26 @@
 """
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from morpheus_boot.cache.adopt import READ_ONLY, take_over
 from morpheus_boot.cache.checks import complaint
 from morpheus_boot.cache.lock.lock import MOST_POLLS, ModelLock
+from morpheus_boot.cache.manifests import require_no_conflict
 from morpheus_boot.cache.options import FillContext
-from morpheus_boot.cache.origins import Resolved
 from morpheus_boot.cache.origins.resolutions import Resolutions
 from morpheus_boot.cache.parts import ModelPart, Version, drop_parts, open_part
-from morpheus_boot.cache.planner import Action, CachedModel, Plan, Step, as_it_lies, decide
+from morpheus_boot.cache.planner import Action, CachedModel, Step, as_it_lies, decide
 from morpheus_boot.cache.records import Record, write_record
-from morpheus_boot.cache.reports import fetching, one_at_a_time, outcome_of, waiting
+from morpheus_boot.cache.reports import fetching, outcome_of, waiting
 from morpheus_boot.cache.room import Room, decide_again, price, require_room, with_numbers
 from morpheus_boot.cache.transfer.progress import Reading
 from morpheus_boot.cache.transfer.stream import VersionChanged
@@ -31,11 +32,11 @@ from morpheus_boot.errors import (
     MorpheusError,
     OriginUnavailable,
     VolumeFull,
-    all_of,
     is_full,
     storage_error,
 )
 from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.journal import journal_of
 from morpheus_boot.volume.mount import size_text
 from morpheus_boot.volume.presence import Presence
@@ -76,7 +77,8 @@ class Filler:
 
     def __init__(self, context: FillContext) -> None:
         options = context.options
-        self._context = replace(context, report=one_at_a_time(context.report))
+        self._context = context
+        self._reporting = threading.Lock()
         self._presence = Presence(context.layout)
         self._engine = Engine(options.transfer_times, context.stopping)
         self.resolutions = Resolutions(
@@ -86,64 +88,52 @@ class Filler:
             context.stopping,
         )
 
-    def fill(self, plan: Plan) -> tuple[CachedModel, ...]:
-        """Does what the plan says; returns the models in its order.
+    def price(self, steps: Iterable[Step]) -> Room:
+        """Room for these steps, for which the origins are asked: what one refused is in ``resolutions`` then."""
+        return price(steps, self._context, self.resolutions)
 
-        A model that another worker holds is left for later, and the next free one is taken.
+    def preflight(self, steps: Iterable[Step]) -> None:
+        """Looks at what is better known before anything is fetched.
 
         Raises:
-            VolumeFull: what is missing does not fit; nothing was fetched.
-            MorpheusError: of every model that failed; the others are there all the same.
-            Stopped: ``stopping`` was set; what was synced stays for the next worker.
-            OSError: the volume can't be measured.
+            ManifestError: another endpoint names one of the paths with another origin.
+            VolumeFull: what is missing does not fit.
+            StorageFailed: the volume can't be measured.
+            Stopped.
         """
-        self._require_room(plan.steps)
-        done: dict[str, CachedModel] = {}
-        failed: dict[str, MorpheusError] = {}
-        for step, outcome in self._bring_in_all(plan.steps):
-            if isinstance(outcome, MorpheusError):
-                failed[step.model.path] = outcome
-            else:
-                done[step.model.path] = outcome
-        if failed:
-            raise all_of([failed[s.model.path] for s in plan.steps if s.model.path in failed])
-        return tuple(done[s.model.path] for s in plan.steps)
+        context = self._context
+        if not any(step.needs_bytes for step in steps):
+            return
+        try:
+            if context.manifest is not None:
+                require_no_conflict(context.layout, context.manifest)
+            in_place = context.options.replace_in_place
+            require_room(self.price(steps), context.volume, replace_in_place=in_place)
+        except OSError as error:
+            raise storage_error("volume", context.volume.root, error) from error
 
-    def fill_what_fits(self, plan: Plan) -> Iterator[CachedModel | MorpheusError]:
-        """As fill(), but each model, or its error, as it comes; where not all fit, the last ones are left out.
-
-        Raises Stopped; OSError, the volume can't be measured.
-        """
-        steps = plan.steps
-        while steps:
+    def leave_out(self, steps: tuple[Step, ...]) -> Iterator[tuple[Step, VolumeFull]]:
+        """The last of the steps, each with its error, until the others fit. Raises as preflight() else."""
+        while True:
             try:
-                self._require_room(steps)
-                break
+                self.preflight(steps)
             except VolumeFull as full:
                 steps = decide_again(steps, self._context)
                 sized = [s for s in steps if s.needs_bytes and self.resolutions.size_bytes(s.model)]
                 for step in sized[-1:]:
                     error = VolumeFull(step.model.path, full.cause, full.mend)
-                    self._context.report(outcome_of(step.model, error))
-                    yield error
+                    self._report(outcome_of(step.model, error))
+                    yield step, error
                     steps = tuple(s for s in steps if s is not step)
-        for _, outcome in self._bring_in_all(steps):
-            yield outcome
+            else:
+                return
 
-    def price(self, steps: Iterable[Step]) -> Room:
-        """Room for these steps, for which the origins are asked: what one refused is in ``resolutions`` then."""
-        return price(steps, self._context, self.resolutions)
+    def fill(self, steps: Iterable[Step]) -> Iterator[tuple[Step, CachedModel | MorpheusError]]:
+        """Each step with its model or its error, as they come, a few at once.
 
-    def _require_room(self, steps: Iterable[Step]) -> None:
-        context = self._context
-        if any(step.needs_bytes for step in steps):
-            in_place = context.options.replace_in_place
-            require_room(self.price(steps), context.volume, replace_in_place=in_place)
-
-    def _bring_in_all(
-        self, steps: Iterable[Step]
-    ) -> Iterator[tuple[Step, CachedModel | MorpheusError]]:
-        """Each step with its model or its error, as they come, a few at once. Raises Stopped."""
+        A model that another worker holds is left for later, and the next free one is taken.
+        Raises Stopped, where it is to end; what was synced stays for the next worker.
+        """
         options, stopping = self._context.options, self._context.stopping
         poll_s = options.lock_times.poll_s
         pending = deque[_Pending]()
@@ -205,7 +195,7 @@ class Filler:
             state = outcome_of(model, outcome)
         except MorpheusError as error:
             outcome, state = error, outcome_of(model, error)
-        context.report(state)
+        self._report(state)
         return outcome
 
     def bring_in(self, step: Step, lock: ModelLock) -> CachedModel | None:
@@ -248,14 +238,14 @@ class Filler:
                 return there
 
             require_place(final, layout.parts)
-            resolved = self._resolve(model)
+            resolved = self.resolutions.of(model)
             if options.replace_in_place and final.exists():
                 layout.record(model.path).unlink(missing_ok=True)
                 final.unlink()
 
             def on_progress(reading: Reading) -> None:
                 claim.progress(reading.done_bytes, reading.size_bytes)
-                context.report(fetching(model, reading))
+                self._report(fetching(model, reading))
 
             on_progress(Reading(0, resolved.version.size_bytes))
             with self._part(model, resolved.version, inherits=claim.inherits) as part:
@@ -287,9 +277,9 @@ class Filler:
             raise error
         return there
 
-    def _resolve(self, model: ModelSpec) -> Resolved:
-        resolved = self.resolutions.of(model)
-        return replace(resolved, version=agreed_version(model, resolved.version))
+    def _report(self, state: ModelState) -> None:
+        with self._reporting:
+            self._context.report(state)
 
     @contextmanager
     def _part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Iterator[ModelPart]:
@@ -352,25 +342,6 @@ def _is_taken(part: ModelPart, model: ModelSpec, error: OSError) -> bool:
             )
         part.discard()
     return may_be_taken and not is_there
-
-
-def agreed_version(model: ModelSpec, version: Version) -> Version:
-    """What models.yaml and the origin say together. Raises OriginUnavailable where they contradict each other."""
-    for what, ours, theirs in (
-        ("size", model.size_bytes, version.size_bytes),
-        ("sha256", model.sha256, version.sha256),
-    ):
-        if ours is not None and theirs is not None and ours != theirs:
-            raise OriginUnavailable(
-                model.path,
-                f"models.yaml says {what} {ours}, {version.origin} says {theirs}",
-                "correct models.yaml, or name the revision that it means",
-            )
-    return replace(
-        version,
-        size_bytes=version.size_bytes if version.size_bytes is not None else model.size_bytes,
-        sha256=model.sha256 or version.sha256,
-    )
 
 
 def model_lock(model_path: str, context: FillContext) -> ModelLock:

@@ -7,12 +7,13 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
 from morpheus_boot.cache.lock.lock import held_if_free
+from morpheus_boot.cache.manifests import Roots
 from morpheus_boot.volume.journal import journal_of
 from morpheus_boot.volume.layout import Layout, model_key
 from morpheus_boot.volume.publish import is_temporary
@@ -34,55 +35,53 @@ class Garbage:
     key: str | None = None
 
 
-def find_garbage(layout: Layout, own_paths: Iterable[str], keeping: Keeping) -> tuple[Garbage, ...]:
+def find_garbage(roots: Roots, own_paths: Iterable[str]) -> tuple[Garbage, ...]:
     """Everything that may go. ``own_paths``: the models of the manifest at hand, kept too.
 
     Raises StorageFailed, OSError.
     """
-    kept = keeping.paths() | frozenset(own_paths)
-    now = keeping.now
+    layout = roots.layout
+    kept = roots.paths() | frozenset(own_paths)
+    keys = {model_key(path) for path in kept}
     return (
         *_models(layout, kept),
-        *_parts(layout, {model_key(path) for path in kept}, now),
+        *_parts(layout, keys, roots.now),
         *_journals(layout),
-        *_locks(layout, {model_key(path) for path in kept}),
-        *_archives(layout, now),
-        *_workers(layout, keeping),
-        *_temporaries(layout, now),
+        *_locks(layout, keys),
+        *_archives(layout, roots.now),
+        *_workers(roots),
+        *_temporaries(layout, roots.now),
     )
 
 
-def remove(layout: Layout, garbage: Garbage, keeping: Keeping) -> bool:
+def remove(garbage: Garbage, roots: Roots) -> bool:
     """Removes one thing; False where a worker holds its model, or an endpoint or a worker needs it, by now.
 
     Raises StorageFailed, OSError.
     """
-    if garbage.key is None:
-        if _is_needed(layout, garbage, keeping):
+    layout, path = roots.layout, garbage.path
+    with (
+        held_if_free(layout, garbage.key) if garbage.key else nullcontext(enter_result=True) as free
+    ):
+        if not free or _is_needed(garbage, roots):
             return False
-        garbage.path.unlink(missing_ok=True)
-        if garbage.kind == "archive":
-            garbage.path.with_name(f"{garbage.path.name}.sha256").unlink(missing_ok=True)
-        return True
-    with held_if_free(layout, garbage.key) as free:
-        if not free or _is_needed(layout, garbage, keeping):
-            return False
-        garbage.path.unlink(missing_ok=True)
-        if garbage.kind == "part":
-            journal_of(garbage.path).unlink(missing_ok=True)
-        if garbage.kind == "model":
-            (layout.records / f"{garbage.key}.json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        match garbage.kind:
+            case "archive":
+                path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
+            case "part":
+                journal_of(path).unlink(missing_ok=True)
+            case "model":
+                (layout.records / f"{garbage.key}.json").unlink(missing_ok=True)
     return True
 
 
-def _is_needed(layout: Layout, garbage: Garbage, keeping: Keeping) -> bool:
+def _is_needed(garbage: Garbage, roots: Roots) -> bool:
     match garbage.kind:
         case "model":
-            return garbage.path.relative_to(layout.model_cache).as_posix() in keeping.paths()
-        case "worker":
-            return keeping.is_back(garbage.path.stem)
-        case "manifest":
-            return any(m.endpoint == garbage.path.stem for m in keeping.manifests())
+            return garbage.path.relative_to(roots.layout.model_cache).as_posix() in roots.paths()
+        case "worker" | "manifest":
+            return roots.lives(garbage.path.stem)
         case _:
             return False
 
@@ -121,15 +120,16 @@ def _archives(layout: Layout, now: float) -> Iterator[Garbage]:
             yield Garbage("archive", path, "no boot has used it for 30 days", found.st_size)
 
 
-def _workers(layout: Layout, keeping: Keeping) -> Iterator[Garbage]:
+def _workers(roots: Roots) -> Iterator[Garbage]:
     """Heartbeats of workers that are long gone, and the manifests that belonged to them alone."""
-    for path, found in _files_below(layout.workers, ".json"):
-        if keeping.now - found.st_mtime > WORKER_KEEPS_S:
+    for path, found in _files_below(roots.layout.workers, ".json"):
+        if not roots.lives(path.stem):
             yield Garbage("worker", path, "no beat for 7 days", found.st_size)
-    for path in keeping.of_gone_workers():
-        found_now = _stat(path)
-        if found_now is not None:
-            yield Garbage("manifest", path, "its worker is gone", found_now.st_size)
+    owners = {m.endpoint: m.worker for m in roots.all()}
+    for path, found in _files_below(roots.layout.manifests, ".json"):
+        owner = owners.get(path.stem)
+        if owner is not None and not roots.lives(owner):
+            yield Garbage("manifest", path, "its worker is gone", found.st_size)
 
 
 def _temporaries(layout: Layout, now: float) -> Iterator[Garbage]:

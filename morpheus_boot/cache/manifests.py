@@ -1,12 +1,12 @@
 """What each endpoint's models.yaml names, left on the volume: gc keeps it, and contradictions are found."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.lock.workers import seen_worker, volume_time
+from morpheus_boot.cache.lock.workers import seen_worker, volume_time, worker_age_s
 from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume.documents import from_document, to_document
@@ -16,6 +16,7 @@ from morpheus_boot.volume.publish import write_whole
 _LOG: Final = logging.getLogger("morpheus.cache")
 # A manifest that belongs to a worker, not to an endpoint, counts only while that worker may come back.
 _WORKER_CONFLICTS_S: Final = 86_400.0
+WORKER_KEEPS_S: Final = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +46,107 @@ def manifest_of(endpoint: str, worker: str, models: Iterable[ModelSpec]) -> Endp
 def is_left(layout: Layout, manifest: EndpointManifest) -> bool:
     """Whether the manifest is there as it is. Raises OSError."""
     try:
-        return _path(layout, manifest).read_bytes() == _document(manifest)
+        return _path(layout, manifest.endpoint).read_bytes() == to_document(manifest, indent=1)
     except FileNotFoundError:
         return False
 
 
 def leave_manifest(layout: Layout, manifest: EndpointManifest) -> None:
     """Writes the manifest. Raises OSError."""
-    write_whole(_path(layout, manifest), _document(manifest))
+    write_whole(_path(layout, manifest.endpoint), to_document(manifest, indent=1))
 
 
-def _path(layout: Layout, manifest: EndpointManifest) -> Path:
-    return layout.manifests / f"{manifest.endpoint}.json"
+def forget(layout: Layout, endpoint: str) -> None:
+    """Removes an endpoint's manifest. Raises OSError."""
+    _path(layout, endpoint).unlink(missing_ok=True)
 
 
-def _document(manifest: EndpointManifest) -> bytes:
-    return to_document(manifest, indent=1)
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """What gc begins with: the manifests that count, an endpoint's always, a worker's for 7 days after its last beat.
+
+    Those of ``forgotten`` endpoints don't. ``now`` is the time by the volume's clock. Each method looks at the volume
+    anew, and raises StorageFailed where a manifest can't be read as such, and OSError.
+    """
+
+    layout: Layout
+    now: float
+    forgotten: Collection[str] = ()
+
+    def all(self) -> tuple[EndpointManifest, ...]:
+        """All manifests, whether they count or not."""
+        return tuple(filter(None, map(_read, _files(self.layout))))
+
+    def manifests(self) -> tuple[EndpointManifest, ...]:
+        """Those that count."""
+        left = (m for m in self.all() if m.endpoint not in self.forgotten)
+        return tuple(m for m in left if m.worker is None or self.lives(m.worker))
+
+    def paths(self) -> frozenset[str]:
+        """The models that these name."""
+        return frozenset(model.path for manifest in self.manifests() for model in manifest.models)
+
+    def lives(self, worker: str) -> bool:
+        """Whether a worker has given a sign of life within the 7 days."""
+        age_s = worker_age_s(self.layout, worker, self.now)
+        return age_s is not None and age_s < WORKER_KEEPS_S
 
 
-def manifest_files(layout: Layout) -> list[Path]:
-    """The files of all manifests on the volume, in order. Raises OSError."""
+def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
+    """Raises ManifestError, naming both endpoints, where another names one of our paths with another origin.
+
+    Asked only before something is fetched: two that disagree would fetch over each other for ever. One that can't be
+    read is passed over with a warning, since its endpoint must not stop all the others. Raises OSError too.
+    """
+    mistakes: list[ManifestError] = []
+    for path in _files(layout):
+        try:
+            other = _read(path)
+        except StorageFailed as error:
+            _LOG.warning("%s; its models are not compared with ours", error)
+            continue
+        if other is None or other.endpoint == ours.endpoint:
+            continue
+        contradictions = _contradictions(ours, other)
+        if contradictions and _may_fetch(layout, other):
+            mistakes += contradictions
+    if mistakes:
+        raise all_of(mistakes)
+
+
+def _contradictions(ours: EndpointManifest, other: EndpointManifest) -> list[ManifestError]:
+    own_models = {m.path: m for m in ours.models}
+    pairs = ((own_models[m.path], m) for m in other.models if m.path in own_models)
+    return [
+        ManifestError(
+            theirs.path,
+            f"endpoint {ours.endpoint} takes it from {own.origin}, "
+            f"endpoint {other.endpoint} from {theirs.origin}",
+            "give one of them another path, or both one origin "
+            f"(an endpoint that is gone: gc --forget {other.endpoint} --apply)",
+        )
+        for own, theirs in pairs
+        if own.origin != theirs.origin and not (own.sha256 and own.sha256 == theirs.sha256)
+    ]
+
+
+def _may_fetch(layout: Layout, manifest: EndpointManifest) -> bool:
+    if manifest.worker is None:
+        return True
+    seen = seen_worker(layout, manifest.worker, volume_time(layout))
+    # A worker that ended in good order fetches nothing any more.
+    return seen is not None and not seen.ended and seen.age_s < _WORKER_CONFLICTS_S
+
+
+def _path(layout: Layout, endpoint: str) -> Path:
+    return layout.manifests / f"{endpoint}.json"
+
+
+def _files(layout: Layout) -> list[Path]:
     return sorted(layout.manifests.glob("*.json"))
 
 
-def read_manifest_file(path: Path) -> EndpointManifest | None:
+def _read(path: Path) -> EndpointManifest | None:
     """The manifest at ``path``; None where it was forgotten meanwhile.
 
     Raises:
@@ -85,66 +163,3 @@ def read_manifest_file(path: Path) -> EndpointManifest | None:
             f"it is no manifest that this version can read ({error})",
             "update this program, or remove the file if its endpoint is gone",
         ) from error
-
-
-def _readable(layout: Layout) -> Iterator[EndpointManifest]:
-    for path in manifest_files(layout):
-        try:
-            manifest = read_manifest_file(path)
-        except StorageFailed as error:
-            _LOG.warning("%s; its models are not compared with ours", error)
-            continue
-        if manifest is not None:
-            yield manifest
-
-
-def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
-    """Raises ManifestError, naming both endpoints, where another names one of our paths with another origin.
-
-    Asked only before something is fetched: two that disagree would fetch over each other for ever. One that can't be
-    read is passed over with a warning, since its endpoint must not stop all the others. Raises OSError too.
-    """
-    mistakes = {
-        o: _contradictions(ours, o) for o in _readable(layout) if o.endpoint != ours.endpoint
-    }
-    found = {other: errors for other, errors in mistakes.items() if errors}
-    if not found:
-        return
-    now = volume_time(layout)
-    errors = [
-        e for other, errors in found.items() if _conflicts(layout, other, now) for e in errors
-    ]
-    if errors:
-        raise all_of(errors)
-
-
-def _contradictions(ours: EndpointManifest, other: EndpointManifest) -> list[ManifestError]:
-    own_models = {m.path: m for m in ours.models}
-    mistakes = []
-    for model in other.models:
-        own = own_models.get(model.path)
-        if own is None or own.origin == model.origin or (own.sha256 and own.sha256 == model.sha256):
-            continue
-        mistakes.append(
-            ManifestError(
-                model.path,
-                f"endpoint {ours.endpoint} takes it from {own.origin}, "
-                f"endpoint {other.endpoint} from {model.origin}",
-                "give one of them another path, or both one origin "
-                f"(an endpoint that is gone: gc --forget {other.endpoint} --apply)",
-            )
-        )
-    return mistakes
-
-
-def forget(layout: Layout, endpoint: str) -> None:
-    """Removes an endpoint's manifest. Raises OSError."""
-    (layout.manifests / f"{endpoint}.json").unlink(missing_ok=True)
-
-
-def _conflicts(layout: Layout, manifest: EndpointManifest, now: float) -> bool:
-    if manifest.worker is None:
-        return True
-    seen = seen_worker(layout, manifest.worker, now)
-    # A worker that ended in good order fetches nothing any more.
-    return seen is not None and not seen.ended and seen.age_s < _WORKER_CONFLICTS_S

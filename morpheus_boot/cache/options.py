@@ -4,12 +4,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
+from morpheus_boot.cache.manifests import EndpointManifest
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume
 from morpheus_boot.work.backoff import Backoff
+
+# Civitai has two domains, with one kind of account.
+_CIVITAI_HOSTS: Final = frozenset({"civitai.com", "civitai.red"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,12 @@ class Credentials:
     hf_endpoint: str = "https://huggingface.co"
     civitai_token: Secret | None = None
     civitai_endpoint: str = "https://civitai.com"
+
+    def for_host(self, host: str) -> Secret | None:
+        """The token that may go to ``host``."""
+        if host.removeprefix("www.") in _CIVITAI_HOSTS:
+            return self.civitai_token
+        return self.hf_token if host == urlsplit(self.hf_endpoint).hostname else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +93,15 @@ class FillOptions:
 class FillContext:
     """What all steps of one fill share.
 
-    ``stopping`` ends it before its time; ``report`` is told how each model stands, from any thread.
+    ``stopping`` ends it before its time; ``report`` is told how each model stands, by one thread at a time.
+    ``manifest``: what this endpoint names, where it is to be compared with what others do.
     """
 
     volume: Volume
     options: FillOptions
     stopping: threading.Event
     report: Callable[[ModelState], None]
+    manifest: EndpointManifest | None = None
 
     @property
     def layout(self) -> Layout:

@@ -9,7 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.filler import Filler, model_lock
+from morpheus_boot.cache import fill
+from morpheus_boot.cache.filler import model_lock
 from morpheus_boot.cache.options import FillContext
 from morpheus_boot.cache.planner import CachedModel, make_plan
 from morpheus_boot.cache.reading import sha256_of
@@ -176,7 +177,7 @@ def _hash(cached: CachedModel, context: FillContext) -> bool:
 
 def _fetch_anew(model: ModelSpec, context: FillContext) -> None:
     """Brings in a model whose record says that it is damaged. Raises MorpheusError, Stopped, OSError."""
-    Filler(context).fill(make_plan((model,), context.layout, context.options.hub_roots))
+    fill(make_plan((model,), context.layout, context.options.hub_roots), context)
 
 
 def _hashed(record: Record, digest: str, mtime_ns: int) -> Record:

@@ -1,8 +1,5 @@
 """What a fill reports of a model, as the state document and the log know it."""
 
-import threading
-from collections.abc import Callable
-
 from morpheus_boot.cache.lock.heartbeat import Beat
 from morpheus_boot.cache.planner import Action, CachedModel, Step
 from morpheus_boot.cache.transfer.progress import Reading
@@ -65,14 +62,3 @@ def outcome_of(model: ModelSpec, outcome: CachedModel | MorpheusError) -> ModelS
     return ModelState(
         model.path, ModelStage.PRESENT, size_bytes, size_bytes, required=model.required
     )
-
-
-def one_at_a_time(report: Callable[[ModelState], None]) -> Callable[[ModelState], None]:
-    """``report`` for several threads: who renders need not think of them."""
-    lock = threading.Lock()
-
-    def reported(state: ModelState) -> None:
-        with lock:
-            report(state)
-
-    return reported

@@ -6,13 +6,15 @@ statvfs shows the whole cluster's terabytes on RunPod, so the size that was boug
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from morpheus_boot.cache.options import FillContext
-from morpheus_boot.cache.origins.resolutions import Resolutions
 from morpheus_boot.cache.planner import Action, Step, make_plan
 from morpheus_boot.errors import MorpheusError, VolumeFull
 from morpheus_boot.volume.mount import Usage, Volume, measure, size_text
+
+if TYPE_CHECKING:  # status and doctor measure room, and need no network library for it
+    from morpheus_boot.cache.origins.resolutions import Resolutions
 
 _IN_PLACE: Final = (
     "enlarge the volume, or use --replace-in-place, which removes the old models first"
@@ -92,7 +94,7 @@ def look_for_room(
     return Room(volume.size_bytes, free_bytes, used, missing_bytes, replaced_bytes, unknown)
 
 
-def price(steps: Iterable[Step], context: FillContext, resolutions: Resolutions) -> Room:
+def price(steps: Iterable[Step], context: FillContext, resolutions: "Resolutions") -> Room:
     """Asks the origins for the sizes of what is missing, and measures the volume.
 
     What an origin refused is in ``resolutions``. Raises OSError, Stopped.

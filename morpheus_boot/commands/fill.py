@@ -6,11 +6,10 @@ import threading
 from typing import Final
 
 from morpheus_boot import __version__
-from morpheus_boot.cache import hash_pending
+from morpheus_boot.cache import fill, hash_pending
 from morpheus_boot.deployment import (
     Deployment,
     announce,
-    fill_models,
     keep_our_environment,
     make_volume_folder,
     read_deployment,
@@ -49,6 +48,6 @@ def _fill(deployment: Deployment, states: dict[str, ModelState], stopping: threa
 
     plan = deployment.plan()
     with shown_on(sys.stderr, put) as report:
-        cached = fill_models(deployment, plan, deployment.context(stopping, report))
+        cached = fill(plan, deployment.context(stopping, report))
     hash_pending(cached, deployment.context(stopping, Progress()))
     keep_our_environment(deployment, stopping)

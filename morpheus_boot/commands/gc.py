@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable, Iterator
 
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
-from morpheus_boot.cache.keeping import WORKER_KEEPS_S, Keeping
-from morpheus_boot.cache.manifests import EndpointManifest, forget
-from morpheus_boot.deployment import read_deployment
-from morpheus_boot.errors import UsageError, storage_error
+from morpheus_boot.cache.lock.workers import volume_time
+from morpheus_boot.cache.manifests import WORKER_KEEPS_S, EndpointManifest, Roots, forget
+from morpheus_boot.deployment import read_deployment, volume_errors
+from morpheus_boot.errors import UsageError
 from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.removal import expire_jobs, old_jobs
 from morpheus_boot.jobs.store import JobStore
@@ -18,24 +18,21 @@ from morpheus_boot.volume.mount import bytes_below, bytes_of, size_text
 def run(invocation: Invocation) -> None:
     """Prints what may go, and with ``--apply`` removes it. Raises MorpheusError."""
     deployment = read_deployment(invocation)
-    layout = deployment.volume.layout
+    layout = deployment.layout
     own_paths = [model.path for model in deployment.manifest.models]
-    try:
-        keeping = Keeping(layout, invocation.forget)
-        _require_known(invocation.forget, [m.endpoint for m in keeping.all()])
+    with volume_errors(deployment.volume):
+        roots = Roots(layout, volume_time(layout), invocation.forget)
+        _require_known(invocation.forget, [m.endpoint for m in roots.all()])
         found = (
             *_old_jobs(layout, invocation),
             # Before the workers' last beats go, which say how they ended.
             *_marks(layout),
-            *find_garbage(layout, own_paths, keeping),
+            *find_garbage(roots, own_paths),
         )
-        kept = _Kept(layout, keeping.manifests())
-        removed = _removed(layout, found, invocation, keeping) if invocation.apply else []
-        if invocation.apply:
-            for endpoint in invocation.forget:
-                forget(layout, endpoint)
-    except OSError as error:
-        raise storage_error("volume", deployment.volume.root, error) from error
+        kept = _Kept(layout, roots.manifests())
+        removed = _removed(found, invocation, roots) if invocation.apply else []
+        for endpoint in invocation.forget if invocation.apply else ():
+            forget(layout, endpoint)
     if invocation.json:
         _print_json(found, removed, kept)
         return
@@ -73,10 +70,9 @@ def _marks(layout: Layout) -> Iterator[Garbage]:
         yield Garbage("marks", layout.job_marks / worker, "no sign of its worker for 7 days", 0)
 
 
-def _removed(
-    layout: Layout, found: tuple[Garbage, ...], invocation: Invocation, keeping: Keeping
-) -> list[Garbage]:
+def _removed(found: tuple[Garbage, ...], invocation: Invocation, roots: Roots) -> list[Garbage]:
     """Removes what it can of ``found``, and returns that. Raises MorpheusError, OSError."""
+    layout = roots.layout
     expired = frozenset[str]()
     if invocation.jobs_older_than_h is not None:
         expired = frozenset(expire_jobs(layout, invocation.jobs_older_than_h * 3600))
@@ -86,7 +82,7 @@ def _removed(
             return garbage.path.name in expired
         if garbage.kind == "marks":
             return JobStore(layout).settle_worker(garbage.path.name, WORKER_KEEPS_S)
-        return remove(layout, garbage, keeping)
+        return remove(garbage, roots)
 
     return [garbage for garbage in found if is_gone(garbage)]
 

@@ -4,7 +4,7 @@ import logging
 import threading
 from typing import Final
 
-from morpheus_boot.cache.filler import Filler, agreed_version
+from morpheus_boot.cache.filler import Filler
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
@@ -49,7 +49,7 @@ def _pin(deployment: Deployment, stopping: threading.Event) -> str:
 
 def _pin_of(model: ModelSpec, filler: Filler, layout: Layout) -> Pin:
     resolved = filler.resolutions.of(model)
-    version = agreed_version(model, resolved.version)
+    version = resolved.version
     sha256 = version.sha256 or _recorded_sha256(layout, model, version)
     if sha256 is None:
         mend = (

@@ -10,7 +10,7 @@ from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import UsageError
 
 # How a Pod's template names a secret. One that RunPod doesn't have arrives as it was written.
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*RUNPOD_SECRET_\w*\s*\}\}", re.ASCII)
+_PLACEHOLDER: Final = re.compile(r"\{\{\s*RUNPOD_SECRET_[^{}]*\}\}")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
@@ -79,9 +79,10 @@ def parse_token(name: str, value: str) -> str:
     """
     token = value.strip()
     if left := _PLACEHOLDER.search(token):
+        placeholder = ascii(" ".join(left[0].split()))[1:-1]
         raise UsageError(
             name,
-            f"RunPod left {' '.join(left[0].split())} as it is: it has no secret of that name",
+            f"RunPod left {placeholder} as it is: it has no secret of that name",
             "make that secret in RunPod's console, or correct its name in the template",
         )
     if "\n" in token or "\r" in token:

@@ -7,6 +7,7 @@ digits alone, or 1.1 of the tag 1.10.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -20,6 +21,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STANDARD_TAG: Final = "tag:yaml.org,2002:"
 _MAX_DEPTH: Final = 20
 _SHOWN_CHARACTERS: Final = 80
+_SAVE_AS_UTF8: Final = "save it as UTF-8"
 _BEGIN: Final = "begin with version: 1"
 # $${ is a literal ${, so that a value can hold one.
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
@@ -152,6 +154,25 @@ class Document:
 
     def _add(self, node: yaml.Node, place: Place, cause: str, mend: str) -> None:
         self.mistakes.append(self.mistake(place, cause, mend, _line(node)))
+
+
+def read_text(path: Path, mend: str) -> str:
+    """The file's text. Raises ManifestError: it can't be read (``mend`` says what to do then), or is not UTF-8."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ManifestError(str(path), "there is no such file", mend) from error
+    except OSError as error:
+        cause = f"can't be read ({(error.strerror or str(error)).lower()})"
+        raise ManifestError(str(path), cause, mend) from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ManifestError(f"{path} line 1", "is UTF-16", _SAVE_AS_UTF8)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        cause = f"holds the byte 0x{content[error.start]:02x}, which is not UTF-8"
+        raise ManifestError(f"{path} line {line}", cause, _SAVE_AS_UTF8) from error
 
 
 def shown(text: str) -> str:

@@ -1,23 +1,26 @@
 """What other formats give, and models.yaml written from it; a literal credential doesn't get into it."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import yaml
+from pydantic import TypeAdapter
 
 from morpheus_boot.config.redact import Redactor, is_secret_field
-from morpheus_boot.manifest.values import CivitaiSource, HuggingFaceSource, ModelSpec, NodeSpec
+from morpheus_boot.manifest.values import ModelSpec, NodeSpec
 
 _CIVITAI_HOSTS: Final = frozenset({"civitai.com", "www.civitai.com"})
 _HUGGING_FACE_HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _HUGGING_FACE_FILE: Final = re.compile(r"/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+)")
 _CIVITAI_VERSION: Final = re.compile(r"/api/download/models/([1-9][0-9]{0,17})/?")
 _REFERENCE: Final = re.compile(r"\$\{\w+\}")
+_MODEL: Final = TypeAdapter(ModelSpec)
+_NODE: Final = TypeAdapter(NodeSpec)
 _HEAD: Final = """\
-# Made from {name}. What each field means: docs/models.md. `pin` fills in digests, sizes and commits.
+# Made from {name}. What each field means: docs/models.md.
+# `pin` fills in digests, sizes and commits: a ref that is HEAD, the default branch, moves.
 
 version: 1
 
@@ -27,33 +30,31 @@ version: 1
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A line that gives no entry though nothing is wrong with it, and why."""
+class Note:
+    """What is to be said of a line: that it is left out, as ``text``, or that it held a credential."""
 
     line: int
-    text: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """A line that held a credential; ``variable`` is to hold it now."""
-
-    line: int
-    variable: str
+    says: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Models by their paths, nodes by their names, in the order in which they came.
+    """Entries as models.yaml has them, models by their paths, nodes by their names, in the order in which they came."""
 
-    URLs are as models.yaml writes them: with ``${NAME}`` where a credential stood.
-    """
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
 
-    models: dict[str, ModelSpec] = field(default_factory=dict)
-    nodes: dict[str, NodeSpec] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-    credentials: list[Credential] = field(default_factory=list)
+    def put_model(self, entry: dict[str, Any]) -> bool:
+        """Takes a model in; False where another one has its path. Raises pydantic's ValidationError."""
+        _MODEL.validate_python(entry)
+        return self.models.setdefault(entry["path"], entry) == entry
+
+    def put_node(self, entry: dict[str, Any]) -> bool:
+        """Takes a node in; False where another one has its name. Raises pydantic's ValidationError."""
+        _NODE.validate_python(entry)
+        return self.nodes.setdefault(entry["name"], entry) == entry
 
     def public_url(self, line: int, url: str) -> str:
         """``url`` with ``${NAME}`` for each credential in it, which is noted.
@@ -63,11 +64,13 @@ class Imported:
         try:
             parts = urlsplit(url)
         except ValueError:
-            return url  # no URL, as who reads it will say
+            return url  # no URL, as whoever reads it will say
 
         def replaced(name: str) -> str:
-            variable = re.sub(r"\W", "_", f"{parts.hostname}_{name}").upper()
-            self.credentials.append(Credential(line, variable))
+            in_name = re.sub(r"\W", "_", f"{parts.hostname}_{name}").upper()
+            variable = "CIVITAI_TOKEN" if parts.hostname in _CIVITAI_HOSTS else in_name
+            how = "which whoever had this list has: renew it, and set"
+            self.notes.append(Note(line, f"holds a credential, {how} {variable} to it"))
             return f"${{{variable}}}"
 
         user, at, host = parts.netloc.rpartition("@")
@@ -76,35 +79,26 @@ class Imported:
         fields = []
         for query_field in parts.query.split("&"):
             name, _, value = query_field.partition("=")
-            is_literal = is_secret_field(query_field) and not _REFERENCE.search(value)
-            if parts.hostname in _CIVITAI_HOSTS and is_secret_field(query_field):
-                if is_literal:
-                    self.credentials.append(Credential(line, "CIVITAI_TOKEN"))
-            else:
-                fields.append(f"{name}={replaced(name)}" if is_literal else query_field)
+            is_secret = is_secret_field(query_field)
+            if is_secret and not _REFERENCE.search(value):
+                query_field = f"{name}={replaced(name)}"  # noqa: PLW2901 - the same field, public
+            if not (is_secret and parts.hostname in _CIVITAI_HOSTS):
+                fields.append(query_field)
         return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query="&".join(fields)))
 
     def text(self, name: str) -> str:
         """models.yaml for what came from the file called ``name``; what was left out stands there as comments."""
-        return "".join(line + "\n" for line in self._lines(name))
-
-    def _lines(self, name: str) -> Iterator[str]:
-        yield from _HEAD.format(name=name).splitlines()
-        if self.models:
-            yield from ("", "models:")
-        for model in self.models.values():
-            yield f"  - path: {_yaml(model.path)}"
-            yield f"    {_source_line(model)}"
-        if self.nodes:
-            yield from ("", "custom_nodes:")
-        for node in self.nodes.values():
-            yield f"  - name: {_yaml(node.name)}"
-            yield f"    git: {_yaml(node.git.reveal())}"
-            yield f"    ref: {node.ref} # the default branch: it moves"
+        parts = [_HEAD.format(name=name)]
+        for key, entries in (("models", self.models), ("custom_nodes", self.nodes)):
+            if entries:
+                parts.append(_yaml({key: list(entries.values())}))
         redact = Redactor()
-        for left_out in self.left_out:
-            yield from ("", f"# Left out, line {left_out.line}: {left_out.reason}.")
-            yield f"#   {redact(left_out.text)}"
+        parts += [
+            f"# Line {note.line} {note.says}.\n#   {redact(note.text)}\n"
+            for note in self.notes
+            if note.text
+        ]
+        return "\n".join(parts)
 
 
 def source_fields(url: str) -> dict[str, Any]:
@@ -124,19 +118,6 @@ def source_fields(url: str) -> dict[str, Any]:
     return {"url": url}
 
 
-def _source_line(model: ModelSpec) -> str:
-    match model.source:
-        case CivitaiSource(version_id):
-            return f"civitai: {version_id}"
-        case HuggingFaceSource(repo, file, revision):
-            return f"huggingface: {_yaml({'repo': repo, 'file': file, 'revision': revision})}"
-        case url:
-            return f"url: {_yaml(url.url.reveal())}"
-
-
 def _yaml(value: object) -> str:
-    """``value`` on one line, quoted where YAML wants it so."""
-    written: str = yaml.safe_dump(
-        value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
-    )
-    return written.removesuffix("...\n").rstrip("\n")
+    text: str = yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=float("inf"))
+    return text

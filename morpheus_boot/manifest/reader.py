@@ -9,13 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from morpheus_boot.config.redact import Secret
-from morpheus_boot.errors import ManifestError, all_of
+from morpheus_boot.errors import all_of
 from morpheus_boot.manifest.agreement import find_disagreements
-from morpheus_boot.manifest.document import Document, Mistake, Place, Text, shown
+from morpheus_boot.manifest.document import Document, Mistake, Place, Text, read_text, shown
 from morpheus_boot.manifest.values import READ_AT, Manifest, ManifestFile
 
 _NAME_ANOTHER: Final = "name one that can be read with --models or MORPHEUS_MODELS"
-_SAVE_AS_UTF8: Final = "save it as UTF-8"
 _FILE: Final = TypeAdapter(ManifestFile)
 _UNKNOWN_KEY: Final = "unexpected_keyword_argument"
 _SINGLE: Final = (
@@ -41,7 +40,7 @@ def read_manifest(path: Path, environ: Mapping[str, str]) -> Manifest:
         UsageError: a variable that it names holds what no token can.
         SeveralErrors: of these, one a mistake, in the order of their lines.
     """
-    document = Document(str(path), _read_text(path), environ)
+    document = Document(str(path), read_text(path, _NAME_ANOTHER), environ)
     file, mistakes = _validate(document)
     if file is None or mistakes:
         raise all_of([m.error for m in sorted(mistakes, key=lambda mistake: mistake.line)])
@@ -51,24 +50,6 @@ def read_manifest(path: Path, environ: Mapping[str, str]) -> Manifest:
     return Manifest(
         path, file.volume, file.comfyui, file.models, file.nodes, secrets, tuple(brought)
     )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ManifestError(str(path), "there is no such file", _NAME_ANOTHER) from error
-    except OSError as error:
-        cause = f"can't be read ({(error.strerror or str(error)).lower()})"
-        raise ManifestError(str(path), cause, _NAME_ANOTHER) from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ManifestError(f"{path} line 1", "is UTF-16", _SAVE_AS_UTF8)
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        cause = f"holds the byte 0x{content[error.start]:02x}, which is not UTF-8"
-        raise ManifestError(f"{path} line {line}", cause, _SAVE_AS_UTF8) from error
 
 
 def _validate(document: Document) -> tuple[ManifestFile | None, list[Mistake]]:

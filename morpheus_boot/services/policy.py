@@ -10,6 +10,7 @@ from typing import Final
 from morpheus_boot.errors import ServiceFailed
 from morpheus_boot.services.output import quote_lines
 from morpheus_boot.services.process import ServiceSpec, ending_text
+from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import STOP_SIGNALS
 
 _MENDS: Final = {
@@ -47,7 +48,7 @@ Event = Signalled | StoryEnded | Exited
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """After a backoff from ``first_s`` to ``longest_s``, until it has died ``most`` times in a row.
+    """After a ``backoff``, until it has died ``most`` times in a row.
 
     A life of ``well_after_s`` ends a row. ``alike`` deaths in a row with one exit code and one last line are enough:
     a wrong argument or a broken installation says the same for ever, at length.
@@ -56,8 +57,7 @@ class RestartPolicy:
     most: int = 5
     alike: int = 3
     well_after_s: float = 60.0
-    first_s: float = 0.5
-    longest_s: float = 8.0
+    backoff: Backoff = Backoff(first_s=0.5, most_s=8.0, jitter=0)
 
     def row(self, deaths: Sequence[Exited]) -> tuple[Exited, ...]:
         """Those of one service's ``deaths``, in their order, that still count."""
@@ -68,7 +68,7 @@ class RestartPolicy:
         """How long after the last death of a ``row`` to start again; None: it has died too often."""
         if len(row) >= self.most or self._is_hopeless(row[-self.alike :]):
             return None
-        return min(self.longest_s, self.first_s * 2.0 ** max(0, len(row) - 1))
+        return self.backoff.wait_s(max(0, len(row) - 1))
 
     def _is_hopeless(self, last: Sequence[Exited]) -> bool:
         said = {(death.code, death.lines[-1:]) for death in last}

@@ -58,7 +58,7 @@ class Part(Generic[Head]):
         self._done = RangeSet(done)
         self._written = RangeSet(done)
         self._unsynced = RangeSet()
-        self._lost = False
+        self._failure: OSError | None = None
         self._journal_fd = -1
         self._fd = os.open(path, os.O_RDWR | made | os.O_CLOEXEC, 0o644)
         try:
@@ -120,8 +120,8 @@ class Part(Generic[Head]):
             while data:
                 written = os.pwrite(self._fd, data, at)
                 at, data = at + written, data[written:]
-        except OSError:
-            self._lost = True
+        except OSError as error:
+            self._failure = self._failure or error
             raise
         with self._lock:
             self._unsynced.add(range(begin, at))
@@ -141,7 +141,7 @@ class Part(Generic[Head]):
             self._require_name()
             with self._lock:
                 ranges, self._unsynced = tuple(self._unsynced), RangeSet()
-            if not ranges and not self._lost:
+            if not ranges and self._failure is None:
                 return
             self._flush(os.fdatasync)
             note_ranges(self._journal_fd, ranges)
@@ -196,12 +196,11 @@ class Part(Generic[Head]):
     def _flush(self, sync: Callable[[int], None]) -> None:
         try:
             sync(self._fd)
-        except OSError:
-            self._lost = True
-            raise
+        except OSError as error:
+            self._failure = self._failure or error
         # The kernel tells once that bytes are lost: what succeeds after that has saved nothing of these.
-        if self._lost:
-            raise OSError(errno.EIO, "bytes that were written before are lost", str(self.path))
+        if self._failure is not None:
+            raise OSError(self._failure.errno, self._failure.strerror, str(self.path))
 
     def _require_name(self) -> None:
         if not os.path.samestat(os.fstat(self._fd), self.path.stat()):

@@ -48,16 +48,14 @@ def nobody_listens(port: int) -> bool:
 def test_a_model_that_comfyui_does_not_list_ends_the_boot_and_is_named_on_the_status_page(
     site: Site, tmp_path: Path
 ) -> None:
-    older = site.comfyui / "folder_paths.py"  # one that does not know the ending
-    older.write_text(older.read_text().replace('".pt2", ', ""))
-    (tmp_path / "a").write_bytes(b"a model of a kind that this ComfyUI does not load")
+    (tmp_path / "a").write_bytes(read_all(safetensors(1000)))
     url = (tmp_path / "a").as_uri()
-    site.models = f"version: 1\nmodels:\n  - {{path: loras/a.pt2, url: '{url}'}}\n"
+    site.models = f"version: 1\nmodels:\n  - {{path: configs/a.safetensors, url: '{url}'}}\n"
     site.environ = {"MORPHEUS_HOLD_S": "60"}
 
     with site.start("up") as up:
         wait_until(lambda: up.ping() == 503, timeout_s=30)
-        wanted = "loras/a.pt2: loras does not list it; is .pt2 an ending that it loads?"
+        wanted = "configs/a.safetensors: configs does not list it; is .safetensors an ending"
         assert wanted in up.get("/status").json()["error"]
         assert up.stop() == 78
 

@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 
 from morpheus_boot.cache.garbage import find_garbage, remove
-from morpheus_boot.cache.keeping import Keeping
 from morpheus_boot.cache.lock.lock import ModelLock, Turns, heartbeat_of
-from morpheus_boot.cache.manifests import leave_manifest, manifest_of
+from morpheus_boot.cache.lock.workers import volume_time
+from morpheus_boot.cache.manifests import Roots, leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.jobs.removal import expire_jobs
 from morpheus_boot.manifest import ModelSpec
@@ -58,13 +58,15 @@ def test_what_others_remove_while_garbage_is_looked_for_is_no_error(tmp_path: Pa
 
     with at_work(beat, clean_up):
         for _ in range(50):
-            found = find_garbage(layout, ["a"], Keeping(layout))
+            assert find_garbage(roots_of(layout), ["a"]) == ()
 
-            assert found == ()
+
+def roots_of(layout: Layout) -> Roots:
+    return Roots(layout, volume_time(layout))
 
 
 def found_in(layout: Layout, *own_paths: str) -> list[Path]:
-    return [g.path for g in find_garbage(layout, own_paths, Keeping(layout))]
+    return [g.path for g in find_garbage(roots_of(layout), own_paths)]
 
 
 def make_file(path: Path, *, age_s: float = 0.0) -> Path:
@@ -83,9 +85,9 @@ def test_what_was_removed_leaves_no_new_garbage(tmp_path: Path) -> None:
     with claim:
         pass
 
-    keeping = Keeping(layout)
-    for garbage in find_garbage(layout, [], keeping):
-        assert remove(layout, garbage, keeping)
+    roots = roots_of(layout)
+    for garbage in find_garbage(roots, []):
+        assert remove(garbage, roots)
 
     assert found_in(layout) == []
     assert list(layout.locks.iterdir()) == []
@@ -131,10 +133,10 @@ def wanted() -> ModelSpec:
 
 def remove_all(layout: Layout, meanwhile: Callable[[], object]) -> list[Path]:
     """What is removed of what was found, where something happens between the two."""
-    keeping = Keeping(layout)
-    found = find_garbage(layout, [], keeping)
+    roots = roots_of(layout)
+    found = find_garbage(roots, [])
     meanwhile()
-    return [g.path for g in found if remove(layout, g, keeping)]
+    return [g.path for g in found if remove(g, roots)]
 
 
 def test_a_model_that_an_endpoint_names_since_it_was_found_stays(tmp_path: Path) -> None:
@@ -220,33 +222,3 @@ def test_ages_are_told_by_the_volumes_clock(
     make_file(temporary_beside(layout.records / "b.json"))  # dated by this host, ages ago
 
     assert [path.name[:3] for path in found_in(layout)] == [".b."]
-
-
-def test_a_fleets_manifests_are_read_once_and_the_clock_is_asked_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layout = Layout(tmp_path)
-    for worker in ("pod-1", "pod-2", "pod-3"):
-        leave_manifest(layout, manifest_of(worker, worker, [wanted()]))
-        make_file(layout.workers / f"{worker}.json")
-    for name in ("b", "c", "d"):
-        make_file(layout.model(f"loras/{name}.safetensors"))
-    calls: list[str] = []
-    for name in ("read_bytes", "touch"):
-        monkeypatch.setattr(Path, name, counted(name, getattr(Path, name), calls))
-
-    assert len(remove_all(layout, lambda: None)) == 3
-
-    assert sorted(calls) == ["read_bytes", "read_bytes", "read_bytes", "touch"]
-
-
-def counted(
-    name: str, call: Callable[[Path], object], calls: list[str]
-) -> Callable[[Path], object]:
-    """``call``, of the standard library, which leaves its name in ``calls``."""
-
-    def counting(path: Path) -> object:
-        calls.append(name)
-        return call(path)
-
-    return counting

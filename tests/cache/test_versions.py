@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache.keeping import Keeping
 from morpheus_boot.cache.lock.heartbeat import Beat, read_beat
 from morpheus_boot.cache.lock.lock import ModelLock, heartbeat_of
+from morpheus_boot.cache.manifests import Roots
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.planner import Action
@@ -55,7 +55,7 @@ def test_the_manifest_of_a_newer_version_keeps_its_models(tmp_path: Path) -> Non
     document = {"endpoint": "e", "worker": None, "models": [named], **NEW}
     (layout.manifests / "e.json").write_text(json.dumps(document))
 
-    assert Keeping(layout).paths() == {PATH}
+    assert Roots(layout, 0.0).paths() == {PATH}
 
 
 @pytest.mark.parametrize("document", [[], "text", None, {}, {"endpoint": "e"}, {"models": [1]}])
@@ -65,7 +65,7 @@ def test_what_is_no_manifest_is_an_error_all_the_same(tmp_path: Path, document: 
     (layout.manifests / "e.json").write_text(json.dumps(document))
 
     with pytest.raises(StorageFailed, match="no manifest"):
-        Keeping(layout).paths()
+        Roots(layout, 0.0).paths()
 
 
 def test_the_journal_of_a_newer_version_is_continued(tmp_path: Path) -> None:

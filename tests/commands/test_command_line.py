@@ -32,6 +32,19 @@ def test_an_unknown_option_points_to_the_help_of_its_command(tmp_path: Path) -> 
     assert "unrecognized arguments: --foo; see pod_start.sh fill --help" in ended.err
 
 
+def test_all_variables_that_are_wrong_are_named_at_once(tmp_path: Path) -> None:
+    environ = {"HF_TOKEN": "{{ RUNPOD_SECRET_A }}", "CIVITAI_TOKEN": "a\nb", "MORPHEUS_LOG": "xml"}
+
+    ended = Site(tmp_path, environ=environ).run("plan")
+
+    assert ended.code == 64
+    assert [line.partition("ERROR: ")[2].partition(":")[0] for line in ended.err.splitlines()] == [
+        "HF_TOKEN",
+        "CIVITAI_TOKEN",
+        "MORPHEUS_LOG",
+    ]
+
+
 def test_fill_begins_with_its_version_and_who_it_is(tmp_path: Path) -> None:
     site = Site(tmp_path, environ={"RUNPOD_POD_ID": "pod1", "RUNPOD_ENDPOINT_ID": "e"})
 

@@ -6,6 +6,7 @@ import pytest
 
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import Manifest, read_manifest
+from morpheus_boot.manifest.document import read_text
 from morpheus_boot.manifest.resources import read_resources
 from tests.boot.program import Site
 
@@ -26,8 +27,9 @@ URL_AUTH, insightface, DUMMY_URL
 
 def imported(tmp_path: Path, written: str) -> Manifest:
     """What the program reads from what ``import`` wrote for a list."""
-    file = tmp_path / "models.yaml"
-    file.write_text(read_resources("list.txt", written.encode()).text("list.txt"))
+    listed, file = tmp_path / "list.txt", tmp_path / "models.yaml"
+    listed.write_text(written)
+    file.write_text(read_resources("list.txt", read_text(listed, "")).text("list.txt"))
     return read_manifest(file, {"HOST_EXAMPLE_TOKEN": "t0ken", "HOST_EXAMPLE_LOGIN": "me:pw"})
 
 
@@ -37,7 +39,7 @@ def identities(tmp_path: Path, written: str) -> dict[str, str]:
 
 def mistakes(written: str) -> list[str]:
     with pytest.raises(MorpheusError) as raised:
-        read_resources("list.txt", written.encode())
+        read_resources("list.txt", written)
     return str(raised.value).splitlines()
 
 
@@ -87,10 +89,10 @@ def test_a_literal_token_is_named_by_its_line_and_is_nowhere_in_what_is_printed(
 
 
 def test_a_line_with_a_placeholder_for_a_url_stays_as_a_comment(tmp_path: Path) -> None:
-    text = read_resources("l", b"URL_AUTH, insightface, DUMMY_URL").text("l")
+    text = read_resources("l", "URL_AUTH, insightface, DUMMY_URL").text("l")
 
     assert (
-        "# Left out, line 1: 'DUMMY_URL' is no URL.\n#   URL_AUTH, insightface, DUMMY_URL" in text
+        "# Line 1 is left out: 'DUMMY_URL' is no URL.\n#   URL_AUTH, insightface, DUMMY_URL" in text
     )
 
 
@@ -148,8 +150,14 @@ def test_of_two_lines_with_one_path_the_first_counts_and_the_other_stays_as_a_co
 
     assert [m.source.identity for m in manifest.models] == ["huggingface:o/r/a.bin@main"]
     assert [n.git.reveal() for n in manifest.nodes] == ["https://h/n"]
-    assert "line 2: an earlier line has this path" in (tmp_path / "models.yaml").read_text()
-    assert "line 4: an earlier line has this name" in (tmp_path / "models.yaml").read_text()
+    assert (
+        "Line 2 is left out: an earlier line has this path"
+        in (tmp_path / "models.yaml").read_text()
+    )
+    assert (
+        "Line 4 is left out: an earlier line has this name"
+        in (tmp_path / "models.yaml").read_text()
+    )
 
 
 def test_all_mistakes_are_named_at_once_each_with_its_line() -> None:

@@ -90,6 +90,7 @@ def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> N
     [
         ("{{ RUNPOD_SECRET_MINE }}", "RunPod left {{ RUNPOD_SECRET_MINE }} as it is"),
         ("Bearer {{RUNPOD_SECRET_MINE}}", "RunPod left {{RUNPOD_SECRET_MINE}} as it is"),
+        ("{{ RUNPOD_SECRET_Mi né}}", "RunPod left {{ RUNPOD_SECRET_Mi n\\xe9}} as it is"),
         ("hf_good\u200btoken", "its character 8 is U+200B"),
         ("\u201chf_goodtoken\u201d", "its character 1 is U+201C"),
         ("hf_good\udc80token", "its character 8 is U+DC80"),

@@ -10,6 +10,7 @@ import pytest
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import ManifestError, NotSetUp, OriginDenied, OriginUnavailable
+from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import Stopped
 from tests.custom_nodes.git_server import GitServer, commit, git, git_server
 from tests.wait import wait_until
@@ -34,7 +35,7 @@ def repository(url: str, stopping: threading.Event | None = None, **environ: str
         Secret(url),
         environ={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, **environ},
         stopping=stopping or threading.Event(),
-        waits_s=(0.0, 0.0),
+        backoff=Backoff(first_s=0.01, most_s=0.01, deadline_s=0.1),
     )
 
 

@@ -1,8 +1,10 @@
 """Opening a job's files."""
 
 import os
+import shutil
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,26 @@ def test_a_link_to_the_jobs_own_file_is_missing_too(layout: Layout) -> None:
     (layout.jobs / "j/output/same").symlink_to("f")
     with pytest.raises(NoSuchFile):
         read(layout, "same")
+
+
+def test_what_vanishes_while_it_is_listed_takes_nothing_else_with_it(layout: Layout) -> None:
+    output, stop = layout.jobs / "j/output", threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            (output / "a/b").mkdir(parents=True)
+            (output / "a/b/c").write_bytes(b"x")
+            shutil.rmtree(output / "a")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(300):
+            names = {str(one.path) for one in list_outputs(layout, JobId("j"))}
+            assert {"f", "deep/er/g"} <= names <= {"f", "deep/er/g", "a/b/c"}
+    finally:
+        stop.set()
+        other.join()
 
 
 def test_no_descriptor_is_left_open(layout: Layout) -> None:

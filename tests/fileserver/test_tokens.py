@@ -25,6 +25,8 @@ CLOSED = [
     ("GET", "/docs"),
     ("GET", "/openapi.json"),
     ("POST", "/upload"),
+    ("POST", "/uploads"),
+    ("PATCH", "/uploads/a"),
     ("GET", "/download/a/b"),
     ("HEAD", "/download/a/b"),
     ("GET", "/download/a"),
@@ -145,3 +147,12 @@ def test_a_refused_upload_can_read_why_while_it_still_sends(closed: FileServer) 
         client.sendall(body[:1_000_000])
         assert client.recv(12) == b"HTTP/1.1 401"
         client.sendall(body[1_000_000:])
+
+
+def test_a_token_behind_the_body_is_none(closed: FileServer) -> None:
+    trailer = b"0\r\nX-Morpheus-Token: " + TOKEN.encode() + b"\r\n\r\n"
+    answer = closed.raw(
+        b"POST /cleanup/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\nTrailer: X-Morpheus-Token\r\n\r\n" + trailer
+    )
+    assert answer.startswith(b"HTTP/1.1 401 ")

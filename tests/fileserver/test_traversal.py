@@ -1,5 +1,7 @@
 """Every trick to leave a job's folder, as bytes on the wire; nothing is found that is not the job's."""
 
+import json
+
 import pytest
 
 from tests.fileserver.serving import FileServer
@@ -75,6 +77,7 @@ def test_no_way_up_leads_out(server: FileServer, up: bytes, slash: bytes) -> Non
         status, body = server.raw_get(target)
         assert status in {400, 404, 422}, target
         assert SECRET not in body
+        assert json.loads(body)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,7 @@ def test_no_way_up_leads_out(server: FileServer, up: bytes, slash: bytes) -> Non
 def test_nothing_but_the_jobs_own_files_is_found(server: FileServer, target: bytes) -> None:
     status, body = server.raw_get(target)
     assert status in {400, 404, 422}
+    assert json.loads(body)["detail"]
     assert SECRET not in body
     assert b"root:" not in body
 
@@ -164,4 +168,5 @@ def test_the_jobs_own_file_is_found_in_every_spelling_of_its_name(
 def test_what_is_no_request_is_refused_and_closed(server: FileServer, request_bytes: bytes) -> None:
     answer = server.raw(request_bytes)
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
     assert server.get("/health").status_code == 200

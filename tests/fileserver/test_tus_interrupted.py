@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.garbage import find_garbage
-from morpheus_boot.cache.keeping import Keeping
+from morpheus_boot.cache.manifests import Roots
 from morpheus_boot.errors import StorageFailed, VolumeFull
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadId, UploadPlan, UploadStore
@@ -314,4 +314,4 @@ def test_gc_takes_nothing_of_it_for_garbage(tmp_path: Path) -> None:
     uploads.create(UploadPlan(2, TARGET, ""))
     for file in (tmp_path / ".morpheus/tus").iterdir():
         os.utime(file, (0, time.time() - 20 * DAY_S))
-    assert find_garbage(Layout(tmp_path), (), Keeping(Layout(tmp_path))) == ()
+    assert find_garbage(Roots(Layout(tmp_path), 0.0), ()) == ()

@@ -20,10 +20,10 @@ from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.smoke.inner import free_ports
 from morpheus_boot.smoke.picture import gradient
 from morpheus_boot.volume.layout import Layout
-from tests.smoke.running import SOURCE as STAND_IN
 from tests.wait import wait_until
 
 NODE: Final = Path(morpheus_boot.__file__).parent / "comfyui" / "guard"
+STAND_IN: Final = Path(morpheus_boot.__file__).parent / "smoke" / "stand-in"
 TOKEN: Final = "s3cret +/&"
 WORKER: Final = "pod-1"
 SECRET: Final = b"what lies outside of jobs/"

@@ -173,7 +173,7 @@ def test_while_thousands_of_refusals_are_answered_comfyui_answers_others(closed:
 @pytest.mark.parametrize("depth", [200, 900])
 def test_a_value_that_is_nested_too_deeply_is_refused(closed: Served, depth: int) -> None:
     graph = plain("j1/output/deep")
-    graph["make"]["inputs"]["more"] = json.loads("[" * depth + "]" * depth)
+    graph["make"]["inputs"]["more"] = {"deep": json.loads("[" * depth + "]" * depth)}
 
     answer = closed.prompt(graph)
 

@@ -45,7 +45,7 @@ def died(lived_s: float = 0.0, *, code: int = 1, says: str = "") -> Exited:
 
 def run_of_deaths(*deaths: Exited) -> Run:
     """The run after ``deaths``, a minute apart, of services that are started again."""
-    now = Run(4, RestartPolicy(most=5, alike=3, well_after_s=60, first_s=0.5, longest_s=8))
+    now = Run(4, RestartPolicy(most=5, alike=3, well_after_s=60))
     for number, death in enumerate(deaths):
         now = now.started(death.service).after(death, number * 60.0)
     return now

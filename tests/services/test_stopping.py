@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -138,11 +139,12 @@ def test_a_grandchild_elsewhere_that_holds_the_output_open_hangs_nothing(
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 def test_a_service_that_hangs_in_the_kernel_is_left_behind_and_named(tmp_path: Path) -> None:
     last = hold_a_service_in_the_kernel(tmp_path)
-    gc.collect()  # subprocess complains when the process is forgotten
 
     assert last.pid is not None
     assert f"pid {last.pid} does not end, not even by SIGKILL" in last.detail
     wait_until(lambda: not runs(last.pid or 0))
+    wait_until(lambda: "output of one" not in {t.name for t in threading.enumerate()})
+    gc.collect()  # subprocess complains when the process is forgotten: here, not in a later test
 
 
 def hold_a_service_in_the_kernel(folder: Path) -> ServiceState:

@@ -14,9 +14,12 @@ from morpheus_boot.report.state import ServiceStage, ServiceState
 from morpheus_boot.services.policy import RestartPolicy
 from morpheus_boot.services.process import ServiceSpec
 from morpheus_boot.services.supervisor import Supervisor
+from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import Stopped
 from tests.services.watched import Watched, child, program, runs, signal_this_thread, signal_us
 from tests.wait import wait_until
+
+SOON = Backoff(first_s=0.01, jitter=0)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -258,7 +261,7 @@ def test_a_killed_service_comes_back_and_the_other_never_notices(tmp_path: Path)
     supervisor = Supervisor(
         on_line=on_line,
         on_service=lambda state: pids.update({state.name: state.pid or 0}),
-        restarts=RestartPolicy(first_s=0.01),
+        restarts=RestartPolicy(backoff=SOON),
     )
 
     def story() -> None:
@@ -280,7 +283,7 @@ def test_how_long_a_service_lived_is_measured_from_its_own_start() -> None:
     supervisor = Supervisor(
         on_line=on_line,
         on_service=lambda _state: None,
-        restarts=RestartPolicy(most=2, well_after_s=1e-9, first_s=0.01),
+        restarts=RestartPolicy(most=2, well_after_s=1e-9, backoff=SOON),
     )
 
     assert supervisor.run(lambda: supervisor.start(child("one", "exit=1"))) == signal.SIGTERM

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from morpheus_boot.errors import MorpheusError, NotSetUp, WaitedTooLong, all_of
 from morpheus_boot.smoke.inner import free_ports
 from morpheus_boot.smoke.steps import Steps
 from morpheus_boot.smoke.target import remove_links
-from tests.smoke.running import prepare
+from tests.guard.served import STAND_IN
 from tests.wait import wait_until
 
 _STEPS = [
@@ -76,9 +77,10 @@ def _processes_that_know(folder: Path) -> list[str]:
 
 def _as_real(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A ComfyUI outside smoke's own folder, and the variables that name it."""
-    place = tmp_path / "installed"
-    place.mkdir()
-    comfyui = prepare(place)
+    comfyui = tmp_path / "installed" / "ComfyUI"
+    shutil.copytree(STAND_IN, comfyui, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("custom_nodes", "models/checkpoints"):
+        (comfyui / name).mkdir(parents=True)
     return comfyui, {"COMFYUI_DIR": str(comfyui), "COMFYUI_PYTHON": sys.executable}
 
 
@@ -140,7 +142,7 @@ def test_a_comfyui_that_does_not_start_is_told_with_its_last_lines(
 
 def test_a_picture_of_the_wrong_size_fails_the_download(tmp_path: Path, workplace: Path) -> None:
     comfyui, variables = _as_real(tmp_path)
-    node = "import nodes\nnodes.NODE_CLASS_MAPPINGS['ImageScale'].run = lambda self, image, **_: (image,)\n"
+    node = "import nodes\nnodes.NODE_CLASS_MAPPINGS['ImageScale'].upscale = lambda self, image, **_: (image,)\n"
     (comfyui / "custom_nodes" / "wrong.py").write_text(f"{node}NODE_CLASS_MAPPINGS = {{}}\n")
 
     code, _, lines = _smoke(workplace, variables=variables)

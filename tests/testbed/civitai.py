@@ -5,6 +5,7 @@ The source: pages/api/download/models and pages/api/v1/model-versions of github.
 
 import json
 import re
+import threading
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -46,6 +47,7 @@ class CivitaiStandIn:
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.storage = SignedStorage(origin, "/civitai-delivery/")
+        self._lock = threading.Lock()
         self._versions: dict[int, _Version] = {}
         origin.serve_below("/api/", self._answer)
         origin.serve_below("/login", lambda _: plain(200, LOGIN_PAGE, content_type="text/html"))
@@ -72,17 +74,19 @@ class CivitaiStandIn:
             resource_of(content),
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
-        path = self.storage.put(f"{version_id}/{name}", resource)
-        self._versions[version_id] = _Version(
-            name, content, access, path, digest or sha256(content).upper()
-        )
+        said = digest or sha256(content).upper()
+        # At once: nobody hears the digest of one file and then gets the bytes of another.
+        with self._lock:
+            path = self.storage.put(f"{version_id}/{name}", resource)
+            self._versions[version_id] = _Version(name, content, access, path, said)
         return path
 
     def _answer(self, request: Request) -> Reply | None:
-        if match := _DOWNLOAD.fullmatch(request.path):
-            return self._download(int(match[1]), request)
-        if match := _VERSION.fullmatch(request.path):
-            return self._describe(int(match[1]))
+        with self._lock:
+            if match := _DOWNLOAD.fullmatch(request.path):
+                return self._download(int(match[1]), request)
+            if match := _VERSION.fullmatch(request.path):
+                return self._describe(int(match[1]))
         return None
 
     def _download(self, version_id: int, request: Request) -> Reply:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins.http import retry_after_s
 from morpheus_boot.cache.origins.origin import TransientFailure
-from morpheus_boot.cache.transfer.progress import Meter
-from morpheus_boot.cache.transfer.retries import Retries
+from morpheus_boot.cache.transfer.progress import Meter, Retries
 from morpheus_boot.volume.ranges import RangeSet
 from morpheus_boot.work.backoff import Backoff
 

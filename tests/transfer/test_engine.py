@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.origins import origin_of
+from morpheus_boot.cache.origins.resolutions import origin_of
 from morpheus_boot.cache.parts import Version, open_part
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.cache.transfer.progress import Reading

@@ -1,11 +1,14 @@
 """Where redirects may lead, and what goes with them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache.addresses import is_forbidden
+from morpheus_boot.cache.options import Credentials
+from morpheus_boot.cache.origins.addresses import is_forbidden
 from morpheus_boot.cache.origins.http import check_redirect
+from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from tests.cache.worker import Worker, hub_model, model
@@ -79,6 +82,33 @@ def test_a_redirect_to_a_stranger_is_followed_without_what_was_meant_for_the_ori
     written = worker.layout.record(PATH).read_text()
     assert "s3cret" not in written
     assert "t0ken" not in written
+
+
+@pytest.mark.parametrize(
+    ("host", "token"),
+    [
+        ("civitai.com", "civitai-token"),
+        ("civitai.red", "civitai-token"),
+        ("www.civitai.red", "civitai-token"),
+        ("hub.example", "hf-token"),
+        ("huggingface.co", None),
+        ("civitai.com.example", None),
+        ("nothub.example", None),
+    ],
+)
+def test_a_url_of_a_service_s_own_host_gets_its_token_and_no_other(
+    worker: Worker, origin: Origin, monkeypatch: pytest.MonkeyPatch, host: str, token: str | None
+) -> None:
+    # The origin is the proxy that all these hosts are reached through.
+    monkeypatch.setenv("http_proxy", origin.url)
+    origin.serve(f"http://{host}/a", WEIGHTS)
+    credentials = Credentials(Secret("hf-token"), "http://hub.example", Secret("civitai-token"))
+    trusted = replace(worker, options=replace(worker.options, credentials=credentials))
+
+    trusted.fill(model(PATH, f"http://{host}/a"))
+
+    asked = {s.headers.get("authorization") for s in origin.seen()}
+    assert asked == {None if token is None else f"Bearer {token}"}
 
 
 def test_hugging_face_is_asked_once_for_all_spans_of_a_file(

@@ -117,7 +117,7 @@ def test_after_bytes_were_lost_nothing_more_is_named(tmp_path: Path) -> None:
         part.write(-1, memoryview(b"0"))
 
     for end in (part.sync, part.finish, part.sync):
-        with pytest.raises(OSError, match="are lost"):
+        with pytest.raises(OSError, match="Invalid argument"):
             end()
 
     assert journal_at(part.path).front == 5

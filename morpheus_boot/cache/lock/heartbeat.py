@@ -6,8 +6,6 @@ A watcher uses its own clock only, so hosts' clocks never matter.
 import errno
 import logging
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,36 +101,22 @@ class Heart:
 
 
 class Watch:
-    """Looks at one heartbeat and knows for how long it has stood still, by this process's clock."""
+    """Looks at one heartbeat, and knows for how long it has stood still."""
 
-    def __init__(
-        self,
-        path: Path,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        longest_step_s: float = float("inf"),
-    ) -> None:
-        """``longest_step_s``: what counts of the time between two looks; the volume may have hung for all."""
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
-        self._longest_step_s = longest_step_s
-        self._looked_at: float | None = None
         self._silent_s = 0.0
         self._last: tuple[str, int] | None = None
         self.beat: Beat | None = None
 
-    def look(self) -> float:
-        """Reads the heartbeat; returns the seconds since its counter last moved. Raises OSError."""
+    def look(self, passed_s: float) -> float:
+        """Reads the heartbeat, ``passed_s`` after the last look; returns the seconds since its counter last moved.
+
+        Raises OSError.
+        """
         seen = read_beat(self._path)
-        now = self._clock()
-        if self._looked_at is None or _counter(seen) != self._last:
-            self._silent_s, self._last = 0.0, _counter(seen)
-        else:
-            self._silent_s += min(now - self._looked_at, self._longest_step_s)
-        self._looked_at = now
+        counter = (seen.worker, seen.counter) if seen else None
+        self._silent_s = self._silent_s + passed_s if counter == self._last else 0.0
+        self._last = counter
         self.beat = seen or self.beat
         return self._silent_s
-
-
-def _counter(beat: Beat | None) -> tuple[str, int] | None:
-    return (beat.worker, beat.counter) if beat else None

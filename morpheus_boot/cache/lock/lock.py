@@ -23,8 +23,7 @@ from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.stopping import Stopped
 
 _LOG: Final = logging.getLogger("morpheus.cache")
-# A waiter looks every poll_s, or every few of these. What it was busy or hung for beyond them is no silence of the
-# holder's, and no waiting.
+# A waiter tries every poll_s, or every few of these.
 MOST_POLLS: Final = 4
 
 
@@ -79,12 +78,9 @@ class ModelLock:
         self._clock = clock
         self._main = lock
         self._takeover = takeover_of(lock)
-        self._step_s = (MOST_POLLS + 1) * times.poll_s
-        self._main_watch = Watch(heartbeat_of(self._main), clock, longest_step_s=self._step_s)
-        self._takeover_watch = Watch(
-            heartbeat_of(self._takeover), clock, longest_step_s=self._step_s
-        )
-        self._looked_at: float | None = None
+        self._main_watch = Watch(heartbeat_of(self._main))
+        self._takeover_watch = Watch(heartbeat_of(self._takeover))
+        self._tried_at: float | None = None
         self._waited_s = 0.0
 
     @property
@@ -99,21 +95,24 @@ class ModelLock:
             WaitedTooLong: both holders fell silent, or the deadline has passed; the line names who holds it.
             OSError: the volume fails.
         """
+        passed_s, silence_s = self._passed_s(), self._times.silence_s
         main_fd = open_locked(self._main)
         if main_fd is not None:
             # Freed, so its holder is gone. But another may have taken over from it and still be at work.
             if not is_locked(self._takeover):
                 return self._claim(main_fd, self._main, inherits=True)
-            if self._takeover_watch.look() >= self._times.silence_s:
+            if self._takeover_watch.look(passed_s) >= silence_s:
                 return self._claim(main_fd, self._main, inherits=False)
             os.close(main_fd)
-        elif self._main_watch.look() >= self._times.silence_s:
+        elif self._main_watch.look(passed_s) >= silence_s:
             takeover_fd = open_locked(self._takeover)
             if takeover_fd is not None:
                 return self._claim(takeover_fd, self._takeover, inherits=False)
-            if self._takeover_watch.look() >= self._times.silence_s:
+            if self._takeover_watch.look(passed_s) >= silence_s:
                 raise self._too_long("both fell silent")
-        self._wait()
+        self._waited_s += passed_s
+        if self._waited_s >= self._times.deadline_s:
+            raise self._too_long(f"still locked after {self._times.deadline_s:.0f} s")
         return None
 
     def claim(self, stopping: threading.Event, on_wait: Callable[[], None]) -> Claim:
@@ -132,14 +131,14 @@ class ModelLock:
             raise
         return Claim(fd, heart, inherits=inherits)
 
-    def _wait(self) -> None:
-        """Counts the time since the last look as waiting. Raises WaitedTooLong once it is too much."""
-        now = self._clock()
-        if self._looked_at is not None:
-            self._waited_s += min(now - self._looked_at, self._step_s)
-        self._looked_at = now
-        if self._waited_s >= self._times.deadline_s:
-            raise self._too_long(f"still locked after {self._times.deadline_s:.0f} s")
+    def _passed_s(self) -> float:
+        """Seconds since the last try, as far as they were no more than a few polls.
+
+        What this worker was busy or hung for beyond them is no silence of the holder's, and no waiting.
+        """
+        now, last = self._clock(), self._tried_at
+        self._tried_at = now
+        return 0.0 if last is None else min(now - last, (MOST_POLLS + 1) * self._times.poll_s)
 
     def _too_long(self, cause: str) -> WaitedTooLong:
         beats = (self._main_watch.beat, self._takeover_watch.beat)

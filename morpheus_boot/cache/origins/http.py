@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from morpheus_boot.cache.addresses import is_forbidden
+from morpheus_boot.cache.origins.addresses import is_forbidden
 from morpheus_boot.cache.origins.origin import Address, TransientFailure, Validator
 from morpheus_boot.config.redact import Secret, without_secrets
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
@@ -265,9 +265,9 @@ def _refuse_body(response: requests.Response, subject: str, where: str) -> None:
 
 def _denied_mend(url: str) -> str:
     host = urlsplit(url).hostname or ""
-    if host == "civitai.com" or host.endswith(".civitai.com"):
+    if host.endswith(("civitai.com", "civitai.red")):
         return "set CIVITAI_TOKEN to a token that may download it"
-    if host == "huggingface.co" or host.endswith(".huggingface.co"):
+    if host.endswith("huggingface.co"):
         return "set HF_TOKEN to a token that may read it"
     return "check its URL and token"
 

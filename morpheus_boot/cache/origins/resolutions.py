@@ -5,14 +5,19 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from morpheus_boot.cache.options import Credentials
-from morpheus_boot.cache.origins import Origin, Resolved, origin_of
+from morpheus_boot.cache.origins.civitai import CivitaiOrigin
+from morpheus_boot.cache.origins.file import FileOrigin
 from morpheus_boot.cache.origins.http import Client
-from morpheus_boot.cache.origins.origin import TransientFailure
-from morpheus_boot.errors import MorpheusError
-from morpheus_boot.manifest import ModelSpec
+from morpheus_boot.cache.origins.huggingface import HuggingFaceOrigin
+from morpheus_boot.cache.origins.origin import Origin, Resolved, TransientFailure
+from morpheus_boot.cache.origins.web import WebOrigin
+from morpheus_boot.cache.parts import Version
+from morpheus_boot.errors import MorpheusError, OriginUnavailable
+from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource, ModelSpec
 from morpheus_boot.work.background import begin, together
 from morpheus_boot.work.backoff import Backoff, try_again
 from morpheus_boot.work.stopping import Stopped
@@ -45,10 +50,12 @@ class Resolutions:
         return origin_of(model, self._credentials, self._client)
 
     def of(self, model: ModelSpec) -> Resolved:
-        """What the origin says of the model. Raises MorpheusError, the same one each time; Stopped."""
+        """What the origin and models.yaml say of the model. Raises MorpheusError, the same one each time; Stopped."""
         if model.path not in self._known:
             try:
-                self._known[model.path] = resolve(self.origin(model), self._backoff, self._stopping)
+                resolved = resolve(self.origin(model), self._backoff, self._stopping)
+                version = agreed_version(model, resolved.version)
+                self._known[model.path] = replace(resolved, version=version)
             except MorpheusError as error:
                 self._known[model.path] = error
         known = self._known[model.path]
@@ -80,6 +87,37 @@ class Resolutions:
         """The error that asking for the model ended with; None where it was not asked for, or has an answer."""
         known = self._known.get(model.path)
         return known if isinstance(known, MorpheusError) else None
+
+
+def agreed_version(model: ModelSpec, version: Version) -> Version:
+    """What models.yaml and the origin say together. Raises OriginUnavailable where they contradict each other."""
+    for what, ours, theirs in (
+        ("size", model.size_bytes, version.size_bytes),
+        ("sha256", model.sha256, version.sha256),
+    ):
+        if ours is not None and theirs is not None and ours != theirs:
+            raise OriginUnavailable(
+                model.path,
+                f"models.yaml says {what} {ours}, {version.origin} says {theirs}",
+                "correct models.yaml, or name the revision that it means",
+            )
+    return replace(
+        version,
+        size_bytes=version.size_bytes if version.size_bytes is not None else model.size_bytes,
+        sha256=model.sha256 or version.sha256,
+    )
+
+
+def origin_of(model: ModelSpec, credentials: Credentials, client: Client) -> Origin:
+    """The origin that models.yaml names for a model."""
+    source = model.source
+    if isinstance(source, HuggingFaceSource):
+        return HuggingFaceOrigin(model.path, source, credentials)
+    if isinstance(source, CivitaiSource):
+        return CivitaiOrigin(model.path, source, credentials, client)
+    if source.url.reveal().startswith("file:"):
+        return FileOrigin(model.path, source)
+    return WebOrigin(model.path, source, credentials, client)
 
 
 def resolve(origin: Origin, backoff: Backoff, stopping: threading.Event) -> Resolved:

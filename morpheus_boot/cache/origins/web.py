@@ -1,6 +1,5 @@
 """A model behind a plain URL, http or https."""
 
-from typing import Final
 from urllib.parse import urlsplit
 
 from morpheus_boot.cache.options import Credentials
@@ -9,11 +8,9 @@ from morpheus_boot.cache.origins.origin import Address, Resolved
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.manifest import UrlSource
 
-_CIVITAI_HOSTS: Final = frozenset({"civitai.com", "www.civitai.com"})
-
 
 class WebOrigin:
-    """What lies behind a URL; one of Civitai gets Civitai's token."""
+    """What lies behind a URL; one of Civitai's or of Hugging Face's own hosts gets the token for that."""
 
     def __init__(
         self, subject: str, source: UrlSource, credentials: Credentials, client: Client
@@ -21,9 +18,8 @@ class WebOrigin:
         self.subject = subject
         self._source = source
         self._client = client
-        civitai = urlsplit(source.url.reveal()).hostname in _CIVITAI_HOSTS
-        token = credentials.civitai_token if civitai else None
-        self._address = Address(source.url, token, _CIVITAI_HOSTS)
+        host = urlsplit(source.url.reveal()).hostname or ""
+        self._address = Address(source.url, credentials.for_host(host), frozenset({host}))
 
     def resolve(self) -> Resolved:
         """Asks for the first byte: unlike HEAD, every origin answers that, behind signed URLs too."""

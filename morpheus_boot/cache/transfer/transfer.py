@@ -15,10 +15,9 @@ from morpheus_boot.cache.options import TransferTimes
 from morpheus_boot.cache.origins.http import Client
 from morpheus_boot.cache.origins.origin import Origin, Resolved, TransientFailure
 from morpheus_boot.cache.parts import ModelPart
-from morpheus_boot.cache.transfer.keeper import Keeper
+from morpheus_boot.cache.transfer.followers import Followers
 from morpheus_boot.cache.transfer.location import Location, Place
-from morpheus_boot.cache.transfer.progress import Meter, Reading
-from morpheus_boot.cache.transfer.retries import Retries
+from morpheus_boot.cache.transfer.progress import Meter, Reading, Retries
 from morpheus_boot.cache.transfer.stream import CannotContinue, Span, Stream, open_stream
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.errors import OriginUnavailable
@@ -141,7 +140,7 @@ class _Transfer:
         self._in_parallel = in_parallel
         span_bytes = engine.times.span_bytes if in_parallel else None
         self._spans = _spans(part, span_bytes)
-        self._keeper = Keeper(part, engine.times.sync_bytes)
+        self._followers = Followers(part, engine.times.sync_bytes)
         self._changed = threading.Condition()
         self._active: list[_Connection] = []
         self._allowed = 1
@@ -174,10 +173,10 @@ class _Transfer:
             on_progress(Reading(part.written_bytes, part.head.size_bytes))
             if stopping.is_set():
                 raise Stopped
-            return self._keeper.finish(stopping)
+            return self._followers.finish(stopping)
         finally:
             self._cancel()
-            self._keeper.end()
+            self._followers.end()
 
     def _connect(self) -> bool:
         """Opens the connections that it may have; False: none is needed any more. Raises what ended one of them."""
@@ -283,7 +282,7 @@ class _Transfer:
                     self._part.write(at, buffer[:count])
                 at += count
                 connection.received_bytes += count
-                self._keeper.written(count)
+                self._followers.written(count)
             # An origin may cut ranges to a length that it likes; but an end that we made is none.
             end = stream.end if stream.end is not None else stop
             if connection.has_trickled or (end is not None and at < end):

@@ -10,12 +10,12 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import ManifestError, OriginDenied, OriginUnavailable
+from morpheus_boot.work.backoff import Backoff, try_again
 from morpheus_boot.work.program import Ended, run_program
-from morpheus_boot.work.stopping import Stopped
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TIMEOUT_S: Final = 900.0
-_WAITS_S: Final = (1.0, 4.0)
+_BACKOFF: Final = Backoff(first_s=1.0, most_s=4.0, deadline_s=15.0)
 
 # git 2.39's words, in its C locale, and those of the servers behind it.
 _DENIED: Final = re.compile(
@@ -46,6 +46,10 @@ class _Missing(Exception):
     """The repository has not what was asked for."""
 
 
+class _Unreachable(OriginUnavailable):
+    """It may be reached another time."""
+
+
 class Repository:
     """The git repository of one custom node."""
 
@@ -56,12 +60,12 @@ class Repository:
         *,
         environ: Mapping[str, str],
         stopping: threading.Event,
-        waits_s: Sequence[float] = _WAITS_S,
+        backoff: Backoff = _BACKOFF,
     ) -> None:
-        """``name`` is the node's, for errors. ``waits_s``: before each further try."""
+        """``name`` is the node's, for errors."""
         self._subject = f"custom node {name}"
         self._stopping = stopping
-        self._waits_s = waits_s
+        self._backoff = backoff
         self._url, self._environ = _without_credentials(url.reveal(), environ)
 
     def commit_of(self, ref: str) -> str:
@@ -133,7 +137,8 @@ class Repository:
 
     def _git(self, folder: Path, *arguments: str) -> str:
         """What git prints. Raises _Missing where the repository has no such commit, else as fetch() does."""
-        for wait_s in (*self._waits_s, None):
+
+        def attempt() -> str:
             ended = run_program(
                 ("git", *arguments),
                 environ=self._environ,
@@ -141,21 +146,14 @@ class Repository:
                 timeout_s=_TIMEOUT_S,
                 stopping=self._stopping,
             )
-            if ended.code == 0:
-                return ended.out
-            error = self._verdict(ended)
-            if error is not None:
-                raise error
-            if wait_s is not None and self._stopping.wait(wait_s):
-                raise Stopped
-        raise OriginUnavailable(
-            self._subject,
-            f"git can't fetch {self._url} ({ended.words})",
-            "check the network and the URL, and start again",
-        )
+            if ended.code != 0:
+                raise self._failure(ended)
+            return ended.out
 
-    def _verdict(self, ended: Ended) -> Exception | None:
-        """What trying again can't mend."""
+        return try_again(attempt, _Unreachable, self._backoff, pause=self._stopping.wait)
+
+    def _failure(self, ended: Ended) -> Exception:
+        """What git's words come to; all but _Unreachable can't be mended by trying again."""
         if _NO_SUCH_COMMIT.search(ended.err):
             return _Missing(ended.words)
         submodule = _SUBMODULE.search(ended.err)
@@ -170,7 +168,11 @@ class Repository:
             return OriginUnavailable(
                 self._subject, f"there is no repository at {where}", "check git: and ref:"
             )
-        return None
+        return _Unreachable(
+            self._subject,
+            f"git can't fetch {where} ({ended.words})",
+            "check the network and the URL, and start again",
+        )
 
 
 def _without_credentials(url: str, environ: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -56,7 +56,7 @@ class CustomNodes:
     """The custom nodes of one boot, from archives on the volume where it has them: then no network is needed, no git.
 
     bring(), then ComfyUI may be started, then provide(): it imports torch for seconds before it looks at a node, and
-    then waits until there is the file ``gate`` (guard/door.py). Its folder and its Python are read, never written.
+    then waits for the file ``gate`` (guard/installation.py). Its folder and its Python are read, never written.
     """
 
     def __init__(

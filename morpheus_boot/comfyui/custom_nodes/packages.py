@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter
-
 from morpheus_boot.comfyui.custom_nodes.interpreter import Interpreter
 from morpheus_boot.comfyui.custom_nodes.uv import Unsolvable, Uv
 from morpheus_boot.errors import ManifestError, MorpheusError, NotSetUp, OriginUnavailable, all_of
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.publish import write_whole
 
 _FILE: Final = "requirements.txt"
@@ -64,9 +63,6 @@ class Outcome:
     lasting: bool = True
 
 
-_OUTCOMES: Final = TypeAdapter(Outcome)
-
-
 def read_requirements(node: str, tree: Path, *, required: bool) -> Requirements | None:
     """What the node in the folder ``tree`` asks for; None where that is nothing. Raises OSError.
 
@@ -108,7 +104,7 @@ def site_key(asked: Iterable[Requirements], python: Interpreter) -> str:
 
 def read_outcome(site: Path) -> Outcome:
     """What install_packages() left in ``site``. Raises OSError, ValueError."""
-    return _OUTCOMES.validate_json((site / _OUTCOME).read_bytes())
+    return from_document(Outcome, (site / _OUTCOME).read_bytes())
 
 
 def install_packages(asked: Iterable[Requirements], find: Callable[[], Uv], site: Path) -> Outcome:
@@ -137,7 +133,7 @@ def install_packages(asked: Iterable[Requirements], find: Callable[[], Uv], site
         lasting = False
     names = sorted(info.stem for info in packages.glob("*.dist-info"))
     outcome = Outcome(tuple(left_out), tuple(names), lasting)
-    (site / _OUTCOME).write_bytes(_OUTCOMES.dump_json(outcome))
+    (site / _OUTCOME).write_bytes(to_document(outcome))
     return outcome
 
 

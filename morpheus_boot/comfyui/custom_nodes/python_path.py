@@ -4,7 +4,7 @@ PYTHONPATH alone would put them in front of site-packages, and a .pth file works
 ``sitecustomize`` on PYTHONPATH runs at the end of the interpreter's own set-up (docs.python.org, "site"), before the
 prestartup scripts of custom nodes, and in the processes that ComfyUI starts, too.
 
-The folder of packages may come only after that: an entry of sys.path need not exist (guard/door.py).
+The folder of packages may come only after that: an entry of sys.path need not exist (guard/installation.py).
 """
 
 from pathlib import Path

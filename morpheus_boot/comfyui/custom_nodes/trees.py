@@ -1,12 +1,11 @@
 """The custom nodes' folders on local disk: each unpacked from its archive on the volume, else fetched by git."""
 
 import hashlib
-import json
 import logging
 import shutil
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from morpheus_boot.comfyui.custom_nodes.interpreter import compile_tree
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.manifest import NodeSpec
 from morpheus_boot.volume.archive import Turn, pack, staged, stray_links, unpack
+from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
 
@@ -131,7 +131,7 @@ class Trees:
             pack(folder, self._archive(node, commit))
             if not is_commit(node.ref):
                 meaning = _Meaning(without_secrets(node.git.reveal()), node.ref, commit)
-                write_whole(self._meaning_file(node), json.dumps(asdict(meaning)).encode())
+                write_whole(self._meaning_file(node), to_document(meaning))
         except OSError as error:
             _LOG.warning("%s: it can't be kept on the volume (%s)", node.name, error.strerror)
 
@@ -139,8 +139,8 @@ class Trees:
         if is_commit(node.ref):
             return node.ref
         try:
-            meaning = _Meaning(**json.loads(self._meaning_file(node).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            meaning = from_document(_Meaning, self._meaning_file(node).read_bytes())
+        except (OSError, ValueError):
             return None
         return meaning.commit if is_commit(meaning.commit) else None
 

@@ -1,283 +1,256 @@
-"""The nodes that smoke, our workflows and the tests use, under the names and inputs of ComfyUI's.
+"""ComfyUI's `nodes`: every node class by its name, with arithmetic in place of a GPU; custom nodes add theirs.
 
-Arithmetic stands in a GPU's place: what a real model would compute is a colour drawn from all that went in, so that
-the same prompt gives the same picture and another seed another one.
+What a real model would compute is a plain colour drawn from everything that went in: the same prompt gives the same
+picture, another seed another one.
 """
 
 import hashlib
 import json
-import math
-import os
 import secrets
 import struct
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import folder_paths
 import png
-from comfy.cli_args import args
-from execution import progress
 from png import Picture
 
-# Name -> (type, limits), or (choices, limits).
-Inputs = dict[str, Any]
-Pictures = list[Picture]
 # Long enough for progress and interruption to be seen, short enough for twenty steps.
 _STEP_S: Final = 0.01
+_INT: Final[tuple[str, dict[str, Any]]] = ("INT", {})
 
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A loaded model: its bytes' digest, and each tensor's shape (none for other than safetensors)."""
-
-    digest: bytes
-    shapes: dict[str, tuple[int, ...]]
+# Called by a node that works for long, with its step and how many it has; raises where the prompt was interrupted.
+report: Callable[[int, int], object] = max
 
 
 def _digest(*parts: object) -> bytes:
     return hashlib.sha256(repr(parts).encode()).digest()
 
 
-def _whole(default: int, low: int, high: int = 16384) -> tuple[str, dict[str, int]]:
-    return ("INT", {"default": default, "min": low, "max": high})
-
-
-def _empty_image(width: int, height: int, batch_size: int, color: int) -> tuple[Pictures]:
-    return ([Picture.plain(width, height, color.to_bytes(3, "big"))] * batch_size,)
-
-
-def _input_images() -> Inputs:
-    files = [e.name for e in os.scandir(folder_paths.get_input_directory()) if e.is_file()]
-    images = sorted(folder_paths.filter_files_content_types(files, ["image"]))
-    return {"image": (images, {"image_upload": True})}
-
-
-def _load_image(image: str) -> tuple[Pictures, None]:
-    return ([png.decode(Path(folder_paths.get_annotated_filepath(image)).read_bytes())], None)
-
-
-def _content_of(image: str) -> str:
-    content = Path(folder_paths.get_annotated_filepath(image)).read_bytes()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _is_there(image: str) -> bool | str:
-    return folder_paths.exists_annotated_filepath(image) or f"Invalid image file: {image}"
-
-
-def _scale_image(image: Pictures, width: int, height: int, **_settings: str) -> tuple[Pictures]:
-    first = image[0]
-    width = width or max(1, round(first.width * height / first.height))
-    height = height or max(1, round(first.height * width / first.width))
-    return ([picture.scaled(width, height) for picture in image],)
-
-
-def _save_images(
-    images: Pictures,
-    filename_prefix: str,
-    prompt: object,
-    extra_pnginfo: dict[str, object] | None,
-    kind: str = "output",
-) -> dict[str, Any]:
-    directory = folder_paths.get_directory_by_type(kind) or ""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        filename_prefix, directory, images[0].width, images[0].height
-    )
-    notes = {} if args.disable_metadata else {"prompt": prompt, **(extra_pnginfo or {})}
-    saved = []
-    for number, picture in enumerate(images):
-        stem = name.replace("%batch_num%", str(number))
-        file = f"{stem}_{counter + number:05}_.png"
-        content = png.encode(picture, {key: json.dumps(note) for key, note in notes.items()})
-        Path(folder, file).write_bytes(content)
-        saved.append({"filename": file, "subfolder": subfolder, "type": kind})
-    return {"ui": {"images": saved}}
-
-
-def _preview_images(images: Pictures, **hidden: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-    prefix = f"ComfyUI_temp_{secrets.token_hex(3)}"
-    return _save_images(images, prefix, **hidden, kind="temp")
-
-
-def _load_model(folder: str, name: str) -> Model:
-    """Reads a model as a loader would: a safetensors file must be whole, any other must have bytes."""
+def _read_model(folder: str, name: str) -> tuple[bytes]:
+    """Reads a model whole; its digest. Raises ValueError for a safetensors file that is not all there."""
     content = Path(folder_paths.get_full_path_or_raise(folder, name)).read_bytes()
-    if not content:
-        message = "Ran out of input"
-        raise EOFError(message)
-    shapes = {}
-    if name.endswith((".safetensors", ".sft")):
-        header_bytes = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else len(content)
-        header = json.loads(content[8 : 8 + header_bytes] or b"{}")
-        tensors = {key: t for key, t in header.items() if key != "__metadata__"}
-        end = max((t["data_offsets"][1] for t in tensors.values()), default=0)
-        if 8 + header_bytes + end != len(content):
+    if name.endswith(".safetensors"):
+        header_bytes = struct.unpack_from("<Q", content)[0]
+        header = json.loads(content[8 : 8 + header_bytes])
+        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+        if 8 + header_bytes + max(ends, default=0) != len(content):
             message = "Error while deserializing header: file not fully covered"
             raise ValueError(message)
-        shapes = {key: tuple(t["shape"]) for key, t in tensors.items()}
-    return Model(hashlib.sha256(content).digest(), shapes)
+    return (_digest(content),)
 
 
-def _load_checkpoint(ckpt_name: str) -> tuple[Model, Model, Model]:
-    model = _load_model("checkpoints", ckpt_name)
-    return (model, model, model)
+class _Node:
+    """What all nodes here have in common."""
+
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "stand-in"
+    REQUIRED: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:  # noqa: N802 - ComfyUI's name
+        return {"required": cls.REQUIRED}
 
 
-def _encode_text(text: str, clip: Model) -> tuple[bytes]:
-    return (_digest(text, clip.digest),)
+class EmptyImage(_Node):
+    """Pictures of one colour."""
+
+    REQUIRED: ClassVar = {"width": _INT, "height": _INT, "batch_size": _INT, "color": _INT}
+
+    def run(self, width: int, height: int, batch_size: int, color: int = 0) -> tuple[Any, ...]:
+        return ([Picture.plain(width, height, color.to_bytes(3, "big"))] * batch_size,)
 
 
-def _empty_latent(width: int, height: int, batch_size: int) -> tuple[Pictures]:
-    return ([Picture.plain(width // 8 * 8, height // 8 * 8, bytes(3))] * batch_size,)
+class LoadImage(_Node):
+    """A picture from the input directory, or from another one by annotation."""
+
+    RETURN_TYPES = ("IMAGE", "MASK")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:  # noqa: N802 - ComfyUI's name
+        files = (entry for entry in Path(folder_paths.get_input_directory()).iterdir())
+        images = sorted(entry.name for entry in files if entry.suffix in {".png", ".jpg", ".webp"})
+        return {"required": {"image": (images, {"image_upload": True})}}
+
+    @classmethod
+    def IS_CHANGED(cls, image: str) -> str:  # noqa: N802 - ComfyUI's name
+        content = Path(folder_paths.get_annotated_filepath(image)).read_bytes()
+        return hashlib.sha256(content).hexdigest()
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, image: str) -> bool | str:  # noqa: N802 - ComfyUI's name
+        there = folder_paths.exists_annotated_filepath(image)
+        return True if there else f"Invalid image file: {image}"
+
+    def run(self, image: str) -> tuple[Any, ...]:
+        picture = png.decode(Path(folder_paths.get_annotated_filepath(image)).read_bytes())
+        return ([picture], None)
 
 
-def _sample(
-    model: Model, latent_image: Pictures, steps: int, **settings: object
-) -> tuple[Pictures]:
-    for step in range(steps):
-        time.sleep(_STEP_S)
-        progress.step(step + 1, steps)
-    return (_coloured(latent_image, _digest(model.digest, steps, sorted(settings.items()))),)
+class ImageScale(_Node):
+    """Pictures in another size, of the first pixel's colour."""
+
+    FUNCTION = "upscale"
+    REQUIRED: ClassVar = {
+        "image": ("IMAGE",),
+        "upscale_method": (["nearest-exact", "bilinear", "area", "bicubic", "lanczos"],),
+        "width": _INT,
+        "height": _INT,
+        "crop": (["disabled", "center"],),
+    }
+
+    def upscale(
+        self, image: Sequence[Picture], width: int, height: int, **_: object
+    ) -> tuple[Any, ...]:
+        return ([Picture.plain(width, height, one.rgb) for one in image],)
 
 
-def _decode_latent(samples: Pictures, vae: Model) -> tuple[Pictures]:
-    return (_coloured(samples, samples[0].rgb[:3] + vae.digest),)
+class SaveImage(_Node):
+    """Writes pictures below the output directory, never over one that is there."""
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:  # noqa: N802 - ComfyUI's name
+        required: dict[str, Any] = {"images": ("IMAGE",), "filename_prefix": ("STRING", {})}
+        return {"required": required, "hidden": {"prompt": "PROMPT"}}
+
+    def run(
+        self,
+        images: Sequence[Picture],
+        prompt: object,
+        filename_prefix: str,
+        kind: str = "output",
+    ) -> dict[str, Any]:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.directories[kind], images[0].width, images[0].height
+        )
+        saved = []
+        for number, picture in enumerate(images, start=counter):
+            file = f"{name}_{number:05}_.png"
+            Path(folder, file).write_bytes(png.encode(picture, {"prompt": json.dumps(prompt)}))
+            saved.append({"filename": file, "subfolder": subfolder, "type": kind})
+        return {"ui": {"images": saved}}
 
 
-def _guide(conditioning: bytes, guidance: float) -> tuple[bytes]:
-    return (_digest(conditioning, guidance),)
+class PreviewImage(SaveImage):
+    """Writes pictures to the temp directory under a name of its own."""
+
+    FUNCTION = "preview"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:  # noqa: N802 - ComfyUI's name
+        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT"}}
+
+    def preview(self, images: Sequence[Picture], prompt: object) -> dict[str, Any]:
+        return self.run(images, prompt, f"ComfyUI_temp_{secrets.token_hex(3)}", "temp")
 
 
-def _coloured(pictures: Pictures, source: bytes) -> Pictures:
-    """Pictures of the same sizes, each of one colour that comes from ``source`` and its number."""
-    sized = enumerate(pictures)
-    return [Picture.plain(p.width, p.height, _digest(source, n)[:3]) for n, p in sized]
+class CheckpointLoaderSimple(_Node):
+    """Reads a checkpoint whole."""
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:  # noqa: N802 - ComfyUI's name
+        return {"required": {"ckpt_name": (folder_paths.get_filename_list("checkpoints"), {})}}
+
+    def run(self, ckpt_name: str) -> tuple[Any, ...]:
+        return _read_model("checkpoints", ckpt_name) * 3
 
 
-def _upscale(upscale_model: Model, image: Pictures) -> tuple[Pictures]:
-    """Enlarges by the factor that an SRVGGNetCompact model's last layer says."""
-    shapes = upscale_model.shapes.items()
-    layers = {int(name.split(".")[1]): shape[0] for name, shape in shapes if len(shape) == 4}
-    # The last layer makes three colours for each pixel of a square of factor x factor.
-    factor = math.isqrt(layers[max(layers)] // 3) if layers else 1
-    progress.step(1, 1)
-    return ([p.scaled(p.width * factor, p.height * factor) for p in image],)
+class UpscaleModelLoader(_Node):
+    """Reads an upscaler; its choices come in the newer form that a loader may have."""
+
+    RETURN_TYPES = ("UPSCALE_MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:  # noqa: N802 - ComfyUI's name
+        names = folder_paths.get_filename_list("upscale_models")
+        return {"required": {"model_name": ("COMBO", {"options": names})}}
+
+    def run(self, model_name: str) -> tuple[Any, ...]:
+        return _read_model("upscale_models", model_name)
 
 
-def _node(
-    run: Callable[..., Any],
-    returns: tuple[str, ...],
-    required: Callable[[], Inputs],
-    **more: object,
-) -> type:
-    """A node class as ComfyUI's are: ``more`` are its further attributes."""
-    hidden = more.pop("hidden", {})
-    functions = {name: staticmethod(one) if callable(one) else one for name, one in more.items()}
-    declare = classmethod(lambda _cls: {"required": required(), "hidden": hidden})
-    return type(
-        "Node",
-        (),
-        {
-            "RETURN_TYPES": returns,
-            "FUNCTION": "run",
-            "CATEGORY": "stand-in",
-            "INPUT_TYPES": declare,
-            "run": staticmethod(run),
-            **functions,
-        },
-    )
+class ImageUpscaleWithModel(_Node):
+    """Pictures of twice the size."""
+
+    REQUIRED: ClassVar = {"upscale_model": ("UPSCALE_MODEL",), "image": ("IMAGE",)}
+
+    def run(self, image: Sequence[Picture], **_: object) -> tuple[Any, ...]:
+        return ([Picture.plain(2 * one.width, 2 * one.height, one.rgb) for one in image],)
 
 
-_SIZE: Final = {"width": _whole(512, 1), "height": _whole(512, 1)}
-_BATCH: Final = {"batch_size": _whole(1, 1, 4096)}
-_SAVES: Final = {
-    "OUTPUT_NODE": True,
-    "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-}
+class CLIPTextEncode(_Node):
+    """A text as the sampler takes it."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    REQUIRED: ClassVar = {"text": ("STRING", {}), "clip": ("CLIP",)}
+
+    def run(self, **given: object) -> tuple[Any, ...]:
+        return (_digest(sorted(given.items())),)
+
+
+class FluxGuidance(CLIPTextEncode):
+    """A text and how closely it is followed."""
+
+    REQUIRED: ClassVar = {"conditioning": ("CONDITIONING",), "guidance": ("FLOAT", {})}
+
+
+class EmptyLatentImage(EmptyImage):
+    """Where sampling begins: black pictures, since there is no space but that of pixels here."""
+
+    RETURN_TYPES = ("LATENT",)
+    REQUIRED: ClassVar = {"width": _INT, "height": _INT, "batch_size": _INT}
+
+
+class EmptySD3LatentImage(EmptyLatentImage):
+    """The same for models of the newer kind."""
+
+
+class KSampler(_Node):
+    """Draws a colour from all its inputs, a little time a step, with progress."""
+
+    RETURN_TYPES = ("LATENT",)
+    REQUIRED: ClassVar = {
+        "model": ("MODEL",),
+        "seed": _INT,
+        "steps": _INT,
+        "sampler_name": (["euler", "euler_ancestral", "heun", "dpmpp_2m", "ddim", "lcm"], {}),
+        "scheduler": (["simple", "sgm_uniform", "karras", "exponential", "normal", "beta"], {}),
+        "positive": ("CONDITIONING",),
+        "negative": ("CONDITIONING",),
+        "latent_image": ("LATENT",),
+    }
+
+    def run(self, latent_image: Sequence[Picture], steps: int, **given: object) -> tuple[Any, ...]:
+        for step in range(steps):
+            time.sleep(_STEP_S)
+            report(step + 1, steps)
+        colour = _digest(steps, sorted(given.items()))[:3]
+        return ([Picture(one.width, one.height, colour) for one in latent_image],)
+
+
+class VAEDecode(_Node):
+    """The pictures that sampling drew."""
+
+    REQUIRED: ClassVar = {"samples": ("LATENT",), "vae": ("VAE",)}
+
+    def run(self, samples: Sequence[Picture], vae: bytes) -> tuple[Any, ...]:
+        return ([Picture(one.width, one.height, _digest(one.rgb, vae)[:3]) for one in samples],)
+
+
 NODE_CLASS_MAPPINGS: Final[dict[str, Any]] = {
-    "EmptyImage": _node(
-        _empty_image, ("IMAGE",), lambda: {**_SIZE, **_BATCH, "color": _whole(0, 0, 0xFFFFFF)}
-    ),
-    "LoadImage": _node(
-        _load_image,
-        ("IMAGE", "MASK"),
-        _input_images,
-        IS_CHANGED=_content_of,
-        VALIDATE_INPUTS=_is_there,
-    ),
-    "ImageScale": _node(
-        _scale_image,
-        ("IMAGE",),
-        lambda: {
-            "image": ("IMAGE",),
-            "upscale_method": (["nearest-exact", "bilinear", "area", "bicubic", "lanczos"],),
-            "width": _whole(512, 0),
-            "height": _whole(512, 0),
-            "crop": (["disabled", "center"],),
-        },
-    ),
-    "SaveImage": _node(
-        _save_images,
-        (),
-        lambda: {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
-        **_SAVES,
-    ),
-    "PreviewImage": _node(_preview_images, (), lambda: {"images": ("IMAGE",)}, **_SAVES),
-    "CheckpointLoaderSimple": _node(
-        _load_checkpoint,
-        ("MODEL", "CLIP", "VAE"),
-        lambda: {"ckpt_name": (folder_paths.get_filename_list("checkpoints"), {})},
-    ),
-    "CLIPTextEncode": _node(
-        _encode_text,
-        ("CONDITIONING",),
-        lambda: {"text": ("STRING", {"multiline": True}), "clip": ("CLIP",)},
-    ),
-    **dict.fromkeys(
-        ("EmptyLatentImage", "EmptySD3LatentImage"),
-        _node(_empty_latent, ("LATENT",), lambda: {**_SIZE, **_BATCH}),
-    ),
-    "FluxGuidance": _node(
-        _guide,
-        ("CONDITIONING",),
-        lambda: {
-            "conditioning": ("CONDITIONING",),
-            "guidance": ("FLOAT", {"default": 3.5, "min": 0.0, "max": 100.0}),
-        },
-    ),
-    "KSampler": _node(
-        _sample,
-        ("LATENT",),
-        lambda: {
-            "model": ("MODEL",),
-            "seed": _whole(0, 0, 0xFFFFFFFFFFFFFFFF),
-            "steps": _whole(20, 1, 10000),
-            "cfg": ("FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0}),
-            "sampler_name": (["euler", "euler_ancestral", "heun", "dpmpp_2m", "ddim", "lcm"],),
-            "scheduler": (["simple", "sgm_uniform", "karras", "exponential", "normal", "beta"],),
-            "positive": ("CONDITIONING",),
-            "negative": ("CONDITIONING",),
-            "latent_image": ("LATENT",),
-            "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0}),
-        },
-    ),
-    "VAEDecode": _node(
-        _decode_latent, ("IMAGE",), lambda: {"samples": ("LATENT",), "vae": ("VAE",)}
-    ),
-    # Its choices come in the newer form that a loader may have.
-    "UpscaleModelLoader": _node(
-        lambda model_name: (_load_model("upscale_models", model_name),),
-        ("UPSCALE_MODEL",),
-        lambda: {
-            "model_name": ("COMBO", {"options": folder_paths.get_filename_list("upscale_models")})
-        },
-    ),
-    "ImageUpscaleWithModel": _node(
-        _upscale,
-        ("IMAGE",),
-        lambda: {"upscale_model": ("UPSCALE_MODEL",), "image": ("IMAGE",)},
-    ),
+    node.__name__: node
+    for node in (
+        *(EmptyImage, LoadImage, ImageScale, SaveImage, PreviewImage),
+        *(CheckpointLoaderSimple, UpscaleModelLoader, ImageUpscaleWithModel),
+        *(CLIPTextEncode, FluxGuidance, EmptyLatentImage, EmptySD3LatentImage),
+        *(KSampler, VAEDecode),
+    )
 }

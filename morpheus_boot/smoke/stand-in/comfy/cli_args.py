@@ -12,19 +12,14 @@ args: Final = argparse.Namespace()
 def read_args(argv: Sequence[str]) -> None:
     """Parses ``argv`` into ``args``. Raises SystemExit(2) for an option that is not known."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--listen", default="127.0.0.1", nargs="?", const="0.0.0.0,::")
+    parser.add_argument("--listen", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8188)
-    parser.add_argument("--max-upload-size", type=float, default=100, help="in MB")
-    for name in ("base", "output", "input", "temp"):
+    for name in ("output", "input", "temp"):
         parser.add_argument(f"--{name}-directory")
     parser.add_argument("--user-directory", type=_existing_directory)
     parser.add_argument("--extra-model-paths-config", nargs="+", action="extend", default=[])
-    parser.add_argument("--disable-all-custom-nodes", action="store_true")
-    parser.add_argument("--whitelist-custom-nodes", nargs="+", default=[])
-    for option in ("--cpu", "--lowvram", "--disable-assets", "--disable-auto-launch"):
-        parser.add_argument(option, action="store_true")
-    parser.add_argument("--disable-metadata", action="store_true")
-    parser.add_argument("--preview-method", choices=("none", "auto", "latent2rgb", "taesd"))
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--disable-assets", action="store_true")
     parser.parse_args(argv, namespace=args)
 
 

@@ -1,7 +1,7 @@
-"""One worker of the fleet that tests/bench_fleet.py measures: a process that boots up to its links, and times itself.
+"""One worker of the fleet that tests/bench/fleet.py measures: a process that boots up to its links, and times itself.
 
-``python -m tests.fleet_worker VOLUME FOLDER`` reads commands from stdin, a word a line (``cold``, or ``warm`` where
-nothing may have to be fetched), and answers each with a line of JSON. FOLDER is its own, its models.yaml lies above.
+``python -m tests.bench.fleet_worker VOLUME FOLDER`` reads commands from stdin, a word a line (``cold``, or ``warm``
+where nothing may have to be fetched), and answers each by a line of JSON. FOLDER is its own, models.yaml lies above.
 """
 
 import json
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
 # A path that is asked for where a phase begins, so that who reads a trace of the calls knows whose they are.
 MARK: Final = "/proc/bench-phase-"
 
@@ -23,11 +23,11 @@ MARK: Final = "/proc/bench-phase-"
 def work(root: Path, folder: Path) -> None:
     """Announces itself at the first command, then plans, fills and links at each, until stdin ends."""
     began = time.perf_counter()
+    from morpheus_boot.cache import fill
     from morpheus_boot.comfyui.links import Link, put_links
     from morpheus_boot.config.settings import Overrides, read_settings
     from morpheus_boot.deployment import (
         announce,
-        fill_models,
         make_volume_folder,
         read_deployment,
     )
@@ -49,7 +49,7 @@ def work(root: Path, folder: Path) -> None:
             plan = deployment.plan()
             if command.strip() == "warm" and plan.work:
                 raise SystemExit(f"not warm: {plan.work}")
-            cached = fill_models(deployment, plan, deployment.context(threading.Event()))
+            cached = fill(plan, deployment.context(threading.Event()))
         planned = time.perf_counter()
         with phase("links"):
             links = [Link(model.model.path, model.file) for model in cached]
@@ -79,7 +79,7 @@ class Worker:
         folder.mkdir(parents=True)
         strace = [] if trace is None else ["strace", "-f", "-y", "-qq", "-o", str(trace)]
         self._process = subprocess.Popen(
-            [*strace, sys.executable, "-m", "tests.fleet_worker", str(root), str(folder)],
+            [*strace, sys.executable, "-m", "tests.bench.fleet_worker", str(root), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""Hashes and syncs a part beside its transfer, each in a thread of its own."""
+"""What follows the writers of a part: its hash, and its sync, each in a thread of its own."""
 
 import errno
 import hashlib
@@ -14,8 +14,8 @@ _BUFFER_BYTES: Final = 256 * 1024
 _TICK_S: Final = 0.1
 
 
-class Keeper:
-    """Follows the writers of one part, until end().
+class Followers:
+    """Those of one part, until end().
 
     What lies without a gap from the beginning on is hashed, read back from the page cache. Whenever half of
     ``most_unsynced_bytes`` has come in, the part is synced; the whole is the most that a kill can cost. (On a capped
@@ -85,7 +85,7 @@ class Keeper:
                     self._failure = self._failure or error
                     self._caught_up.notify_all()
 
-        thread = threading.Thread(target=run, name="keeper", daemon=True)
+        thread = threading.Thread(target=run, name="follower", daemon=True)
         thread.start()
         return thread
 

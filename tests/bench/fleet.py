@@ -1,6 +1,6 @@
 """A fleet on one volume: what it asks of the origin, how soon all are ready, and what a warm worker costs.
 
-    python -m tests.bench_fleet [--moosefs]
+    python -m tests.bench.fleet [--moosefs]
 
 Prints a page of Markdown, first for a folder of the local disk, then for a real MooseFS, whose workers are shared
 out between two hosts. Every worker is a process of its own with a ComfyUI of its own, all of one endpoint. Ends
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.fleet_worker import MARK, Worker
+from tests.bench.fleet_worker import MARK, Worker
 from tests.testbed.content import read_all, safetensors, write_to
 from tests.testbed.moosefs import MooseFS, reason_missing
 from tests.testbed.nginx import Nginx
