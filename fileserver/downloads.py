@@ -30,8 +30,8 @@ from morpheus_boot.volume.layout import Layout
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 
 # A reader that stands still holds two pieces, one on its way to the socket and the next; so much are all together.
-_PIECES_BYTES: Final = 8 * 2**20
-_LARGEST_PIECE_BYTES: Final = 2**20
+_PIECES_BYTES: Final = 6 * 2**20
+_LARGEST_PIECE_BYTES: Final = 4 * 2**20
 _SMALLEST_PIECE_BYTES: Final = 64 * 2**10
 _ZIP_PIECE_BYTES: Final = 256 * 2**10
 

@@ -16,7 +16,7 @@ from morpheus_boot.cache.reports import outcome_of, planned
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.launch import Launch
 from morpheus_boot.comfyui.listing import Unlisted
-from morpheus_boot.config.settings import REPOSITORY, Settings, worker_file
+from morpheus_boot.config.settings import REPOSITORY, Invocation, Settings, worker_file
 from morpheus_boot.deployment import (
     Deployment,
     announce,
@@ -26,7 +26,6 @@ from morpheus_boot.deployment import (
     read_deployment,
 )
 from morpheus_boot.errors import Exit, MorpheusError, NotSetUp, each_of, local_error
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.queue import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
 from morpheus_boot.report.log import parse_json_line
@@ -260,10 +259,10 @@ class Boot:
         settings, stopping = self._settings, self._supervisor.stopping
         if settings.runpod.queue_url is None:
             return None
-        turn = deployment.turns(stopping).turn
+        archive_lock = deployment.archive_lock(stopping)
         return begin(
             lambda: prepare_queue(
-                settings, deployment.layout, comfyui, turn=turn, stopping=stopping
+                settings, deployment.layout, comfyui, archive_lock=archive_lock, stopping=stopping
             ),
             "queue",
         )

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Iterator
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.cache.manifests import WORKER_KEEPS_S, EndpointManifest, Roots, forget
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import read_deployment, volume_errors
 from morpheus_boot.errors import UsageError
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.removal import expire_jobs, old_jobs
 from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.report.stdout import print_json, print_line

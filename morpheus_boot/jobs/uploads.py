@@ -161,7 +161,7 @@ def sweep_parts(layout: Layout) -> int:
 def remove_unless_locked(part: Path) -> bool:
     """Removes a part and its journal unless somebody writes it; the journal first. Raises OSError."""
     try:
-        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         remove_part(part)
         return True

@@ -142,13 +142,13 @@ class Layout:
         return self.locks / f"{model_key(model_path)}.lock"
 
     @property
-    def turns(self) -> Path:
+    def archive_locks(self) -> Path:
         """The locks of whoever makes what all workers need."""
-        return self.locks / "turns"
+        return self.locks / "archives"
 
-    def turn_lock(self, what: str) -> Path:
+    def archive_lock(self, what: str) -> Path:
         """The lock of whoever makes ``what``; no model's, so that gc does not look for a model of it."""
-        return self.turns / f"{model_key(what)}.lock"
+        return self.archive_locks / f"{model_key(what)}.lock"
 
     def old_caches(self) -> tuple[Path, ...]:
         """Where the scripts before this one kept their models, besides model_cache/ itself."""

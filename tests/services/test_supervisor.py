@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,23 +40,15 @@ def test_a_signal_stops_every_service_in_order(signum: signal.Signals) -> None:
     assert watched.stages("one") == [ServiceStage.RUNNING, ServiceStage.ENDED]
 
 
-def test_a_signal_is_answered_while_the_story_hangs() -> None:
+@pytest.mark.parametrize("send", [signal_us, signal_this_thread])
+def test_a_signal_is_answered_while_the_story_hangs_whichever_thread_gets_it(
+    send: Callable[[signal.Signals], None],
+) -> None:
     watched = Watched()
 
     def story() -> None:
         watched.start("one")
-        signal_us(signal.SIGTERM)
-        threading.Event().wait()
-
-    assert watched.supervisor.run(story) == signal.SIGTERM
-
-
-def test_a_signal_that_comes_to_another_thread_is_answered() -> None:
-    watched = Watched()
-
-    def story() -> None:
-        watched.start("one")
-        signal_this_thread(signal.SIGTERM)
+        send(signal.SIGTERM)
         threading.Event().wait()
 
     assert watched.supervisor.run(story) == signal.SIGTERM
