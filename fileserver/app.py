@@ -23,7 +23,7 @@ from fileserver.tus import TusProtocol, TusUploads, add_tus_routes
 from fileserver.uploads import Intake, add_upload_route
 from morpheus_boot import __version__
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import count_jobs
+from morpheus_boot.jobs.files import count_jobs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.runner import Runner
@@ -99,7 +99,7 @@ def _volume(
         writing,
         Intake(layout, writing, settings.limits),
         Downloads(layout, reading),
-        Jobs(layout, writing, runner, settings.times.silence_s),
+        Jobs(layout, writing, runner, settings.times.silence_s, settings.limits.job_files),
     )
 
 

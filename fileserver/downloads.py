@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from fileserver.answers import JobPath, NoVolume, Refused, StreamCut
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
-from morpheus_boot.jobs.folder import NoSuchFile, OpenFile, Output, list_outputs, open_output
+from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 

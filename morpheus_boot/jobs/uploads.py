@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import open_or_make, touch_input
+from morpheus_boot.jobs.files import open_or_make, touch_input
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.layout import Layout

@@ -39,7 +39,7 @@ class Layout:
 
     @property
     def jobs(self) -> Path:
-        """One folder a job: input/, output/, job.json."""
+        """One folder a job: input/, output/. Clients and ComfyUI write here: nothing in it is believed."""
         return self.root / "jobs"
 
     def job(self, job_id: str) -> Path:
@@ -107,9 +107,18 @@ class Layout:
         return self.ours / "trash"
 
     @property
+    def job_records(self) -> Path:
+        """One record a job that was posted."""
+        return self.ours / "jobs"
+
+    def job_record(self, job_id: str) -> Path:
+        """The record of one job: its request, and how it stands."""
+        return self.job_records / f"{job_id}.json"
+
+    @property
     def job_marks(self) -> Path:
         """One folder a worker, with the marks of its open jobs."""
-        return self.ours / "jobs"
+        return self.ours / "jobs-open"
 
     @property
     def jobs_lock(self) -> Path:

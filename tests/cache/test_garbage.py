@@ -16,7 +16,7 @@ from morpheus_boot.cache.lock.lock import ModelLock, archive_lock, heartbeat_of
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.cache.manifests import Roots, leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.jobs.removal import expire_jobs
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume.layout import Layout, model_key
 from morpheus_boot.volume.publish import temporary_beside, write_whole
