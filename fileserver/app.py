@@ -23,7 +23,7 @@ from fileserver.tus import TusProtocol, TusUploads, add_tus_routes
 from fileserver.uploads import Intake, add_upload_route
 from morpheus_boot import __version__
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import count_jobs
+from morpheus_boot.jobs.files import count_jobs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.runner import Runner
@@ -89,16 +89,17 @@ def build_app(
 def _volume(
     settings: ServerSettings, presence: Presence | None, runner: Runner | None
 ) -> _Volume | None:
-    if settings.volume is None or presence is None:
+    if presence is None:
         return None
+    layout = presence.layout
     reading = VolumeThreads(presence, "read", _READERS, _WAITING)
     writing = VolumeThreads(presence, "write", _WRITERS, _WAITING)
     return _Volume(
-        settings.volume,
+        layout,
         writing,
-        Intake(settings.volume, writing, settings.limits),
-        Downloads(settings.volume, reading),
-        Jobs(settings.volume, writing, runner, settings.times.silence_s),
+        Intake(layout, writing, settings.limits),
+        Downloads(layout, reading),
+        Jobs(layout, writing, runner, settings.times.silence_s, settings.limits.job_files),
     )
 
 

@@ -23,15 +23,15 @@ from starlette.types import Receive, Scope, Send
 from fileserver.answers import JobPath, NoVolume, Refused, StreamCut
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
-from morpheus_boot.jobs.folder import NoSuchFile, OpenFile, Output, list_outputs, open_output
+from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 
 # A reader that stands still holds two pieces, one on its way to the socket and the next; so much are all together.
-_PIECES_BYTES: Final = 8 * 2**20
-_LARGEST_PIECE_BYTES: Final = 2**20
+_PIECES_BYTES: Final = 6 * 2**20
+_LARGEST_PIECE_BYTES: Final = 4 * 2**20
 _SMALLEST_PIECE_BYTES: Final = 64 * 2**10
 _ZIP_PIECE_BYTES: Final = 256 * 2**10
 

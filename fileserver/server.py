@@ -77,10 +77,10 @@ async def _serve(
     runner: Runner | None,
 ) -> None:
     beside: list[asyncio.Task[None]] = []
-    if settings.volume is not None and presence is not None:
+    if presence is not None:
         threads = VolumeThreads(presence, "house", 1, 1)
         house = keep_house(
-            settings.volume, threads, settings.job_ttl_hours, settings.limits.upload_keeps_s
+            presence.layout, threads, settings.job_ttl_hours, settings.limits.upload_keeps_s
         )
         beside.append(asyncio.create_task(house))
     if runner is not None:
@@ -98,10 +98,10 @@ async def _serve(
 
 
 def _runner(settings: ServerSettings, presence: Presence | None) -> Runner | None:
-    if settings.volume is None or presence is None or settings.worker is None:
+    if presence is None or settings.worker is None:
         return None
     threads = VolumeThreads(presence, "jobs", _JOB_THREADS, _WAITING_CALLS)
-    return Runner(settings.volume, threads, settings.worker, settings.times)
+    return Runner(presence.layout, threads, settings.worker, settings.times)
 
 
 def _join_logs() -> None:

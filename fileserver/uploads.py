@@ -16,7 +16,7 @@ from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
 from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import count_inputs, has_input
+from morpheus_boot.jobs.files import count_inputs, has_input
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout

@@ -180,10 +180,10 @@ class Boot:
         settings, stopping = self._settings, self._supervisor.stopping
         if settings.runpod.queue_url is None:
             return None
-        turn = deployment.turns(stopping).turn
+        archive_lock = deployment.archive_lock(stopping)
         return begin(
             lambda: prepare_queue(
-                settings, deployment.layout, comfyui, turn=turn, stopping=stopping
+                settings, deployment.layout, comfyui, archive_lock=archive_lock, stopping=stopping
             ),
             "queue",
         )

@@ -5,7 +5,7 @@ as the prompt's; ``/history/<id>`` has a prompt once it has ended, ``/queue`` un
 messages go to the client that sent the prompt.
 """
 
-import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,8 +16,9 @@ import aiohttp
 
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.json_values import parse_plainly
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.templates import Graph
+from morpheus_boot.jobs.workflows import Graph, in_short
 
 Json = dict[str, Any]
 
@@ -29,6 +30,10 @@ _BEAT_S: Final = 20.0
 # Our node in ComfyUI puts the prompt's files into this job (comfyui/guard/middleware.py).
 _JOB_HEADER: Final = "X-Morpheus-Job"
 _BAD_REQUEST: Final = 400
+# Our ids, and those that ComfyUI draws.
+_PROMPT_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+# Those of a value that is not among thousands of models hold them all; the words say the same.
+_MOST_NODE_ERRORS: Final = 500
 
 
 class ComfyUIGone(MorpheusError):
@@ -92,12 +97,13 @@ class ComfyUIClient:
         """Queues ``graph`` under ``prompt_id``, its files going to ``job``. Raises PromptRejected."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self._client_id}
         status, answer = await self._ask("POST", "/prompt", body, {_JOB_HEADER: job.text})
-        if status == _BAD_REQUEST and isinstance(answer, dict) and "error" in answer:
-            node_errors = answer.get("node_errors") or {}
-            raise PromptRejected(_refusal(answer["error"], node_errors), node_errors)
-        if status != 200 or not isinstance(answer, dict) or "prompt_id" not in answer:
-            raise self._nonsense("/prompt", status)
-        return Accepted(str(answer["prompt_id"]), answer.get("node_errors") or {})
+        if isinstance(answer, dict):
+            node_errors = _node_errors(answer)
+            if status == _BAD_REQUEST and "error" in answer:
+                raise PromptRejected(_refusal(answer["error"], node_errors), node_errors)
+            if status == 200 and _PROMPT_ID.fullmatch(str(answer.get("prompt_id"))):
+                return Accepted(str(answer["prompt_id"]), node_errors)
+        raise self._nonsense("/prompt", status)
 
     async def history(self, prompt_id: str) -> Json | None:
         """How the prompt ended; None while it has not, or where ComfyUI does not know it."""
@@ -157,22 +163,23 @@ class ComfyUIClient:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _translated(error) from error
-        try:
-            return answer.status, json.loads(content) if content else None
-        except ValueError:
-            return answer.status, None
+        return answer.status, parse_plainly(content)
 
     def _nonsense(self, path: str, status: int) -> ComfyUISilent:
         return ComfyUISilent("ComfyUI", f"it answered {path} with {status}", "look at its log")
 
 
 def _hand_on(text: str, on_message: Callable[[str, Json], None]) -> None:
-    try:
-        message = json.loads(text)
-    except ValueError:
-        return
+    message = parse_plainly(text)
     if isinstance(message, dict) and isinstance(message.get("data"), dict):
         on_message(str(message.get("type")), message["data"])
+
+
+def _node_errors(answer: Json) -> Json:
+    """What is wrong, by the ids of the nodes; of many nodes the first."""
+    told = answer.get("node_errors")
+    nodes = list(told.items()) if isinstance(told, dict) else []
+    return {node: entry for node, entry in nodes[:_MOST_NODE_ERRORS] if isinstance(entry, dict)}
 
 
 def _refusal(error: object, node_errors: Json) -> str:
@@ -180,9 +187,9 @@ def _refusal(error: object, node_errors: Json) -> str:
     said = [
         f"{entry.get('class_type')} (node {node}): {_told(one)}"
         for node, entry in node_errors.items()
-        for one in entry.get("errors", ())
+        for one in entry.get("errors") or ()
     ]
-    return "; ".join(said) or _told(error)
+    return in_short(said) or _told(error)
 
 
 def _told(error: object) -> str:

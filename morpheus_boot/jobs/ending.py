@@ -1,9 +1,7 @@
 """How a prompt ended, read from ComfyUI's history, and what it made."""
 
-import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from morpheus_boot.jobs.names import JobId
@@ -11,19 +9,8 @@ from morpheus_boot.jobs.record import Status
 
 Json = dict[str, Any]
 
-# What Python's table does not know, or knows only where the system has its own.
-_KINDS: Final = {
-    "webp": "image",
-    "avif": "image",
-    "jxl": "image",
-    "exr": "image",
-    "webm": "video",
-    "mkv": "video",
-    "flac": "audio",
-    "opus": "audio",
-    "json": "text",
-    "srt": "text",
-}
+# An exception may hold a tensor's values; all of it is in ComfyUI's log.
+_MOST_WORDS: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +38,12 @@ def read_ending(entry: Json, job: JobId) -> Ending:
     return Ending(Status.FAILED, error, named=named, texts=texts)
 
 
-def kind_of(name: str) -> str:
-    """``image``, ``video``, ``audio``, ``text`` or ``other``, by the file's ending."""
-    suffix = PurePosixPath(name).suffix.removeprefix(".").lower()
-    guessed = _KINDS.get(suffix) or (mimetypes.guess_type(name)[0] or "").partition("/")[0]
-    return guessed if guessed in {"image", "video", "audio", "text"} else "other"
-
-
 def _failure(messages: Any) -> str:  # noqa: ANN401 - ComfyUI's JSON
     for kind, data in reversed(list(messages)):
         node = f"{data.get('node_type')} (node {data.get('node_id')})"
         if kind == "execution_error":
             said = " ".join(str(data.get("exception_message", "")).split())
-            return f"{node}: {data.get('exception_type')}: {said}"
+            return f"{node}: {data.get('exception_type')}: {said}"[:_MOST_WORDS]
         if kind == "execution_interrupted":
             return f"{node}: it was interrupted in ComfyUI"
     return "ComfyUI says that it failed, and not why"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from morpheus_boot.errors import storage_error
-from morpheus_boot.jobs.folder import Output, list_outputs, open_or_make
+from morpheus_boot.jobs.files import Output, list_outputs, open_or_make
 from morpheus_boot.jobs.names import FileName, JobId
 from morpheus_boot.volume.layout import Layout
 

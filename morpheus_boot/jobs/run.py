@@ -68,7 +68,8 @@ class Run:
         if kind == "execution_start":
             self.begin()
         elif kind == "execution_cached":
-            self._done.update(map(str, data.get("nodes") or ()))
+            nodes = data.get("nodes")
+            self._done.update(map(str, nodes if isinstance(nodes, list) else ()))
         elif kind == "executing" and data.get("node") is not None:
             self._enter(str(data["node"]))
         elif kind == "progress":

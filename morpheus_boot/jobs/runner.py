@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from morpheus_boot.config.redact import Secret
@@ -227,8 +228,6 @@ class Runner:
         """Each second: looks for requests to cancel, and tells the volume of progress."""
         while True:
             await asyncio.sleep(self._times.tick_s)
-            if not self._runs:
-                continue
             try:
                 await self._look_for_cancels()
             except MorpheusError as error:
@@ -242,6 +241,8 @@ class Runner:
             run = self._runs.get(mark.job)
             if run is not None and run.record.run == mark.run:
                 self.cancel(run)
+            else:
+                await self._threads.run(partial(self._store.cancel_unheld, mark))
 
     async def _tell(self, run: Run) -> None:
         """Tells the volume what it does not know yet."""

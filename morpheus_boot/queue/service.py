@@ -15,7 +15,7 @@ from morpheus_boot.errors import local_error
 from morpheus_boot.queue.sdk import Sdk, find_sdk, provide_sdk
 from morpheus_boot.report.log import Entry
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.volume.archive import Turn
+from morpheus_boot.volume.archive import ArchiveLock
 from morpheus_boot.volume.layout import Layout
 
 QUEUE: Final = "queue"
@@ -23,7 +23,12 @@ _HANDLER: Final = Path(__file__).with_name("handler.py")
 
 
 def prepare_queue(
-    settings: Settings, layout: Layout, comfyui: ComfyUI, *, turn: Turn, stopping: threading.Event
+    settings: Settings,
+    layout: Layout,
+    comfyui: ComfyUI,
+    *,
+    archive_lock: ArchiveLock,
+    stopping: threading.Event,
 ) -> ServiceSpec:
     """The handler of RunPod's queue, ready to be started; installs the SDK where the image has none.
 
@@ -38,7 +43,9 @@ def prepare_queue(
     pythons = (comfyui.python, *((Path(system),) if system else ()))
     try:
         sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=stopping)
-        sdk = sdk or provide_sdk(layout=layout, local=folder, environ=settings.environ, turn=turn)
+        sdk = sdk or provide_sdk(
+            layout=layout, local=folder, environ=settings.environ, archive_lock=archive_lock
+        )
     except OSError as error:
         raise local_error("RunPod's SDK", folder, error) from error
     return _service(sdk, environ, folder)

@@ -153,7 +153,7 @@ def test_a_refusal_can_be_written_down_whatever_names_it_quotes(closed: Served, 
     answer = closed.prompt(graph)
 
     assert answer.status_code == 400
-    assert str(answer.json()["node_errors"]).encode()
+    assert json.dumps(answer.json(), ensure_ascii=False).encode()
 
 
 def test_while_thousands_of_refusals_are_answered_comfyui_answers_others(closed: Served) -> None:

@@ -59,6 +59,8 @@ def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
         NoSuchFile: it is not there, no regular file, or behind a symbolic link.
         StorageFailed: the volume fails.
     """
+    if "\ufffd" in str(path):
+        path = _meant(layout, job, path)
     way = layout.way(layout.job(job.text).joinpath("output", *path.parts))
     try:
         fd, seen = _open_regular(open_below(layout, way, _ANYTHING))
@@ -69,6 +71,12 @@ def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
             ) from None
         raise storage_error(str(job), layout.job(job.text), error) from error
     return OpenFile(fd, path.name, seen)
+
+
+def _meant(layout: Layout, job: JobId, path: OutputPath) -> OutputPath:
+    """The first output that is shown as ``path``: a name that is no UTF-8 reaches clients with replaced characters."""
+    shown = (one.path for one in list_outputs(layout, job) if str(one.path) == str(path))
+    return next(shown, path)
 
 
 def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
@@ -122,18 +130,6 @@ def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
             raise
         fd = _step(fd, part, FOLDER)
     return fd
-
-
-def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:
-    """Whether ``parts`` still name the open ``folder``. Raises OSError."""
-    try:
-        found = open_below(layout, parts, _WAY)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.path.samestat(os.fstat(found), os.fstat(folder))
-    finally:
-        os.close(found)
 
 
 def touch_input(layout: Layout, job: JobId) -> None:
