@@ -116,6 +116,14 @@ def test_a_look_at_a_model_that_another_fetches_opens_its_lock_heartbeat_and_rec
     assert {*calls} == {("open", str(path)) for path in looked_at}
 
 
+def publish_from(elsewhere: Worker, root: Path) -> None:
+    """Another worker, whom no lock kept out, publishes and records what it has."""
+    for published in (elsewhere.layout.model(PATH), elsewhere.layout.record(PATH)):
+        there = root / published.relative_to(elsewhere.root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        published.rename(there)
+
+
 def test_a_model_that_is_there_is_taken_though_its_lock_stays_held(
     scene: Scene, tmp_path: Path
 ) -> None:
@@ -125,11 +133,23 @@ def test_a_model_that_is_there_is_taken_though_its_lock_stays_held(
     lock.parent.mkdir(parents=True)
     with FileLock(lock), beating(scene.heartbeat), filling(waiter, scene.wanted()):
         wait_until(lambda: waiting(waiter.states) != [])
-        for published in (elsewhere.layout.model(PATH), elsewhere.layout.record(PATH)):
-            there = scene.root / published.relative_to(elsewhere.root)
-            there.parent.mkdir(parents=True)
-            published.rename(there)
+        publish_from(elsewhere, scene.root)
         wait_until(lambda: waiter.states[-1].stage is ModelStage.PRESENT)
+
+
+def test_a_model_that_came_while_it_was_fetched_is_not_replaced(
+    scene: Scene, tmp_path: Path
+) -> None:
+    elsewhere = Worker(tmp_path / "elsewhere")
+    elsewhere.fill(scene.wanted())
+    inode = elsewhere.layout.model(PATH).stat().st_ino
+    with scene.held(scene.process()) as (process, gate):
+        publish_from(elsewhere, scene.root)
+        gate.open()
+        finish(process)
+
+    scene.assert_right()
+    assert scene.final.stat().st_ino == inode
 
 
 def test_the_deadline_of_a_wait_counts_the_waiting_alone(tmp_path: Path) -> None:
