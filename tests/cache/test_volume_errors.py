@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
+from morpheus_boot.cache.lock.heartbeat import Heart
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import StorageFailed, VolumeFull
 from morpheus_boot.manifest import ModelSpec
@@ -447,4 +448,20 @@ def test_a_volume_that_is_unmounted_while_it_fills_gets_nothing_on_its_mount_poi
 
     assert process.returncode == 74, errors
     assert "it is not mounted any more" in errors
+    assert list(point.iterdir()) == []
+
+
+def test_a_heartbeat_leaves_no_sign_on_a_bare_mount_point(disk: Path, tmp_path: Path) -> None:
+    point = tmp_path / "volume"
+    point.mkdir()
+    file = point / ".morpheus/workers/w.json"
+    with bound(disk, point):
+        heart = Heart(file, "w", 0.02)
+        first = file.read_bytes()
+        wait_until(lambda: file.read_bytes() != first)
+    wait_until(lambda: list(point.iterdir()) == [])
+    with bound(disk, point):
+        last = file.read_bytes()
+        wait_until(lambda: file.read_bytes() != last)
+        heart.end()
     assert list(point.iterdir()) == []
