@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.jobs.graphs import rescale_graph
 from tests.jobs.workers import Worker
 from tests.queue.handlers import HANDLER, Handler
