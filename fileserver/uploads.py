@@ -4,14 +4,14 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from fileserver.answers import NoVolume, Refused, TooSlow
-from fileserver.form import UploadForm
+from fileserver.bodies import FileBody, UploadForm
 from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
 from morpheus_boot.config.variables import Limits
@@ -69,19 +69,6 @@ class UploadAnswer(BaseModel):
     worker_job_id: str
 
 
-class Body(Protocol):
-    """Finds a file's bytes in a request's body; ``chunks`` holds those that were not taken yet."""
-
-    chunks: list[memoryview]
-    chunks_bytes: int
-
-    def feed(self, piece: bytes) -> None:
-        """Takes the next piece of the body."""
-
-    def take_chunks(self) -> list[memoryview]:
-        """What came of the file since the last call."""
-
-
 class Intake:
     """What all kinds of uploads share: their memory, their threads, and how many files a job may have."""
 
@@ -93,7 +80,7 @@ class Intake:
         self._under_way = 0
 
     async def take(
-        self, request: Request, body: Body, file: "PartFile", most_bytes: int, mend: str
+        self, request: Request, body: FileBody, file: "PartFile", most_bytes: int, mend: str
     ) -> None:
         """Brings the file in ``request`` to ``file``; the last of it is left in ``body``.
 
@@ -102,14 +89,13 @@ class Intake:
         """
         self._under_way += 1
         try:
-            more, written_bytes = True, 0
+            more = True
             while more:
                 piece, more = await receive_piece(request, self.limits)
                 body.feed(piece)
-                if body.chunks_bytes + written_bytes > most_bytes:
+                if body.size_bytes > most_bytes:
                     raise too_large(most_bytes, mend)
                 if body.chunks_bytes >= self._batch_bytes or len(body.chunks) >= _MOST_CHUNKS:
-                    written_bytes += body.chunks_bytes
                     await file.append(body.take_chunks())
         finally:
             self._under_way -= 1

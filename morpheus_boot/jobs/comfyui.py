@@ -6,7 +6,7 @@ messages go to the client that sent the prompt.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -18,6 +18,7 @@ from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import Exit, MorpheusError
 from morpheus_boot.jobs.json_values import parse_plainly
 from morpheus_boot.jobs.names import JobId
+from morpheus_boot.jobs.record import Status
 from morpheus_boot.jobs.workflows import Graph, in_short
 
 Json = dict[str, Any]
@@ -34,6 +35,8 @@ _BAD_REQUEST: Final = 400
 _PROMPT_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 # Those of a value that is not among thousands of models hold them all; the words say the same.
 _MOST_NODE_ERRORS: Final = 500
+# An exception may hold a tensor's values; all of it is in ComfyUI's log.
+_MOST_WORDS: Final = 4000
 
 
 class ComfyUIGone(MorpheusError):
@@ -71,6 +74,20 @@ class Accepted:
 
     prompt_id: str
     node_errors: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended.
+
+    ``named`` are the files below its output/ that nodes named, in order; ``texts`` what nodes said, by their ids.
+    """
+
+    status: Status
+    error: str | None = None
+    node_errors: Json | None = None
+    named: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 class ComfyUIClient:
@@ -167,6 +184,49 @@ class ComfyUIClient:
 
     def _nonsense(self, path: str, status: int) -> ComfyUISilent:
         return ComfyUISilent("ComfyUI", f"it answered {path} with {status}", "look at its log")
+
+
+def read_ending(entry: Json, job: JobId) -> Ending:
+    """The ending that an entry of ``/history`` tells of."""
+    status, outputs = entry.get("status") or {}, entry.get("outputs") or {}
+    named = tuple(dict.fromkeys(_named(outputs, f"{job}/output")))
+    texts = tuple(_texts(outputs))
+    if status.get("status_str", "success") == "success":
+        return Ending(Status.DONE, named=named, texts=texts)
+    error = _failure(status.get("messages") or ())
+    return Ending(Status.FAILED, error, named=named, texts=texts)
+
+
+def _failure(messages: Any) -> str:  # noqa: ANN401 - ComfyUI's JSON
+    for kind, data in reversed(list(messages)):
+        node = f"{data.get('node_type')} (node {data.get('node_id')})"
+        if kind == "execution_error":
+            said = " ".join(str(data.get("exception_message", "")).split())
+            return f"{node}: {data.get('exception_type')}: {said}"[:_MOST_WORDS]
+        if kind == "execution_interrupted":
+            return f"{node}: it was interrupted in ComfyUI"
+    return "ComfyUI says that it failed, and not why"
+
+
+def _named(outputs: Json, folder: str) -> Iterator[str]:
+    """Files of type output below ``folder``, as {"filename", "subfolder", "type"} in lists of any name."""
+    for shown in outputs.values():
+        for listed in shown.values() if isinstance(shown, dict) else ():
+            for one in listed if isinstance(listed, list) else ():
+                if not isinstance(one, dict) or one.get("type", "output") != "output":
+                    continue
+                path = f"{one.get('subfolder', '')}/{one.get('filename', '')}"
+                if path.startswith(f"{folder}/"):
+                    yield path.removeprefix(f"{folder}/")
+
+
+def _texts(outputs: Json) -> Iterator[tuple[str, str]]:
+    """What nodes show as {"text": [...]}, a node's lines together."""
+    for node, shown in outputs.items():
+        said = shown.get("text") if isinstance(shown, dict) else None
+        lines = [said] if isinstance(said, str) else said
+        if isinstance(lines, list) and lines and all(isinstance(line, str) for line in lines):
+            yield str(node), "\n".join(lines)
 
 
 def _hand_on(text: str, on_message: Callable[[str, Json], None]) -> None:

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.lock.workers import seen_workers, volume_time
-from morpheus_boot.errors import MorpheusError, is_full, storage_error
-from morpheus_boot.jobs.files import FOLDER, is_folder, names_in, open_below, open_or_make
+from morpheus_boot.errors import MorpheusError, is_full, storage_errors
+from morpheus_boot.jobs.files import is_folder, names_in, open_or_make, opened_folder
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.volume.flock import open_locked
@@ -40,33 +39,30 @@ def remove_job(layout: Layout, job: JobId) -> bool:
         StorageFailed: the volume fails; what is left goes with the next call or start.
     """
     had_record = JobStore(layout).remove(job)
-    try:
-        with _opened(layout, layout.jobs) as jobs:
-            return _remove(layout, jobs, job.text) or had_record
-    except FileNotFoundError:
-        return had_record
-    except OSError as error:
-        raise storage_error(job.text, layout.job(job.text), error) from error
+    with (
+        storage_errors(job.text, layout.job(job.text)),
+        suppress(FileNotFoundError),
+        opened_folder(layout, layout.jobs) as jobs,
+    ):
+        return _remove(layout, jobs, job.text) or had_record
+    return had_record
 
 
 def empty_trash(layout: Layout) -> int:
     """Removes what earlier removals left there; returns how many jobs. Raises StorageFailed."""
-    try:
-        with _opened(layout, layout.trash) as trash:
-            return sum(_remove_tree(trash, name) for name in names_in(trash))
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise storage_error("trash", layout.trash, error) from error
+    with (
+        storage_errors("trash", layout.trash),
+        suppress(FileNotFoundError),
+        opened_folder(layout, layout.trash) as trash,
+    ):
+        return sum(_remove_tree(trash, name) for name in names_in(trash))
+    return 0
 
 
 def old_jobs(layout: Layout, ttl_s: float) -> list[str]:
     """The ids of the jobs that expire_jobs() would remove now. Raises StorageFailed."""
-    try:
-        with _sweep(layout, ttl_s) as sweep:
-            return [name for name in sweep.ids() if sweep.is_old(name)]
-    except OSError as error:
-        raise storage_error("jobs", layout.jobs, error) from error
+    with storage_errors("jobs", layout.jobs), _sweep(layout, ttl_s) as sweep:
+        return [name for name in sweep.ids() if sweep.is_old(name)]
 
 
 def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
@@ -76,11 +72,12 @@ def expire_jobs(layout: Layout, ttl_s: float) -> list[str]:
     meantime. One that can't be removed holds up no other, and is in the log. Nothing is done where another worker is
     at it. Raises StorageFailed.
     """
-    try:
-        with _alone(layout) as alone, _sweep(layout, ttl_s) as sweep:
-            return [name for name in sweep.ids() if sweep.remove(name)] if alone else []
-    except OSError as error:
-        raise storage_error("jobs", layout.jobs, error) from error
+    with (
+        storage_errors("jobs", layout.jobs),
+        _alone(layout) as alone,
+        _sweep(layout, ttl_s) as sweep,
+    ):
+        return [name for name in sweep.ids() if sweep.remove(name)] if alone else []
 
 
 @contextmanager
@@ -108,7 +105,7 @@ def _sweep(layout: Layout, ttl_s: float) -> "Iterator[_Sweep]":
     )
     with ExitStack() as opened:
         try:
-            jobs = opened.enter_context(_opened(layout, layout.jobs))
+            jobs = opened.enter_context(opened_folder(layout, layout.jobs))
         except FileNotFoundError:
             jobs = None
         yield _Sweep(layout, jobs, before, living)
@@ -175,15 +172,6 @@ class _Sweep:
     def _is_at_work(self, name: str) -> bool:
         record = JobStore(self.layout).read(JobId(name))
         return record is not None and not record.status.is_over and record.worker in self.living
-
-
-@contextmanager
-def _opened(layout: Layout, folder: Path) -> Iterator[int]:
-    fd = open_below(layout, layout.way(folder), FOLDER)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _remove(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.cache.lock.workers import seen_worker, seen_workers, volume_time
-from morpheus_boot.errors import Exit, MorpheusError, StorageFailed, storage_error
+from morpheus_boot.errors import Exit, MorpheusError, StorageFailed, storage_errors
 from morpheus_boot.jobs.files import count_inputs
 from morpheus_boot.jobs.names import JobId, SubDir
 from morpheus_boot.jobs.record import JobRecord, Status, now
@@ -89,21 +89,20 @@ class JobStore:
     def read(self, job: JobId) -> JobRecord | None:
         """The job's record; None where it has none, or what lies there is none, which the log then names."""
         path = self._layout.job_record(job.text)
-        try:
-            fd = os.open(path, os.O_RDONLY | _SAFELY)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno in _NO_FILE:
+        with storage_errors(str(job), path):
+            try:
+                fd = os.open(path, os.O_RDONLY | _SAFELY)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
                 _LOG.warning("job %s: %s is no file, and counts as no record", job, path)
                 return None
-            raise storage_error(str(job), path, error) from error
-        try:
-            return _record_in(fd, job)
-        except OSError as error:
-            raise storage_error(str(job), path, error) from error
-        finally:
-            os.close(fd)
+            try:
+                return _record_in(fd, job)
+            finally:
+                os.close(fd)
 
     def post(self, worker: str, request: JobRequest, most_files: int) -> JobRecord:
         """Creates the job as ``worker``'s, with its pictures in its input, which holds up to ``most_files``.
@@ -143,24 +142,23 @@ class JobStore:
         Raises JobTaken where the job is queued or running, here or anywhere; JobTooLarge.
         """
         path = self._layout.job_record(job.text)
-        try:
+        with storage_errors(str(job), path):
             posted_ns = self._mark(record.worker, job, record.run, _OPEN)
             record = record.model_copy(update={"posted_ns": posted_ns})
-            content = _content(job, record)
-            for _ in range(_TRIES):
-                with suppress(FileExistsError):
-                    write_whole(path, content, exclusive=True)
-                    return record
-                with suppress(JobGone), self._held(job) as before:
-                    if before is not None and not before.status.is_over:
-                        raise JobTaken(job)
-                    write_whole(path, content)
-                    return record
-        except (JobTaken, JobTooLarge):
-            self.forget(job, record)
-            raise
-        except OSError as error:
-            raise storage_error(str(job), path, error) from error
+            try:
+                content = _content(job, record)
+                for _ in range(_TRIES):
+                    with suppress(FileExistsError):
+                        write_whole(path, content, exclusive=True)
+                        return record
+                    with suppress(JobGone), self._held(job) as before:
+                        if before is not None and not before.status.is_over:
+                            raise JobTaken(job)
+                        write_whole(path, content)
+                        return record
+            except MorpheusError:
+                self.forget(job, record)
+                raise
         raise StorageFailed(str(job), "it is cleaned up again and again", "post it again")
 
     def update(self, job: JobId, record: JobRecord) -> None:
@@ -170,38 +168,28 @@ class JobStore:
         """
         path = self._layout.job_record(job.text)
         content = _content(job, record)
-        try:
-            with self._held(job) as before:
-                if before is None or before.run != record.run or before.status.is_over:
-                    raise JobGone(job)
-                write_whole(path, content, durable=record.status.is_over)
-        except OSError as error:
-            raise storage_error(str(job), path, error) from error
+        with storage_errors(str(job), path), self._held(job) as before:
+            if before is None or before.run != record.run or before.status.is_over:
+                raise JobGone(job)
+            write_whole(path, content, durable=record.status.is_over)
 
     def forget(self, job: JobId, record: JobRecord) -> None:
         """Removes the run's marks: it is over."""
         folder = self._layout.job_marks / record.worker
-        try:
+        with storage_errors(str(job), folder):
             for kind in (_OPEN, _CANCEL):
                 (folder / f"{job}.{record.run}.{kind}").unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(str(job), folder, error) from error
 
     def remove(self, job: JobId) -> bool:
         """Removes the record, or whatever lies in its place; False where there was nothing."""
         path = self._layout.job_record(job.text)
-        try:
+        with storage_errors(str(job), path):
             return _remove(path)
-        except OSError as error:
-            raise storage_error(str(job), path, error) from error
 
     def ask_to_cancel(self, job: JobId, record: JobRecord) -> None:
         """Leaves the request where the job's worker looks each second."""
-        try:
+        with storage_errors(str(job), self._layout.job_marks / record.worker):
             self._mark(record.worker, job, record.run, _CANCEL)
-        except OSError as error:
-            path = self._layout.job_marks / record.worker
-            raise storage_error(str(job), path, error) from error
 
     def open_jobs(self, worker: str) -> list[tuple[JobId, JobRecord]]:
         """The jobs of ``worker`` that are not over, in the order they came; marks of those that are go."""
@@ -278,13 +266,12 @@ class JobStore:
     def _loss(self, job: JobId, worker: str, silence_s: float) -> str | None:
         """Why the job will never be done; None while its worker lives, by the volume's own clock."""
         path = self._layout.job_record(job.text)
-        try:
-            seen = seen_worker(self._layout, worker)
-            touched_s = volume_time(self._layout) - path.lstat().st_mtime
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise storage_error(str(job), path, error) from error
+        with storage_errors(str(job), path):
+            try:
+                seen = seen_worker(self._layout, worker)
+                touched_s = volume_time(self._layout) - path.lstat().st_mtime
+            except FileNotFoundError:
+                return None
         if seen is not None and seen.ended:
             return f"its worker {worker} was stopped"
         silent_s = touched_s if seen is None else min(seen.age_s, touched_s)
@@ -334,14 +321,10 @@ class JobStore:
 
     def _marks(self, worker: str, kind: str) -> tuple[Mark, ...]:
         folder = self._layout.job_marks / worker
-        try:
-            names = [path.name for path in folder.iterdir()]
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise storage_error("jobs", folder, error) from error
-        parsed = (_parsed(name, kind) for name in names)
-        return tuple(mark for mark in parsed if mark is not None)
+        with storage_errors("jobs", folder), suppress(FileNotFoundError):
+            parsed = [_parsed(path.name, kind) for path in folder.iterdir()]
+            return tuple(mark for mark in parsed if mark is not None)
+        return ()
 
 
 def _parsed(name: str, kind: str) -> Mark | None:

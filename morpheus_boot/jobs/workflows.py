@@ -4,18 +4,18 @@ A template is data: it is parsed first, and its placeholders are replaced in the
 stays a number and no text of a client's can become anything but that text.
 """
 
-import errno
 import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.files import FOLDER, names_in, open_below
+from morpheus_boot.errors import Exit, MorpheusError, storage_error, storage_errors
+from morpheus_boot.jobs.files import names_in, open_below, opened_folder
 from morpheus_boot.jobs.json_values import Place, require_plain
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
@@ -186,14 +186,11 @@ def _replaced(value: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _known(layout: Layout) -> list[str]:
-    try:
-        folder = open_below(layout, layout.way(layout.workflows), FOLDER)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            return []
-        raise storage_error("workflows", layout.workflows, error) from error
-    try:
+    with (
+        storage_errors("workflows", layout.workflows),
+        suppress(FileNotFoundError, NotADirectoryError),
+        opened_folder(layout, layout.workflows) as folder,
+    ):
         stems = (n.removesuffix(_SUFFIX) for n in names_in(folder) if n.endswith(_SUFFIX))
         return sorted(stem for stem in stems if _NAME.fullmatch(stem))
-    finally:
-        os.close(folder)
+    return []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.guard.served import (
     PICTURE,
     TOKEN,

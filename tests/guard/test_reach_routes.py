@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from morpheus_boot.smoke import safetensors
+from morpheus_boot.smoke import samples
 from tests.guard.served import PICTURE, REAL, SECRET, Served, everything, named, real_only
 
 
@@ -175,7 +175,7 @@ def test_no_preview_comes_from_outside(
 @real_only
 def test_a_models_own_preview_is_shown(closed: Served) -> None:
     folder = closed.local / "models" / "checkpoints"
-    (folder / "m.safetensors").write_bytes(safetensors.filler(1000, seed=1))
+    (folder / "m.safetensors").write_bytes(samples.filler(1000, seed=1))
     (folder / "m.png").write_bytes(PICTURE)
     places = closed.get("/internal/folder_paths").json()["checkpoints"]
     index = places.index(str(folder))

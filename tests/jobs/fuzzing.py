@@ -1,13 +1,18 @@
 """What a client may send, what may lie on the volume: any JSON, any bytes for a name, any record."""
 
 import json
+import os
+import secrets
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import requests
 from hypothesis import strategies as st
 
 from tests.guard.served import node
 from tests.jobs.graphs import rescale, rescale_graph
+from tests.jobs.workers import Worker
 
 # Not only what JSON allows: Python's writer has lone surrogates, NaN and Infinity, as clients do.
 _TEXTS: Final = st.text(st.characters(codec=None), max_size=20)
@@ -68,7 +73,43 @@ RECORDS: Final = st.binary(max_size=200) | (
 ).map(lambda record: json.dumps(record).encode())
 
 
-def require_answer(answer: requests.Response) -> None:
+def check_body(worker: Worker, body: bytes) -> None:
+    """Posts it: it is taken, or refused by name."""
+    answer = worker.files.post("/jobs", data=body)
+
+    _require_json(answer)
+    assert answer.status_code in {202, 400, 409, 422}, answer.text
+
+
+def check_name(worker: Worker, name: bytes) -> None:
+    """A file of that name is listed, and downloaded as it is shown."""
+    job = f"names-{secrets.token_hex(4)}"
+    folder = worker.volume.job(job) / "output"
+    folder.mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"content")
+
+    [file] = worker.job(job)["files"]
+
+    answer = worker.files.get(f"/download/{job}/{quote(file['name'])}")
+    assert (answer.status_code, answer.content) == (200, b"content")
+    assert worker.files.post(f"/cleanup/{job}").status_code == 200
+
+
+def check_record(worker: Worker, record: bytes) -> None:
+    """A job with that record is answered, and goes when it is cleaned up."""
+    job = f"record-{secrets.token_hex(4)}"
+    worker.volume.job_record(job).write_bytes(record)
+
+    seen = worker.files.get(f"/jobs/{job}")
+
+    _require_json(seen)
+    assert "environ" not in seen.text
+    _require_json(worker.files.post(f"/jobs/{job}/cancel"))
+    assert worker.files.post(f"/cleanup/{job}").status_code == 200
+    assert not worker.volume.job_record(job).exists()
+
+
+def _require_json(answer: requests.Response) -> None:
     """An answer as every client can read it, and none that says that we failed."""
     assert answer.status_code < 500 or answer.status_code in {503, 507}, answer.text
     assert answer.headers["content-type"] == "application/json"

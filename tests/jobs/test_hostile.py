@@ -2,12 +2,10 @@
 
 import json
 import os
-import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,10 +34,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 @FUZZED
 @given(body=fuzzing.BODIES)
 def test_any_json_is_answered(worker: Worker, body: bytes) -> None:
-    answer = worker.files.post("/jobs", data=body)
-
-    fuzzing.require_answer(answer)
-    assert answer.status_code in {202, 400, 409, 422}
+    fuzzing.check_body(worker, body)
 
 
 @FUZZED
@@ -47,29 +42,13 @@ def test_any_json_is_answered(worker: Worker, body: bytes) -> None:
 def test_any_name_is_listed_and_can_be_downloaded_as_it_is_shown(
     worker: Worker, name: bytes
 ) -> None:
-    job = f"names-{secrets.token_hex(4)}"
-    folder = worker.volume.job(job) / "output"
-    folder.mkdir(parents=True)
-    (Path(os.fsdecode(os.fsencode(folder) + b"/" + name))).write_bytes(b"content")
-
-    [file] = worker.job(job)["files"]
-
-    answer = worker.files.get(f"/download/{job}/{quote(file['name'])}")
-    assert (answer.status_code, answer.content) == (200, b"content")
-    assert worker.files.post(f"/cleanup/{job}").status_code == 200
+    fuzzing.check_name(worker, name)
 
 
 @FUZZED
 @given(record=fuzzing.RECORDS)
 def test_any_record_is_answered_and_goes_with_its_job(worker: Worker, record: bytes) -> None:
-    job = f"record-{secrets.token_hex(4)}"
-    worker.volume.job_record(job).write_bytes(record)
-
-    seen = worker.files.get(f"/jobs/{job}")
-    fuzzing.require_answer(seen)
-    assert "environ" not in seen.text
-    fuzzing.require_answer(worker.files.post(f"/jobs/{job}/cancel"))
-    assert worker.files.post(f"/cleanup/{job}").status_code in {200, 409}
+    fuzzing.check_record(worker, record)
 
 
 def test_after_all_that_every_lane_runs_jobs(worker: Worker, job: str) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.jobs.graphs import rescale_graph
 from tests.jobs.workers import Worker
 from tests.queue.handlers import HANDLER, Handler

@@ -1,4 +1,4 @@
-"""The multipart form of an upload, parsed as it arrives: its names, and its file as a stream."""
+"""The body of an upload as it arrives: a file's bytes alone, or a multipart form that holds them."""
 
 from typing import Final
 
@@ -14,13 +14,36 @@ _SUB_DIR: Final = "sub_dir"
 _MOST_PARTS: Final = 32
 
 
-class UploadForm:
-    """Takes the body in pieces; ``chunks`` holds what came of the file and was not taken yet."""
+class FileBody:
+    """A body that is nothing but a file's bytes; ``chunks`` holds those that were not taken yet."""
+
+    def __init__(self) -> None:
+        self.chunks: list[memoryview] = []
+        self.chunks_bytes = 0
+        self.size_bytes = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next piece of the body."""
+        self._add(memoryview(piece))
+
+    def take_chunks(self) -> list[memoryview]:
+        """What came of the file since the last call."""
+        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
+        return taken
+
+    def _add(self, chunk: memoryview) -> None:
+        if chunk:
+            self.chunks.append(chunk)
+            self.chunks_bytes += len(chunk)
+            self.size_bytes += len(chunk)
+
+
+class UploadForm(FileBody):
+    """A multipart form with one file (RFC 7578)."""
 
     def __init__(self, content_type: str, form_bytes: int) -> None:
         """``form_bytes`` limits everything but the file's content. Raises Refused."""
-        self.chunks: list[memoryview] = []
-        self.chunks_bytes = 0
+        super().__init__()
         self.file_name: FileName | None = None
         self.job: JobId | None = None
         self.sub_dir = SubDir()
@@ -66,11 +89,6 @@ class UploadForm:
             self._parser.write(piece)
         except FormParserError as error:
             raise _bad(error) from error
-
-    def take_chunks(self) -> list[memoryview]:
-        """What came of the file since the last call."""
-        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
-        return taken
 
     def finish(self) -> FileName:
         """The file's name, at the end of the body. Raises Refused where that is cut, or has no file."""
@@ -122,8 +140,7 @@ class UploadForm:
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
-            self.chunks.append(memoryview(data)[start:end])
-            self.chunks_bytes += end - start
+            self._add(memoryview(data)[start:end])
             return
         self._count(end - start)
         if self._name in {_JOB, _SUB_DIR}:
