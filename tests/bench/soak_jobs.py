@@ -8,10 +8,12 @@ The first that is answered wrong ends it, with the smallest case of its kind; so
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from hypothesis import given, settings
+from hypothesis.strategies import SearchStrategy
 
 from tests.jobs import fuzzing
 from tests.jobs.graphs import saved
@@ -25,6 +27,27 @@ CHECKS: Final = (
 )
 
 
+def soak(worker: Worker, examples: int) -> None:
+    """Sends ``examples`` of each kind."""
+    for name, check, values in CHECKS:
+        began_at = time.monotonic()
+        fuzz(worker, check, values, examples)
+        print(f"{examples} {name} in {time.monotonic() - began_at:.0f} s", flush=True)
+
+
+def fuzz(
+    worker: Worker, check: Callable[[Worker, bytes], None], values: SearchStrategy[bytes], most: int
+) -> None:
+    """Checks ``most`` of ``values``."""
+
+    @settings(max_examples=most, deadline=None, database=None)
+    @given(value=values)
+    def each(value: bytes) -> None:
+        check(worker, value)
+
+    each()
+
+
 def main() -> None:
     """Sends them, and looks that a job that is in order still runs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,11 +58,7 @@ def main() -> None:
         Worker(Path(folder, "worker"), Path(folder, "volume")) as worker,
     ):
         worker.comfyui.start()
-        for name, check, values in CHECKS:
-            began_at = time.monotonic()
-            fuzz = settings(max_examples=examples // len(CHECKS), deadline=None, database=None)
-            fuzz(given(value=values)(lambda value, check=check: check(worker, value)))()
-            print(f"{examples // len(CHECKS)} {name} in {time.monotonic() - began_at:.0f} s")
+        soak(worker, examples // len(CHECKS))
         for color in range(4):
             worker.done(saved(f"last-{color}", "x", color=color))
         wait_until(lambda: not list(worker.volume.job_marks.glob("*/*.open")), 600)
