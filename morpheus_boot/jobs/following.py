@@ -143,27 +143,19 @@ class Run:
         return str(found["class_type"]) if found else None
 
 
+@dataclass
 class Following:
     """Brings one run to its ending.
 
     ``save`` tells the volume how it stands; ``has_made`` says whether there is a file of it.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        comfyui: ComfyUIClient,
-        times: Times,
-        *,
-        save: Callable[[], Awaitable[None]],
-        has_made: Callable[[], Awaitable[bool]],
-    ) -> None:
-        self._run = run
-        self._comfyui = comfyui
-        self._times = times
-        self._save = save
-        self._has_made = has_made
-        self._sends = False
+    _run: Run
+    _comfyui: ComfyUIClient
+    _times: Times
+    _save: Callable[[], Awaitable[None]]
+    _has_made: Callable[[], Awaitable[bool]]
+    _sends: bool = False
 
     async def ending(self) -> Ending:
         """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` and ``has_made`` do."""
