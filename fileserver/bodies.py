@@ -1,11 +1,15 @@
-"""The body of an upload as it arrives: a file's bytes alone, or a multipart form that holds them."""
+"""Bodies of requests as they arrive: all of one, a file's bytes alone, or a multipart form that holds them."""
 
+import asyncio
 from typing import Final
 
+from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
-from fileserver.answers import Refused
+from fileserver.answers import Refused, TooSlow
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 
 _FILE: Final = "file"
@@ -162,6 +166,36 @@ class UploadForm(FileBody):
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise Refused(413, "form", "its fields are too long", "send only the contract's fields")
+
+
+async def receive_piece(request: Request, limits: Limits) -> tuple[bytes, bool]:
+    """The next piece of a request's body, and whether more comes. Raises TooSlow; ClientDisconnect."""
+    try:
+        async with asyncio.timeout(limits.body_idle_s):
+            message = await request.receive()
+    except TimeoutError:
+        raise TooSlow(limits.body_idle_s) from None
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """All of a job's body. Raises Refused; ClientDisconnect."""
+    body, more = bytearray(), True
+    while more:
+        piece, more = await receive_piece(request, limits)
+        body += piece
+        if max(len(body), announced_bytes(request)) > limits.job_bytes:
+            cause = f"it is larger than {limits.job_bytes} bytes"
+            raise Refused(413, "job", cause, "upload its pictures with /upload, and name them")
+    return bytes(body)
+
+
+def announced_bytes(request: Request) -> int:
+    """The length that a request's head announces; 0 where it does not."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 def decode(value: bytes) -> str:

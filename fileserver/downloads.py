@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
@@ -247,7 +247,7 @@ def _zip_pieces(layout: Layout, job: JobId, outputs: Sequence[Output]) -> Genera
 
 def _member(output: Output) -> zipfile.ZipInfo:
     # Windows takes a backslash for a separator, so that a name could lead out of the folder it is unpacked to.
-    name = str(output.path).encode(errors="backslashreplace").decode().replace("\\", "_")
+    name = str(output.path).replace("\\", "_")
     # DOS time: from 1980 on; here UTC.
     when = time.gmtime(max(315532800, min(output.mtime_ns // 10**9, 4354819198)))
     member = zipfile.ZipInfo(name, when[:6])
@@ -323,7 +323,4 @@ def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
         """One of the job's outputs."""
         if downloads is None:
             raise NoVolume
-        if "\ufffd" in path:
-            # A file's name need not be UTF-8, and here it is not, or holds this very sign.
-            path = os.fsdecode(unquote_to_bytes(request.scope["raw_path"])).split("/", 3)[3]
         return await downloads.file(request, JobId(job), OutputPath.parse(path), inline=inline)

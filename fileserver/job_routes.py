@@ -6,8 +6,8 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from fileserver.answers import JobPath, NoVolume
+from fileserver.bodies import read_body
 from fileserver.jobs import Jobs
-from fileserver.uploads import read_body
 from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import JobView, Status

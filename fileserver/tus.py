@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fileserver.answers import NoVolume, Refused, TooSlow, json_error
-from fileserver.bodies import FileBody, decode
+from fileserver.bodies import FileBody, announced_bytes, decode
 from fileserver.metrics import Metrics
-from fileserver.uploads import Intake, PartFile, announced_bytes, too_large, upload_answer
+from fileserver.uploads import Intake, PartFile, too_large, upload_answer
 from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.names import FileName, JobId, SubDir

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
-from fileserver.answers import NoVolume, Refused, TooSlow
-from fileserver.bodies import FileBody, UploadForm
+from fileserver.answers import NoVolume, Refused
+from fileserver.bodies import FileBody, UploadForm, announced_bytes, receive_piece
 from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
 from morpheus_boot.config.variables import Limits
@@ -212,36 +211,6 @@ class InputCounts:
         """Says that ``job`` was cleaned up."""
         with self._lock:
             self._counts.pop(job, None)
-
-
-async def receive_piece(request: Request, limits: Limits) -> tuple[bytes, bool]:
-    """The next piece of a request's body, and whether more comes. Raises TooSlow; ClientDisconnect."""
-    try:
-        async with asyncio.timeout(limits.body_idle_s):
-            message = await request.receive()
-    except TimeoutError:
-        raise TooSlow(limits.body_idle_s) from None
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    return message.get("body", b""), message.get("more_body", False)
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """All of a job's body. Raises Refused; ClientDisconnect."""
-    body, more = bytearray(), True
-    while more:
-        piece, more = await receive_piece(request, limits)
-        body += piece
-        if max(len(body), announced_bytes(request)) > limits.job_bytes:
-            cause = f"it is larger than {limits.job_bytes} bytes"
-            raise Refused(413, "job", cause, "upload its pictures with /upload, and name them")
-    return bytes(body)
-
-
-def announced_bytes(request: Request) -> int:
-    """The length that a request's head announces; 0 where it does not."""
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
 
 
 def too_large(most_bytes: int, mend: str) -> Refused:
