@@ -50,6 +50,10 @@ class ComfyUISilent(MorpheusError):
     exit_code = Exit.UNAVAILABLE
 
 
+class ComfyUIFails(ComfyUISilent):
+    """ComfyUI answers, and with an error of its own."""
+
+
 class PromptRejected(MorpheusError):
     """ComfyUI refuses the prompt; ``node_errors`` are its own."""
 
@@ -176,8 +180,8 @@ class ComfyUIClient:
             raise _translated(error) from error
         return answer.status, parse_plainly(content)
 
-    def _nonsense(self, path: str, status: int) -> ComfyUISilent:
-        return ComfyUISilent("ComfyUI", f"it answered {path} with {status}", "look at its log")
+    def _nonsense(self, path: str, status: int) -> ComfyUIFails:
+        return ComfyUIFails("ComfyUI", f"it answered {path} with {status}", "look at its log")
 
 
 def read_ending(entry: Json, job: JobId) -> Ending:

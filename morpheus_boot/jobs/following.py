@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from morpheus_boot.jobs.comfyui import (
     ComfyUIClient,
+    ComfyUIFails,
     ComfyUIGone,
     ComfyUISilent,
     Ending,
@@ -203,7 +204,7 @@ class Following:
 
     async def _submit(self) -> None:
         """Returns once ComfyUI has the prompt. Raises PromptRejected, TimeoutError."""
-        run, prompt_id = self._run, str(uuid.uuid4())
+        run, prompt_id, failures = self._run, str(uuid.uuid4()), 0
         run.ended = False
         # Written before it is sent: who comes after us finds the prompt by its id.
         run.change(prompt_id=prompt_id, submissions=run.record.submissions + 1)
@@ -216,11 +217,15 @@ class Following:
                     self._sends = False
                 except ComfyUIGone:
                     await asyncio.sleep(self._times.retry_s)
-                except ComfyUISilent:
+                except ComfyUISilent as error:
                     # It may have taken the prompt all the same.
                     await asyncio.sleep(self._times.retry_s)
                     if await self._is_there(prompt_id):
                         return
+                    # What it fails at each time must not keep the others waiting.
+                    failures += isinstance(error, ComfyUIFails)
+                    if failures == self._times.submissions:
+                        raise PromptRejected(error.cause, {}) from error
                 else:
                     break
         if accepted.prompt_id != prompt_id or accepted.node_errors:
