@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -49,6 +48,10 @@ class ComfyUISilent(MorpheusError):
     """ComfyUI is there and does not answer, or answers nonsense."""
 
     exit_code = Exit.UNAVAILABLE
+
+
+class ComfyUIFails(ComfyUISilent):
+    """ComfyUI answers, and with an error of its own."""
 
 
 class PromptRejected(MorpheusError):
@@ -102,12 +105,7 @@ class ComfyUIClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def submit(self, graph: Graph, prompt_id: str, job: JobId) -> Accepted:
@@ -182,8 +180,8 @@ class ComfyUIClient:
             raise _translated(error) from error
         return answer.status, parse_plainly(content)
 
-    def _nonsense(self, path: str, status: int) -> ComfyUISilent:
-        return ComfyUISilent("ComfyUI", f"it answered {path} with {status}", "look at its log")
+    def _nonsense(self, path: str, status: int) -> ComfyUIFails:
+        return ComfyUIFails("ComfyUI", f"it answered {path} with {status}", "look at its log")
 
 
 def read_ending(entry: Json, job: JobId) -> Ending:

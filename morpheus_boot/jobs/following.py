@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from morpheus_boot.jobs.comfyui import (
     ComfyUIClient,
+    ComfyUIFails,
     ComfyUIGone,
     ComfyUISilent,
     Ending,
@@ -143,27 +144,19 @@ class Run:
         return str(found["class_type"]) if found else None
 
 
+@dataclass
 class Following:
     """Brings one run to its ending.
 
     ``save`` tells the volume how it stands; ``has_made`` says whether there is a file of it.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        comfyui: ComfyUIClient,
-        times: Times,
-        *,
-        save: Callable[[], Awaitable[None]],
-        has_made: Callable[[], Awaitable[bool]],
-    ) -> None:
-        self._run = run
-        self._comfyui = comfyui
-        self._times = times
-        self._save = save
-        self._has_made = has_made
-        self._sends = False
+    _run: Run
+    _comfyui: ComfyUIClient
+    _times: Times
+    _save: Callable[[], Awaitable[None]]
+    _has_made: Callable[[], Awaitable[bool]]
+    _sends: bool = False
 
     async def ending(self) -> Ending:
         """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` and ``has_made`` do."""
@@ -211,7 +204,7 @@ class Following:
 
     async def _submit(self) -> None:
         """Returns once ComfyUI has the prompt. Raises PromptRejected, TimeoutError."""
-        run, prompt_id = self._run, str(uuid.uuid4())
+        run, prompt_id, failures = self._run, str(uuid.uuid4()), 0
         run.ended = False
         # Written before it is sent: who comes after us finds the prompt by its id.
         run.change(prompt_id=prompt_id, submissions=run.record.submissions + 1)
@@ -224,11 +217,15 @@ class Following:
                     self._sends = False
                 except ComfyUIGone:
                     await asyncio.sleep(self._times.retry_s)
-                except ComfyUISilent:
+                except ComfyUISilent as error:
                     # It may have taken the prompt all the same.
                     await asyncio.sleep(self._times.retry_s)
                     if await self._is_there(prompt_id):
                         return
+                    # What it fails at each time must not keep the others waiting.
+                    failures += isinstance(error, ComfyUIFails)
+                    if failures == self._times.submissions:
+                        raise PromptRejected(error.cause, {}) from error
                 else:
                     break
         if accepted.prompt_id != prompt_id or accepted.node_errors:

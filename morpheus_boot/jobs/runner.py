@@ -131,8 +131,8 @@ class Runner:
             run,
             comfyui,
             self._times,
-            save=lambda: self._save(run),
-            has_made=lambda: self._threads.run(lambda: has_made(layout, job, since_ns)),
+            lambda: self._save(run),
+            lambda: self._threads.run(lambda: has_made(layout, job, since_ns)),
         )
         try:
             ending = await following.ending()

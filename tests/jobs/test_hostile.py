@@ -186,6 +186,13 @@ def test_what_a_short_body_would_make_large_is_422(worker: Worker) -> None:
     assert "characters" in answer.json()["detail"]
 
 
+def test_a_graph_that_comfyui_itself_fails_at_fails_at_once(worker: Worker, job: str) -> None:
+    """A link to a node that is not there: some versions answer 500 to that."""
+    worker.post({**rescale(job, "x.png"), "image": ["nowhere", 0]})
+
+    assert worker.ended(job, limit_s=20)["status"] == "failed"
+
+
 def test_half_an_emoji_becomes_a_replacement_character(worker: Worker, job: str) -> None:
     body = json.dumps({"workflow": {"s": node("Says", text="a \ud83d")}, "worker_job_id": job})
 
