@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
-from fileserver.settings import Settings, read_log_format, read_settings
+from fileserver.settings import ServerSettings, read_log_format, read_server_settings
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.errors import MorpheusError, NotSetUp
 from morpheus_boot.report.log import set_up_log
@@ -21,13 +21,13 @@ def main() -> int:
     """Reads the environment and serves; returns the exit code."""
     set_up_log(read_log_format(), 0, Redactor())
     try:
-        return run(read_settings())
+        return run(read_server_settings())
     except MorpheusError as error:
         _LOG.error("%s", error)
         return error.exit_code
 
 
-def run(settings: Settings) -> int:
+def run(settings: ServerSettings) -> int:
     """Serves until SIGTERM or SIGINT. Raises NotSetUp where the port can't be had."""
     set_up_log(settings.log_format, 0, Redactor(settings.secrets))
     sockets = list(_listen(settings))
@@ -52,7 +52,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise _Ended
 
 
-def _listen(settings: Settings) -> Iterator[socket.socket]:
+def _listen(settings: ServerSettings) -> Iterator[socket.socket]:
     try:
         yield _bound(settings.port, settings.limits.stall_s)
     except OSError as error:

@@ -14,13 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fileserver.jobs import NoComfyUI, StillRunning
 from fileserver.threads import VolumeHangs
 from morpheus_boot.errors import Exit, MorpheusError, VolumeFull
-from morpheus_boot.jobs.folder import NoSuchFile
+from morpheus_boot.jobs.files import NoSuchFile
 from morpheus_boot.jobs.names import InvalidName
 from morpheus_boot.jobs.request import NoJob, WrongField
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadExpired, UploadLocked
-from morpheus_boot.jobs.store import JobTaken
-from morpheus_boot.jobs.templates import WrongParameter
+from morpheus_boot.jobs.store import JobTaken, JobTooLarge
 from morpheus_boot.jobs.uploads import NameTaken
+from morpheus_boot.jobs.workflows import WrongParameter
 from morpheus_boot.volume.presence import VolumeGone
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
@@ -86,6 +86,7 @@ _STATUS: Final[dict[type[MorpheusError], int]] = {
     NameTaken: 409,
     StillRunning: 409,
     UploadExpired: 410,
+    JobTooLarge: 413,
     InvalidName: 422,
     WrongField: 422,
     WrongParameter: 422,

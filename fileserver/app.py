@@ -16,14 +16,14 @@ from fileserver.downloads import Downloads, add_download_routes
 from fileserver.job_routes import add_job_routes
 from fileserver.jobs import Jobs
 from fileserver.metrics import CountedRequests, Metrics, gauge, jobs_at_hand
-from fileserver.settings import Settings
+from fileserver.settings import ServerSettings
 from fileserver.threads import VolumeThreads
 from fileserver.tokens import TokenGate
 from fileserver.tus import TusProtocol, TusUploads, add_tus_routes
 from fileserver.uploads import Intake, add_upload_route
 from morpheus_boot import __version__
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import count_jobs
+from morpheus_boot.jobs.files import count_jobs
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.removal import remove_job
 from morpheus_boot.jobs.runner import Runner
@@ -55,7 +55,9 @@ class _Volume:
     jobs: Jobs
 
 
-def build_app(settings: Settings, presence: Presence | None, runner: Runner | None) -> ASGIApp:
+def build_app(
+    settings: ServerSettings, presence: Presence | None, runner: Runner | None
+) -> ASGIApp:
     """The file server's application, with the token's gate in front.
 
     ``presence`` None: there is no volume; ``runner`` None: this container runs no jobs.
@@ -84,17 +86,20 @@ def build_app(settings: Settings, presence: Presence | None, runner: Runner | No
     return CountedRequests(app, metrics)
 
 
-def _volume(settings: Settings, presence: Presence | None, runner: Runner | None) -> _Volume | None:
-    if settings.volume is None or presence is None:
+def _volume(
+    settings: ServerSettings, presence: Presence | None, runner: Runner | None
+) -> _Volume | None:
+    if presence is None:
         return None
+    layout = presence.layout
     reading = VolumeThreads(presence, "read", _READERS, _WAITING)
     writing = VolumeThreads(presence, "write", _WRITERS, _WAITING)
     return _Volume(
-        settings.volume,
+        layout,
         writing,
-        Intake(settings.volume, writing, settings.limits),
-        Downloads(settings.volume, reading),
-        Jobs(settings.volume, writing, runner, settings.times.silence_s),
+        Intake(layout, writing, settings.limits),
+        Downloads(layout, reading),
+        Jobs(layout, writing, runner, settings.times.silence_s, settings.limits.job_files),
     )
 
 

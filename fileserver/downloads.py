@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
@@ -23,15 +23,15 @@ from starlette.types import Receive, Scope, Send
 from fileserver.answers import JobPath, NoVolume, Refused, StreamCut
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
-from morpheus_boot.jobs.folder import NoSuchFile, OpenFile, Output, list_outputs, open_output
+from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 
 _LOG: Final = logging.getLogger("morpheus.fileserver")
 
 # A reader that stands still holds two pieces, one on its way to the socket and the next; so much are all together.
-_PIECES_BYTES: Final = 8 * 2**20
-_LARGEST_PIECE_BYTES: Final = 2**20
+_PIECES_BYTES: Final = 6 * 2**20
+_LARGEST_PIECE_BYTES: Final = 4 * 2**20
 _SMALLEST_PIECE_BYTES: Final = 64 * 2**10
 _ZIP_PIECE_BYTES: Final = 256 * 2**10
 
@@ -247,7 +247,7 @@ def _zip_pieces(layout: Layout, job: JobId, outputs: Sequence[Output]) -> Genera
 
 def _member(output: Output) -> zipfile.ZipInfo:
     # Windows takes a backslash for a separator, so that a name could lead out of the folder it is unpacked to.
-    name = str(output.path).encode(errors="backslashreplace").decode().replace("\\", "_")
+    name = str(output.path).replace("\\", "_")
     # DOS time: from 1980 on; here UTC.
     when = time.gmtime(max(315532800, min(output.mtime_ns // 10**9, 4354819198)))
     member = zipfile.ZipInfo(name, when[:6])
@@ -323,7 +323,4 @@ def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
         """One of the job's outputs."""
         if downloads is None:
             raise NoVolume
-        if "\ufffd" in path:
-            # A file's name need not be UTF-8, and here it is not, or holds this very sign.
-            path = os.fsdecode(unquote_to_bytes(request.scope["raw_path"])).split("/", 3)[3]
         return await downloads.file(request, JobId(job), OutputPath.parse(path), inline=inline)

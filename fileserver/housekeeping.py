@@ -6,8 +6,7 @@ from typing import Final
 
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.expiry import expire_jobs
-from morpheus_boot.jobs.removal import empty_trash
+from morpheus_boot.jobs.removal import empty_trash, expire_jobs
 from morpheus_boot.jobs.resumable import UploadStore
 from morpheus_boot.jobs.uploads import sweep_parts
 from morpheus_boot.volume.layout import Layout

@@ -6,13 +6,12 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from fileserver.answers import JobPath, NoVolume
+from fileserver.bodies import read_body
 from fileserver.jobs import Jobs
-from fileserver.uploads import read_body
 from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.record import Status
+from morpheus_boot.jobs.record import JobView, Status
 from morpheus_boot.jobs.request import GraphBody, TemplateBody
-from morpheus_boot.jobs.views import JobView
 
 
 class JobAnswer(BaseModel):

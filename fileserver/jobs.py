@@ -5,15 +5,12 @@ from typing import Final
 
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import Exit, MorpheusError
-from morpheus_boot.jobs.folder import NoSuchFile
-from morpheus_boot.jobs.lost import settle_lost
+from morpheus_boot.jobs.files import NoSuchFile
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.posting import post_job
-from morpheus_boot.jobs.record import JobRecord
+from morpheus_boot.jobs.record import JobRecord, JobView, view_job
 from morpheus_boot.jobs.request import parse_request
 from morpheus_boot.jobs.runner import Runner
 from morpheus_boot.jobs.store import JobStore
-from morpheus_boot.jobs.views import JobView, view_job
 from morpheus_boot.volume.layout import Layout
 
 # A cleanup waits so long for a job that was cancelled for its sake.
@@ -50,28 +47,34 @@ class Jobs:
         threads: VolumeThreads,
         runner: Runner | None,
         silence_s: float,
+        most_files: int,
     ) -> None:
-        """``silence_s``: a worker whose heartbeat stands still for so long has lost its jobs."""
+        """A worker whose heartbeat stands still for ``silence_s`` has lost its jobs.
+
+        ``most_files``: how many a job's input may hold.
+        """
         self._layout = layout
         self._store = JobStore(layout)
         self._threads = threads
         self._runner = runner
         self._silence_s = silence_s
+        self._most_files = most_files
 
     async def post(self, body: bytes) -> tuple[JobId, JobRecord]:
         """Takes the job in ``body``.
 
-        Raises NoComfyUI, JobTaken, VolumeHangs; and as parse_request and post_job do.
+        Raises NoComfyUI, VolumeHangs; and as parse_request() and JobStore.post() do.
         """
         runner = self._runner
         if runner is None:
             raise NoComfyUI
-        layout, worker = self._layout, runner.worker
+        worker = runner.worker
 
         def create() -> tuple[JobId, JobRecord]:
-            request = parse_request(body)
+            request = parse_request(self._layout, body)
+            # One of a worker that is lost is ended by this.
             self._read(request.job)
-            return request.job, post_job(layout, worker, request)
+            return request.job, self._store.post(worker, request, self._most_files)
 
         # Whoever has gone meanwhile has posted a job all the same.
         loop = asyncio.get_running_loop()
@@ -142,4 +145,4 @@ class Jobs:
             return record
         if self._runner is not None and record.worker == self._runner.worker:
             return record
-        return settle_lost(self._layout, job, record, self._silence_s)
+        return self._store.settle_lost(job, record, self._silence_s)

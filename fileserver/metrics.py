@@ -40,16 +40,10 @@ class Metrics:
             registry=self._registry,
         )
         self._registry.register(_BootCollector(boot))
-        # labels() takes a lock and builds a key each time.
-        self._known: dict[tuple[str, str, int], Counter] = {}
 
     def count(self, method: str, route: str, status: int, sent_bytes: int) -> None:
         """Counts one answered request."""
-        key = (method, route, status)
-        counter = self._known.get(key)
-        if counter is None:
-            counter = self._known[key] = self._requests.labels(method, route, str(status))
-        counter.inc()
+        self._requests.labels(method, route, str(status)).inc()
         if route.startswith("/download/") and status in {200, 206}:
             self._downloaded.inc(sent_bytes)
 

@@ -1,7 +1,7 @@
-"""What uvicorn's HTTP protocol leaves open: it gathers a head without end, and trailers with it."""
+"""What uvicorn's HTTP protocol leaves open: heads without end, trailers that pass for headers, bodies copied twice."""
 
 import json
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -29,6 +29,14 @@ class Protocol(HttpToolsProtocol):
         self._in_head, self._head_bytes = False, 0
         self.scope["headers"] = list(self.headers)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body is here."""
+        if not self.cycle.body:
+            # uvicorn gathers in a bytearray and makes bytes of it: two copies of all that is uploaded. To no bytes it
+            # adds these as they are.
+            cast("Any", self.cycle).body = b""
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is here, and another head may begin."""

@@ -13,7 +13,7 @@ import uvloop
 from fileserver.app import build_app
 from fileserver.housekeeping import keep_house
 from fileserver.protocol import Protocol
-from fileserver.settings import Settings
+from fileserver.settings import ServerSettings
 from fileserver.threads import VolumeThreads
 from morpheus_boot.jobs.runner import Runner
 from morpheus_boot.volume.presence import Presence
@@ -31,7 +31,7 @@ _JOB_THREADS: Final = 4
 _WAITING_CALLS: Final = 512
 
 
-def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+def serve(settings: ServerSettings, sockets: Sequence[socket.socket]) -> None:
     """Serves on ``sockets`` until SIGTERM or SIGINT."""
     _join_logs()
     presence = Presence(settings.volume) if settings.volume is not None else None
@@ -71,16 +71,16 @@ class _Server(uvicorn.Server):
 
 async def _serve(
     server: _Server,
-    settings: Settings,
+    settings: ServerSettings,
     presence: Presence | None,
     sockets: Sequence[socket.socket],
     runner: Runner | None,
 ) -> None:
     beside: list[asyncio.Task[None]] = []
-    if settings.volume is not None and presence is not None:
+    if presence is not None:
         threads = VolumeThreads(presence, "house", 1, 1)
         house = keep_house(
-            settings.volume, threads, settings.job_ttl_hours, settings.limits.upload_keeps_s
+            presence.layout, threads, settings.job_ttl_hours, settings.limits.upload_keeps_s
         )
         beside.append(asyncio.create_task(house))
     if runner is not None:
@@ -97,11 +97,11 @@ async def _serve(
                 await task
 
 
-def _runner(settings: Settings, presence: Presence | None) -> Runner | None:
-    if settings.volume is None or presence is None or settings.worker is None:
+def _runner(settings: ServerSettings, presence: Presence | None) -> Runner | None:
+    if presence is None or settings.worker is None:
         return None
     threads = VolumeThreads(presence, "jobs", _JOB_THREADS, _WAITING_CALLS)
-    return Runner(settings.volume, threads, settings.worker, settings.times)
+    return Runner(presence.layout, threads, settings.worker, settings.times)
 
 
 def _join_logs() -> None:

@@ -13,7 +13,7 @@ from morpheus_boot.volume.layout import Layout, is_job_id
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """Everything that the environment says, parsed.
 
     ``volume`` None: there is none to serve; ``worker`` None: this container runs no ComfyUI, and so no jobs.
@@ -41,7 +41,7 @@ def read_log_format(environ: Mapping[str, str] | None = None) -> str:
     return "json" if env.get("MORPHEUS_LOG", "").strip() == "json" else "text"
 
 
-def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def read_server_settings(environ: Mapping[str, str] | None = None) -> ServerSettings:
     """Reads the environment as the boot gives it. Raises UsageError that names the variable."""
     env = os.environ if environ is None else environ
 
@@ -53,7 +53,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     local_dir = variables.path("MORPHEUS_LOCAL_DIR")
     if local_dir is None:
         raise UsageError("MORPHEUS_LOCAL_DIR", "it is not set", "the boot sets it")
-    return Settings(
+    return ServerSettings(
         port=port,
         extra_ports=tuple(p for p in dict.fromkeys(more) if p not in {None, port, comfyui_port}),
         volume=Layout(volume) if volume else None,

@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fileserver.answers import NoVolume, Refused, TooSlow, json_error
-from fileserver.form import decode
+from fileserver.bodies import FileBody, announced_bytes, decode
 from fileserver.metrics import Metrics
-from fileserver.uploads import Intake, PartFile, announced_bytes, too_large, upload_answer
+from fileserver.uploads import Intake, PartFile, too_large, upload_answer
 from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
@@ -64,27 +64,6 @@ class ResumableAnswer(BaseModel):
     size_bytes: int
     pod_path: str | None = None
     comfy_path: str | None = None
-
-
-class FileBytes:
-    """A body that is nothing but a file's bytes."""
-
-    def __init__(self) -> None:
-        self.chunks: list[memoryview] = []
-        self.chunks_bytes = 0
-        self.size_bytes = 0
-
-    def feed(self, piece: bytes) -> None:
-        """Takes the next piece."""
-        if piece:
-            self.chunks.append(memoryview(piece))
-            self.chunks_bytes += len(piece)
-            self.size_bytes += len(piece)
-
-    def take_chunks(self) -> list[memoryview]:
-        """What came since the last call."""
-        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
-        return taken
 
 
 class TusUploads:
@@ -152,7 +131,7 @@ class TusUploads:
         return await self.find(upload)
 
     async def _receive(self, request: Request, upload: ResumableUpload, file: PartFile) -> None:
-        body, plan = FileBytes(), upload.plan
+        body, plan = FileBody(), upload.plan
         left_bytes = plan.size_bytes - upload.offset_bytes
         try:
             await self._intake.take(request, body, file, left_bytes, _MEND)

@@ -4,19 +4,18 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
-from fileserver.answers import NoVolume, Refused, TooSlow
-from fileserver.form import UploadForm
+from fileserver.answers import NoVolume, Refused
+from fileserver.bodies import FileBody, UploadForm, announced_bytes, receive_piece
 from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
 from morpheus_boot.config.variables import Limits
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.folder import count_inputs, has_input
+from morpheus_boot.jobs.files import count_inputs, has_input
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout
@@ -69,19 +68,6 @@ class UploadAnswer(BaseModel):
     worker_job_id: str
 
 
-class Body(Protocol):
-    """Finds a file's bytes in a request's body; ``chunks`` holds those that were not taken yet."""
-
-    chunks: list[memoryview]
-    chunks_bytes: int
-
-    def feed(self, piece: bytes) -> None:
-        """Takes the next piece of the body."""
-
-    def take_chunks(self) -> list[memoryview]:
-        """What came of the file since the last call."""
-
-
 class Intake:
     """What all kinds of uploads share: their memory, their threads, and how many files a job may have."""
 
@@ -93,7 +79,7 @@ class Intake:
         self._under_way = 0
 
     async def take(
-        self, request: Request, body: Body, file: "PartFile", most_bytes: int, mend: str
+        self, request: Request, body: FileBody, file: "PartFile", most_bytes: int, mend: str
     ) -> None:
         """Brings the file in ``request`` to ``file``; the last of it is left in ``body``.
 
@@ -102,14 +88,13 @@ class Intake:
         """
         self._under_way += 1
         try:
-            more, written_bytes = True, 0
+            more = True
             while more:
                 piece, more = await receive_piece(request, self.limits)
                 body.feed(piece)
-                if body.chunks_bytes + written_bytes > most_bytes:
+                if body.size_bytes > most_bytes:
                     raise too_large(most_bytes, mend)
                 if body.chunks_bytes >= self._batch_bytes or len(body.chunks) >= _MOST_CHUNKS:
-                    written_bytes += body.chunks_bytes
                     await file.append(body.take_chunks())
         finally:
             self._under_way -= 1
@@ -226,36 +211,6 @@ class InputCounts:
         """Says that ``job`` was cleaned up."""
         with self._lock:
             self._counts.pop(job, None)
-
-
-async def receive_piece(request: Request, limits: Limits) -> tuple[bytes, bool]:
-    """The next piece of a request's body, and whether more comes. Raises TooSlow; ClientDisconnect."""
-    try:
-        async with asyncio.timeout(limits.body_idle_s):
-            message = await request.receive()
-    except TimeoutError:
-        raise TooSlow(limits.body_idle_s) from None
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    return message.get("body", b""), message.get("more_body", False)
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """All of a job's body. Raises Refused; ClientDisconnect."""
-    body, more = bytearray(), True
-    while more:
-        piece, more = await receive_piece(request, limits)
-        body += piece
-        if max(len(body), announced_bytes(request)) > limits.job_bytes:
-            cause = f"it is larger than {limits.job_bytes} bytes"
-            raise Refused(413, "job", cause, "upload its pictures with /upload, and name them")
-    return bytes(body)
-
-
-def announced_bytes(request: Request) -> int:
-    """The length that a request's head announces; 0 where it does not."""
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
 
 
 def too_large(most_bytes: int, mend: str) -> Refused:

@@ -16,7 +16,7 @@ from morpheus_boot.cache.reports import outcome_of, planned
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.comfyui.launch import Launch
 from morpheus_boot.comfyui.listing import Unlisted
-from morpheus_boot.config.settings import REPOSITORY, Settings, worker_file
+from morpheus_boot.config.settings import REPOSITORY, Invocation, Settings, worker_file
 from morpheus_boot.deployment import (
     Deployment,
     announce,
@@ -26,7 +26,6 @@ from morpheus_boot.deployment import (
     read_deployment,
 )
 from morpheus_boot.errors import Exit, MorpheusError, NotSetUp, each_of, local_error
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.jobs.workflows import copy_workflows
 from morpheus_boot.queue import QUEUE, prepare_queue, read_sdk_line, warn_of_long_fill
 from morpheus_boot.report.log import parse_json_line
@@ -137,62 +136,6 @@ class Boot:
         self._in_background(lambda: self._finish(cached, launch, deployment))
         self._keep_ready(launch, cached)
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        self._supervisor.raise_if_stopping()
-        with self._board.phase(name):
-            yield
-
-    def _wait_until_it_answers(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
-        self._name_unlisted(launch.wait_until_ready(cached))
-        self._wait_for_file_server()
-
-    def _keep_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
-        """Each time that ComfyUI has ended, waits until it is ready again."""
-        while True:
-            launch.changed.wait()
-            self._wait_until_it_answers(launch, cached)
-            if self._become_ready(launch):
-                _LOG.info("ready again")
-
-    def _become_ready(self, launch: Launch) -> bool:
-        """Says so, unless ComfyUI has ended or started since it was looked at. Raises Stopped."""
-        with self._turning:
-            self._supervisor.raise_if_stopping()
-            if launch.changed.is_set():
-                return False
-            self._board.set_readiness(Readiness.READY)
-        return True
-
-    def _finish(
-        self, cached: tuple[CachedModel, ...], launch: Launch, deployment: Deployment
-    ) -> None:
-        """What the boot did not wait for: optional models, digests not yet known, our packages on the volume."""
-        there = self._fill_optional(launch, deployment)
-        hash_pending((*cached, *there), self._context(deployment))
-        keep_our_environment(deployment, self._supervisor.stopping)
-
-    def _in_background(self, work: Callable[[], None]) -> None:
-        def until_stopped() -> None:
-            with suppress(Stopped):
-                work()
-
-        threading.Thread(target=until_stopped, name="background", daemon=True).start()
-
-    def _on_line(self, service: str, line: str) -> None:
-        log_line(_READERS, service, line)
-        if service == COMFYUI and self._launch is not None:
-            self._launch.heard(line)
-
-    def _on_service(self, service: ServiceState) -> None:
-        self._board.put_service(service)
-        if service.name != COMFYUI or self._launch is None:
-            return
-        with self._turning:
-            self._launch.turned(service.stage)
-            if self._board.state.readiness is Readiness.READY:
-                self._board.set_readiness(Readiness.STARTING)
-
     def _tell_files(self) -> None:
         with self._board.phase("read models.yaml and find the volume"):
             deployment = read_deployment(self._invocation)
@@ -202,28 +145,11 @@ class Boot:
             self._supervisor.raise_if_stopping()
             self._board.set_readiness(Readiness.READY)
 
-    def _supervise(self, story: Callable[[], None]) -> None:
-        hold = Hold(self._settings.hold_s, file_server(self._settings, None, runs_jobs=False))
-        try:
-            self._supervisor.run(
-                story, hold=hold if hold.seconds else None, on_failure=self._on_failure
-            )
-        finally:
-            if self._heart is not None:
-                self._heart.end()
-        self._board.set_readiness(Readiness.STOPPED)
-        _LOG.info("stopped in order")
-
-    def _on_failure(self, error: BaseException) -> None:
-        said: tuple[BaseException, ...] = (error,)
-        code = Exit.BUG
-        if isinstance(error, MorpheusError):
-            said, code = each_of(error), error.exit_code
-        with self._turning:
-            self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
-        if self._settings.hold_s:
-            for one in said:
-                _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, one)
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._supervisor.raise_if_stopping()
+        with self._board.phase(name):
+            yield
 
     def _start_file_server(self, volume: Volume, *, runs_jobs: bool) -> None:
         make_volume_folder(volume)
@@ -233,12 +159,6 @@ class Boot:
             _LOG.warning("MORPHEUS_TOKEN is not set: whoever reaches the ports may use them")
         self._supervisor.start(file_server(self._settings, volume.root, runs_jobs=runs_jobs))
         copy_workflows(REPOSITORY / "workflows", volume.layout)
-
-    def _wait_for_file_server(self) -> None:
-        stopping = self._supervisor.stopping
-        port = self._settings.fileserver_port
-        wait_until_it_listens(FILE_SERVER, port, _FILE_SERVER_DEADLINE_S, stopping)
-        self._supervisor.raise_if_stopping()
 
     def _plan(self, deployment: Deployment) -> Plan:
         """The plan for the models that the boot waits for."""
@@ -260,10 +180,10 @@ class Boot:
         settings, stopping = self._settings, self._supervisor.stopping
         if settings.runpod.queue_url is None:
             return None
-        turn = deployment.turns(stopping).turn
+        archive_lock = deployment.archive_lock(stopping)
         return begin(
             lambda: prepare_queue(
-                settings, deployment.layout, comfyui, turn=turn, stopping=stopping
+                settings, deployment.layout, comfyui, archive_lock=archive_lock, stopping=stopping
             ),
             "queue",
         )
@@ -271,6 +191,10 @@ class Boot:
     def _preload(self, cached: Iterable[CachedModel]) -> None:
         files = [c.file for c in cached if c.model.preload]
         self._in_background(lambda: preload(files, self._supervisor.stopping))
+
+    def _wait_until_it_answers(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
+        self._name_unlisted(launch.wait_until_ready(cached))
+        self._wait_for_file_server()
 
     def _name_unlisted(self, unlisted: Iterable[Unlisted]) -> None:
         """Shows in the state what ComfyUI does not list, beside the models themselves."""
@@ -280,6 +204,37 @@ class Boot:
             for model in self._board.state.models
             if model.path in reasons
         )
+
+    def _wait_for_file_server(self) -> None:
+        stopping = self._supervisor.stopping
+        port = self._settings.fileserver_port
+        wait_until_it_listens(FILE_SERVER, port, _FILE_SERVER_DEADLINE_S, stopping)
+        self._supervisor.raise_if_stopping()
+
+    def _become_ready(self, launch: Launch) -> bool:
+        """Says so, unless ComfyUI has ended or started since it was looked at. Raises Stopped."""
+        with self._turning:
+            self._supervisor.raise_if_stopping()
+            if launch.changed.is_set():
+                return False
+            self._board.set_readiness(Readiness.READY)
+        return True
+
+    def _keep_ready(self, launch: Launch, cached: tuple[CachedModel, ...]) -> None:
+        """Each time that ComfyUI has ended, waits until it is ready again."""
+        while True:
+            launch.changed.wait()
+            self._wait_until_it_answers(launch, cached)
+            if self._become_ready(launch):
+                _LOG.info("ready again")
+
+    def _finish(
+        self, cached: tuple[CachedModel, ...], launch: Launch, deployment: Deployment
+    ) -> None:
+        """What the boot did not wait for: optional models, digests not yet known, our packages on the volume."""
+        there = self._fill_optional(launch, deployment)
+        hash_pending((*cached, *there), self._context(deployment))
+        keep_our_environment(deployment, self._supervisor.stopping)
 
     def _fill_optional(self, launch: Launch, deployment: Deployment) -> tuple[CachedModel, ...]:
         """The models that the boot did not wait for; their failure stops nothing."""
@@ -296,6 +251,50 @@ class Boot:
             else:
                 there += (outcome,)
         return there
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        def until_stopped() -> None:
+            with suppress(Stopped):
+                work()
+
+        threading.Thread(target=until_stopped, name="background", daemon=True).start()
+
+    def _supervise(self, story: Callable[[], None]) -> None:
+        hold = Hold(self._settings.hold_s, file_server(self._settings, None, runs_jobs=False))
+        try:
+            self._supervisor.run(
+                story, hold=hold if hold.seconds else None, on_failure=self._on_failure
+            )
+        finally:
+            if self._heart is not None:
+                self._heart.end()
+        self._board.set_readiness(Readiness.STOPPED)
+        _LOG.info("stopped in order")
+
+    def _on_line(self, service: str, line: str) -> None:
+        log_line(_READERS, service, line)
+        if service == COMFYUI and self._launch is not None:
+            self._launch.heard(line)
+
+    def _on_service(self, service: ServiceState) -> None:
+        self._board.put_service(service)
+        if service.name != COMFYUI or self._launch is None:
+            return
+        with self._turning:
+            self._launch.turned(service.stage)
+            if self._board.state.readiness is Readiness.READY:
+                self._board.set_readiness(Readiness.STARTING)
+
+    def _on_failure(self, error: BaseException) -> None:
+        said: tuple[BaseException, ...] = (error,)
+        code = Exit.BUG
+        if isinstance(error, MorpheusError):
+            said, code = each_of(error), error.exit_code
+        with self._turning:
+            self._board.set_readiness(Readiness.FAILED, error=str(error), exit_code=code)
+        if self._settings.hold_s:
+            for one in said:
+                _LOG.error("giving up in %.0f s: %s", self._settings.hold_s, one)
 
 
 def hold_error(invocation: Invocation, error: MorpheusError) -> None:

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from morpheus_boot import __version__
-from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.config.argv import find_command, stays, value_of
 from morpheus_boot.config.redact import Redactor
 from morpheus_boot.config.settings import (
+    LOCK_TIMEOUT_S,
     LOG_FORMATS,
+    RETRY_S,
+    Invocation,
     Overrides,
     Settings,
     read_settings,
     read_what_is_right,
 )
 from morpheus_boot.errors import Exit, MorpheusError, UsageError, all_of, each_of
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.log import set_up_log
 from morpheus_boot.report.stdout import ReaderGone, print_text
 from morpheus_boot.services.signals import Interrupted
-from morpheus_boot.work.backoff import Backoff
 
 _LOG: Final = logging.getLogger("morpheus.boot")
 
@@ -55,7 +55,7 @@ def _retry_option(parser: argparse.ArgumentParser) -> None:
         "--retry-for",
         dest="retry_s",
         type=_positive,
-        default=Backoff().deadline_s,
+        default=RETRY_S,
         metavar="SECONDS",
         help="how long an origin may fail before it is given up (default: %(default).0f)",
     )
@@ -72,7 +72,7 @@ def _fill_options(parser: argparse.ArgumentParser) -> None:
         "--lock-timeout",
         dest="lock_timeout_s",
         type=_positive,
-        default=LockTimes().deadline_s,
+        default=LOCK_TIMEOUT_S,
         metavar="SECONDS",
         help="the longest wait for a model that another worker fetches (default: %(default).0f)",
     )

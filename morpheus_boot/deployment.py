@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from morpheus_boot.cache import (
     make_plan,
 )
 from morpheus_boot.cache.lock.heartbeat import Heart
-from morpheus_boot.cache.lock.lock import Turns
+from morpheus_boot.cache.lock.lock import archive_lock
 from morpheus_boot.cache.lock.workers import beat_for
 from morpheus_boot.cache.manifests import (
     EndpointManifest,
@@ -34,12 +35,12 @@ from morpheus_boot.cache.manifests import (
 )
 from morpheus_boot.cache.options import Credentials, LockTimes, TransferTimes
 from morpheus_boot.cache.reports import outcome_of
-from morpheus_boot.config.settings import Settings
+from morpheus_boot.config.settings import Invocation, Settings
 from morpheus_boot.errors import MorpheusError, NotSetUp, storage_error
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import Manifest, read_manifest
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.start.installed import keep_environment
+from morpheus_boot.volume.archive import ArchiveLock
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume, find_volume, size_text
 from morpheus_boot.work.backoff import Backoff
@@ -86,9 +87,12 @@ class Deployment:
         )
         return FillContext(self.volume, options, stopping, report, self.endpoint_manifest)
 
-    def turns(self, stopping: threading.Event) -> Turns:
+    def archive_lock(self, stopping: threading.Event) -> ArchiveLock:
         """By which one worker at a time makes what all need."""
-        return Turns(self.layout, self.invocation.settings.worker, stopping, LockTimes())
+        worker, times = self.invocation.settings.worker, LockTimes()
+        return partial(
+            archive_lock, layout=self.layout, worker=worker, stopping=stopping, times=times
+        )
 
 
 @contextmanager
@@ -183,7 +187,7 @@ def fill_optional(
 def keep_our_environment(deployment: Deployment, stopping: threading.Event) -> None:
     """Leaves what this program runs on on the volume, as keep_environment() does; that it can't ends nothing."""
     try:
-        keep_environment(deployment.layout, Path(sys.prefix), deployment.turns(stopping).turn)
+        keep_environment(deployment.layout, Path(sys.prefix), deployment.archive_lock(stopping))
     except MorpheusError as error:
         _LOG.info("our environment is not kept on the volume: %s", error)
 

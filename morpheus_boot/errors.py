@@ -1,7 +1,8 @@
 """The one hierarchy of errors: each names the thing, the cause and the mend, and carries its exit code."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
@@ -174,6 +175,15 @@ def storage_error(subject: str, path: Path, error: OSError) -> MorpheusError:
     )
     name = errno.errorcode.get(error.errno or 0, "OSError")
     return kind(subject, f"{cause} ({name} at {_path_of(error, path)})", mend)
+
+
+@contextmanager
+def storage_errors(subject: str, path: Path) -> Iterator[None]:
+    """What the operating system says in the block of ``path`` on the volume, as storage_error() has it."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(subject, path, error) from error
 
 
 def local_error(subject: str, path: Path, error: OSError) -> StorageFailed:

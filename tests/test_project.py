@@ -35,7 +35,6 @@ ROOMS: Final = (
     "manifest",
     "cache",
     "services",
-    "invocation",
     "deployment",
     "comfyui",
     "jobs",

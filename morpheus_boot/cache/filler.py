@@ -88,10 +88,6 @@ class Filler:
             context.stopping,
         )
 
-    def price(self, steps: Iterable[Step]) -> Room:
-        """Room for these steps, for which the origins are asked: what one refused is in ``resolutions`` then."""
-        return price(steps, self._context, self.resolutions)
-
     def preflight(self, steps: Iterable[Step]) -> None:
         """Looks at what is better known before anything is fetched.
 
@@ -111,22 +107,6 @@ class Filler:
             require_room(self.price(steps), context.volume, replace_in_place=in_place)
         except OSError as error:
             raise storage_error("volume", context.volume.root, error) from error
-
-    def leave_out(self, steps: tuple[Step, ...]) -> Iterator[tuple[Step, VolumeFull]]:
-        """The last of the steps, each with its error, until the others fit. Raises as preflight() else."""
-        while True:
-            try:
-                self.preflight(steps)
-            except VolumeFull as full:
-                steps = decide_again(steps, self._context)
-                sized = [s for s in steps if s.needs_bytes and self.resolutions.size_bytes(s.model)]
-                for step in sized[-1:]:
-                    error = VolumeFull(step.model.path, full.cause, full.mend)
-                    self._report(outcome_of(step.model, error))
-                    yield step, error
-                    steps = tuple(s for s in steps if s is not step)
-            else:
-                return
 
     def fill(self, steps: Iterable[Step]) -> Iterator[tuple[Step, CachedModel | MorpheusError]]:
         """Each step with its model or its error, as they come, a few at once.
@@ -165,38 +145,6 @@ class Filler:
                         yield each.step, outcome
         finally:
             wait(at_work)
-
-    def _outcome(
-        self, each: _Pending, future: Future[CachedModel | None]
-    ) -> CachedModel | MorpheusError | None:
-        """What became of a try, reported; None where it is to be tried again. Raises Stopped."""
-        model, context = each.step.model, self._context
-        outcome: CachedModel | MorpheusError | None
-        try:
-            outcome = future.result()
-            state = outcome_of(model, outcome) if outcome else waiting(model, each.lock.holder)
-        except TakenOver:
-            _LOG.warning("%s: another worker took it over meanwhile", model.path)
-            return None
-        except BeginAnew as error:
-            each.beginnings += 1
-            if each.beginnings < _MOST_BEGINNINGS:
-                _LOG.warning("%s: %s; beginning anew", model.path, error)
-                return None
-            outcome = OriginUnavailable(
-                model.path,
-                f"its origin changed {_MOST_BEGINNINGS} times while it was fetched",
-                "try again when it is quiet, or name a fixed revision",
-            )
-            state = outcome_of(model, outcome)
-        except OSError as error:
-            failure = storage_error(model.path, context.layout.model(model.path), error)
-            outcome = with_numbers(failure, each.step, context)
-            state = outcome_of(model, outcome)
-        except MorpheusError as error:
-            outcome, state = error, outcome_of(model, error)
-        self._report(state)
-        return outcome
 
     def bring_in(self, step: Step, lock: ModelLock) -> CachedModel | None:
         """One model: decide, claim, decide again, part, transfer, check, publish, record.
@@ -277,10 +225,6 @@ class Filler:
             raise error
         return there
 
-    def _report(self, state: ModelState) -> None:
-        with self._reporting:
-            self._context.report(state)
-
     @contextmanager
     def _part(self, model: ModelSpec, version: Version, *, inherits: bool) -> Iterator[ModelPart]:
         """The part to bring the model in with; it stays for the next worker, unless it is good for nothing."""
@@ -316,6 +260,62 @@ class Filler:
             raise
         finally:
             part.close()
+
+    def _outcome(
+        self, each: _Pending, future: Future[CachedModel | None]
+    ) -> CachedModel | MorpheusError | None:
+        """What became of a try, reported; None where it is to be tried again. Raises Stopped."""
+        model, context = each.step.model, self._context
+        outcome: CachedModel | MorpheusError | None
+        try:
+            outcome = future.result()
+            state = outcome_of(model, outcome) if outcome else waiting(model, each.lock.holder)
+        except TakenOver:
+            _LOG.warning("%s: another worker took it over meanwhile", model.path)
+            return None
+        except BeginAnew as error:
+            each.beginnings += 1
+            if each.beginnings < _MOST_BEGINNINGS:
+                _LOG.warning("%s: %s; beginning anew", model.path, error)
+                return None
+            outcome = OriginUnavailable(
+                model.path,
+                f"its origin changed {_MOST_BEGINNINGS} times while it was fetched",
+                "try again when it is quiet, or name a fixed revision",
+            )
+            state = outcome_of(model, outcome)
+        except OSError as error:
+            failure = storage_error(model.path, context.layout.model(model.path), error)
+            outcome = with_numbers(failure, each.step, context)
+            state = outcome_of(model, outcome)
+        except MorpheusError as error:
+            outcome, state = error, outcome_of(model, error)
+        self._report(state)
+        return outcome
+
+    def _report(self, state: ModelState) -> None:
+        with self._reporting:
+            self._context.report(state)
+
+    def price(self, steps: Iterable[Step]) -> Room:
+        """Room for these steps, for which the origins are asked: what one refused is in ``resolutions`` then."""
+        return price(steps, self._context, self.resolutions)
+
+    def leave_out(self, steps: tuple[Step, ...]) -> Iterator[tuple[Step, VolumeFull]]:
+        """The last of the steps, each with its error, until the others fit. Raises as preflight() else."""
+        while True:
+            try:
+                self.preflight(steps)
+            except VolumeFull as full:
+                steps = decide_again(steps, self._context)
+                sized = [s for s in steps if s.needs_bytes and self.resolutions.size_bytes(s.model)]
+                for step in sized[-1:]:
+                    error = VolumeFull(step.model.path, full.cause, full.mend)
+                    self._report(outcome_of(step.model, error))
+                    yield step, error
+                    steps = tuple(s for s in steps if s is not step)
+            else:
+                return
 
 
 def _check(part: ModelPart, model: ModelSpec, version: Version, digest: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.lock.workers import seen_worker, volume_time, worker_age_s
+from morpheus_boot.cache.lock.workers import seen_worker
 from morpheus_boot.errors import ManifestError, StorageFailed, all_of
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume.documents import from_document, to_document
@@ -88,8 +88,8 @@ class Roots:
 
     def lives(self, worker: str) -> bool:
         """Whether a worker has given a sign of life within the 7 days."""
-        age_s = worker_age_s(self.layout, worker, self.now)
-        return age_s is not None and age_s < WORKER_KEEPS_S
+        seen = seen_worker(self.layout, worker, self.now)
+        return seen is not None and seen.age_s < WORKER_KEEPS_S
 
 
 def require_no_conflict(layout: Layout, ours: EndpointManifest) -> None:
@@ -133,7 +133,7 @@ def _contradictions(ours: EndpointManifest, other: EndpointManifest) -> list[Man
 def _may_fetch(layout: Layout, manifest: EndpointManifest) -> bool:
     if manifest.worker is None:
         return True
-    seen = seen_worker(layout, manifest.worker, volume_time(layout))
+    seen = seen_worker(layout, manifest.worker)
     # A worker that ended in good order fetches nothing any more.
     return seen is not None and not seen.ended and seen.age_s < _WORKER_CONFLICTS_S
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from morpheus_boot.cache.manifests import EndpointManifest
 from morpheus_boot.config.redact import Secret
+from morpheus_boot.config.settings import LOCK_TIMEOUT_S
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume
@@ -43,7 +44,7 @@ class LockTimes:
 
     beat_s: float = 3.0
     silence_s: float = 30.0
-    deadline_s: float = 3600.0
+    deadline_s: float = LOCK_TIMEOUT_S
     poll_s: float = 0.5
 
 

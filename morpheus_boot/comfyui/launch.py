@@ -89,7 +89,7 @@ class Launch:
             user=self._local / "user",
             environ=self._settings.environ,
             named=self._deployment.manifest.variables,
-            turn=self._deployment.turns(stopping).turn,
+            archive_lock=self._deployment.archive_lock(stopping),
             stopping=stopping,
         )
 

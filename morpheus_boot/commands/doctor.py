@@ -4,9 +4,9 @@ import threading
 from dataclasses import asdict
 from typing import Final
 
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.doctor import Finding, Level, examine
 from morpheus_boot.errors import NotSetUp
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.services.signals import run_to_end
 

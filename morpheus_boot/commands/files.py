@@ -1,7 +1,7 @@
 """``files``: the file server alone, as the gateway to a volume."""
 
 from morpheus_boot.boot import Boot
-from morpheus_boot.invocation import Invocation
+from morpheus_boot.config.settings import Invocation
 
 
 def run(invocation: Invocation) -> None:

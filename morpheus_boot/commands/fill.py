@@ -7,6 +7,7 @@ from typing import Final
 
 from morpheus_boot import __version__
 from morpheus_boot.cache import fill, hash_pending
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import (
     Deployment,
     announce,
@@ -14,7 +15,6 @@ from morpheus_boot.deployment import (
     make_volume_folder,
     read_deployment,
 )
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.progress import Progress, shown_on
 from morpheus_boot.report.state import ModelStage, ModelState
 from morpheus_boot.services.signals import Interrupted, run_to_end

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Iterator
 from morpheus_boot.cache.garbage import Garbage, find_garbage, remove
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.cache.manifests import WORKER_KEEPS_S, EndpointManifest, Roots, forget
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import read_deployment, volume_errors
 from morpheus_boot.errors import UsageError
-from morpheus_boot.invocation import Invocation
-from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
-from morpheus_boot.jobs.lost import gone_workers, settle_worker
+from morpheus_boot.jobs.removal import expire_jobs, old_jobs
+from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import bytes_below, bytes_of, size_text
@@ -66,7 +66,7 @@ def _old_jobs(layout: Layout, invocation: Invocation) -> Iterator[Garbage]:
 
 
 def _marks(layout: Layout) -> Iterator[Garbage]:
-    for worker in gone_workers(layout, WORKER_KEEPS_S):
+    for worker in JobStore(layout).gone_workers(WORKER_KEEPS_S):
         yield Garbage("marks", layout.job_marks / worker, "no sign of its worker for 7 days", 0)
 
 
@@ -81,7 +81,7 @@ def _removed(found: tuple[Garbage, ...], invocation: Invocation, roots: Roots) -
         if garbage.kind == "job":
             return garbage.path.name in expired
         if garbage.kind == "marks":
-            return settle_worker(layout, garbage.path.name, WORKER_KEEPS_S)
+            return JobStore(layout).settle_worker(garbage.path.name, WORKER_KEEPS_S)
         return remove(garbage, roots)
 
     return [garbage for garbage in found if is_gone(garbage)]

@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from morpheus_boot.invocation import Invocation
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.manifest.document import read_text
 from morpheus_boot.manifest.resources import read_resources
 from morpheus_boot.report.stdout import print_text

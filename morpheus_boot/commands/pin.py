@@ -8,9 +8,9 @@ from morpheus_boot.cache.filler import Filler
 from morpheus_boot.cache.parts import Version
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.comfyui.custom_nodes.fetch import Repository
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import Deployment, read_deployment
 from morpheus_boot.errors import StorageFailed
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.manifest.pinned import Pin, pinned_text
 from morpheus_boot.report.stdout import print_text

@@ -12,6 +12,7 @@ from morpheus_boot.cache.filler import Filler
 from morpheus_boot.cache.room import Room, require_room
 from morpheus_boot.cache.survey import SurveyedModel, lines, survey
 from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import (
     Deployment,
     read_deployment,
@@ -20,7 +21,6 @@ from morpheus_boot.deployment import (
     volume_errors,
 )
 from morpheus_boot.errors import MorpheusError, VolumeFull, all_of, storage_error
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.stdout import print_json, print_line
 from morpheus_boot.services.signals import run_to_end
 from morpheus_boot.volume.mount import Volume, measure, size_text

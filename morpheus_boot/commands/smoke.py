@@ -1,6 +1,6 @@
 """``smoke``: proves the whole chain on this machine, and prints its own times."""
 
-from morpheus_boot.invocation import Invocation
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.report.stdout import print_line
 from morpheus_boot.services.signals import run_to_end
 from morpheus_boot.smoke.chain import run_chain

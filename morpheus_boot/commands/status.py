@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from morpheus_boot.cache.lock.workers import BEAT_S, SeenWorker, seen_workers
 from morpheus_boot.cache.survey import lines, survey
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import read_deployment, volume_errors
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.report.state import BootState, read_state, state_file
 from morpheus_boot.report.stdout import print_json, print_line
 

@@ -1,7 +1,7 @@
 """``up``: the whole boot, then its supervision."""
 
 from morpheus_boot.boot import Boot
-from morpheus_boot.invocation import Invocation
+from morpheus_boot.config.settings import Invocation
 
 
 def run(invocation: Invocation) -> None:

@@ -15,9 +15,9 @@ from morpheus_boot.cache.repair import (
     judge,
     repair,
 )
+from morpheus_boot.config.settings import Invocation
 from morpheus_boot.deployment import Deployment, read_deployment, volume_errors
 from morpheus_boot.errors import MorpheusError, StorageFailed, all_of, storage_error
-from morpheus_boot.invocation import Invocation
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.report.progress import Progress, Reading
 from morpheus_boot.report.stdout import print_json, print_line

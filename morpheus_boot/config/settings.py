@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.config.redact import Secret, secrets_in
+from morpheus_boot.config.redact import Redactor, Secret, secrets_in
 from morpheus_boot.config.variables import Limits, Variables, read_limits
 from morpheus_boot.errors import MorpheusError, NotSetUp, UsageError
 from morpheus_boot.volume.layout import is_job_id
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
+# The longest wait for a model that another worker fetches, and how long an origin may fail to get on.
+LOCK_TIMEOUT_S: Final = 3600.0
+RETRY_S: Final = 60.0
 LOG_FORMATS: Final = ("text", "json")
 # ComfyUI's arguments that this program sets itself: a second value would contradict the contract.
 OWN_COMFYUI_ARGS: Final = (
@@ -100,6 +103,27 @@ class Overrides:
     comfyui: Path | None = None
     log_format: str | None = None
     verbosity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of the program: the settings, and the options of single commands.
+
+    ``repair`` is verify's, ``write`` pin's, ``file`` import's; ``apply``, ``forget``, ``jobs_older_than_h`` are gc's.
+    """
+
+    settings: Settings
+    redact: Redactor = field(default_factory=Redactor)
+    json: bool = False
+    replace_in_place: bool = False
+    repair: bool = False
+    write: bool = False
+    apply: bool = False
+    forget: tuple[str, ...] = ()
+    jobs_older_than_h: float | None = None
+    file: Path = Path()
+    lock_timeout_s: float = LOCK_TIMEOUT_S
+    retry_s: float = RETRY_S
 
 
 def read_environ() -> dict[str, str]:

@@ -5,19 +5,20 @@ as the prompt's; ``/history/<id>`` has a prompt once it has ended, ``/queue`` un
 messages go to the client that sent the prompt.
 """
 
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
 
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.json_values import parse_plainly
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.templates import Graph
+from morpheus_boot.jobs.record import Status
+from morpheus_boot.jobs.workflows import Graph, in_short
 
 Json = dict[str, Any]
 
@@ -29,6 +30,12 @@ _BEAT_S: Final = 20.0
 # Our node in ComfyUI puts the prompt's files into this job (comfyui/guard/middleware.py).
 _JOB_HEADER: Final = "X-Morpheus-Job"
 _BAD_REQUEST: Final = 400
+# Our ids, and those that ComfyUI draws.
+_PROMPT_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+# Those of a value that is not among thousands of models hold them all; the words say the same.
+_MOST_NODE_ERRORS: Final = 500
+# An exception may hold a tensor's values; all of it is in ComfyUI's log.
+_MOST_WORDS: Final = 4000
 
 
 class ComfyUIGone(MorpheusError):
@@ -41,6 +48,10 @@ class ComfyUISilent(MorpheusError):
     """ComfyUI is there and does not answer, or answers nonsense."""
 
     exit_code = Exit.UNAVAILABLE
+
+
+class ComfyUIFails(ComfyUISilent):
+    """ComfyUI answers, and with an error of its own."""
 
 
 class PromptRejected(MorpheusError):
@@ -68,6 +79,20 @@ class Accepted:
     node_errors: Json
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended.
+
+    ``named`` are the files below its output/ that nodes named, in order; ``texts`` what nodes said, by their ids.
+    """
+
+    status: Status
+    error: str | None = None
+    node_errors: Json | None = None
+    named: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+
+
 class ComfyUIClient:
     """The ComfyUI of this container. Every method raises ComfyUIGone or ComfyUISilent."""
 
@@ -80,24 +105,20 @@ class ComfyUIClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def submit(self, graph: Graph, prompt_id: str, job: JobId) -> Accepted:
         """Queues ``graph`` under ``prompt_id``, its files going to ``job``. Raises PromptRejected."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self._client_id}
         status, answer = await self._ask("POST", "/prompt", body, {_JOB_HEADER: job.text})
-        if status == _BAD_REQUEST and isinstance(answer, dict) and "error" in answer:
-            node_errors = answer.get("node_errors") or {}
-            raise PromptRejected(_refusal(answer["error"], node_errors), node_errors)
-        if status != 200 or not isinstance(answer, dict) or "prompt_id" not in answer:
-            raise self._nonsense("/prompt", status)
-        return Accepted(str(answer["prompt_id"]), answer.get("node_errors") or {})
+        if isinstance(answer, dict):
+            node_errors = _node_errors(answer)
+            if status == _BAD_REQUEST and "error" in answer:
+                raise PromptRejected(_refusal(answer["error"], node_errors), node_errors)
+            if status == 200 and _PROMPT_ID.fullmatch(str(answer.get("prompt_id"))):
+                return Accepted(str(answer["prompt_id"]), node_errors)
+        raise self._nonsense("/prompt", status)
 
     async def history(self, prompt_id: str) -> Json | None:
         """How the prompt ended; None while it has not, or where ComfyUI does not know it."""
@@ -157,22 +178,66 @@ class ComfyUIClient:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _translated(error) from error
-        try:
-            return answer.status, json.loads(content) if content else None
-        except ValueError:
-            return answer.status, None
+        return answer.status, parse_plainly(content)
 
-    def _nonsense(self, path: str, status: int) -> ComfyUISilent:
-        return ComfyUISilent("ComfyUI", f"it answered {path} with {status}", "look at its log")
+    def _nonsense(self, path: str, status: int) -> ComfyUIFails:
+        return ComfyUIFails("ComfyUI", f"it answered {path} with {status}", "look at its log")
+
+
+def read_ending(entry: Json, job: JobId) -> Ending:
+    """The ending that an entry of ``/history`` tells of."""
+    status, outputs = entry.get("status") or {}, entry.get("outputs") or {}
+    named = tuple(dict.fromkeys(_named(outputs, f"{job}/output")))
+    texts = tuple(_texts(outputs))
+    if status.get("status_str", "success") == "success":
+        return Ending(Status.DONE, named=named, texts=texts)
+    error = _failure(status.get("messages") or ())
+    return Ending(Status.FAILED, error, named=named, texts=texts)
+
+
+def _failure(messages: Any) -> str:  # noqa: ANN401 - ComfyUI's JSON
+    for kind, data in reversed(list(messages)):
+        node = f"{data.get('node_type')} (node {data.get('node_id')})"
+        if kind == "execution_error":
+            said = " ".join(str(data.get("exception_message", "")).split())
+            return f"{node}: {data.get('exception_type')}: {said}"[:_MOST_WORDS]
+        if kind == "execution_interrupted":
+            return f"{node}: it was interrupted in ComfyUI"
+    return "ComfyUI says that it failed, and not why"
+
+
+def _named(outputs: Json, folder: str) -> Iterator[str]:
+    """Files of type output below ``folder``, as {"filename", "subfolder", "type"} in lists of any name."""
+    for shown in outputs.values():
+        for listed in shown.values() if isinstance(shown, dict) else ():
+            for one in listed if isinstance(listed, list) else ():
+                if not isinstance(one, dict) or one.get("type", "output") != "output":
+                    continue
+                path = f"{one.get('subfolder', '')}/{one.get('filename', '')}"
+                if path.startswith(f"{folder}/"):
+                    yield path.removeprefix(f"{folder}/")
+
+
+def _texts(outputs: Json) -> Iterator[tuple[str, str]]:
+    """What nodes show as {"text": [...]}, a node's lines together."""
+    for node, shown in outputs.items():
+        said = shown.get("text") if isinstance(shown, dict) else None
+        lines = [said] if isinstance(said, str) else said
+        if isinstance(lines, list) and lines and all(isinstance(line, str) for line in lines):
+            yield str(node), "\n".join(lines)
 
 
 def _hand_on(text: str, on_message: Callable[[str, Json], None]) -> None:
-    try:
-        message = json.loads(text)
-    except ValueError:
-        return
+    message = parse_plainly(text)
     if isinstance(message, dict) and isinstance(message.get("data"), dict):
         on_message(str(message.get("type")), message["data"])
+
+
+def _node_errors(answer: Json) -> Json:
+    """What is wrong, by the ids of the nodes; of many nodes the first."""
+    told = answer.get("node_errors")
+    nodes = list(told.items()) if isinstance(told, dict) else []
+    return {node: entry for node, entry in nodes[:_MOST_NODE_ERRORS] if isinstance(entry, dict)}
 
 
 def _refusal(error: object, node_errors: Json) -> str:
@@ -180,9 +245,9 @@ def _refusal(error: object, node_errors: Json) -> str:
     said = [
         f"{entry.get('class_type')} (node {node}): {_told(one)}"
         for node, entry in node_errors.items()
-        for one in entry.get("errors", ())
+        for one in entry.get("errors") or ()
     ]
-    return "; ".join(said) or _told(error)
+    return in_short(said) or _told(error)
 
 
 def _told(error: object) -> str:

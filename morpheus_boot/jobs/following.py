@@ -2,20 +2,26 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from morpheus_boot.jobs.comfyui import (
     ComfyUIClient,
+    ComfyUIFails,
     ComfyUIGone,
     ComfyUISilent,
+    Ending,
+    Json,
     PromptRejected,
     QueuePlace,
+    read_ending,
 )
-from morpheus_boot.jobs.ending import Ending, read_ending
-from morpheus_boot.jobs.record import Status
-from morpheus_boot.jobs.run import Json, Run
+from morpheus_boot.jobs.files import list_outputs, write_output
+from morpheus_boot.jobs.names import FileName, JobId
+from morpheus_boot.jobs.record import JobRecord, Progress, Status, now
+from morpheus_boot.volume.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +45,118 @@ class Times:
     silence_s: float = 60.0
 
 
+class Run:
+    """What the worker knows of a job until it is over; ``record`` is what the volume is told, at its time."""
+
+    def __init__(self, job: JobId, record: JobRecord) -> None:
+        self.job = job
+        self.record = record
+        # Set where something happened that whoever follows the prompt must look at.
+        self.news = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.over = asyncio.Event()
+        # ComfyUI has said that the prompt ended: its history has it now, or in a moment.
+        self.ended = False
+        self.saving = asyncio.Lock()
+        # The volume does not know all of the record yet, and whether it has refused to.
+        self.unsaved = False
+        self.refused = False
+        # Whether it is past waiting for its turn.
+        self.taken = False
+        self._begun_at: float | None = None
+        self._done: set[str] = set()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether ComfyUI has begun with it."""
+        return self.record.status is Status.RUNNING
+
+    @property
+    def runs_for_s(self) -> float:
+        """For how long this process has seen it run."""
+        return 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
+
+    def change(self, **changes: object) -> None:
+        """Changes the record; the volume is told at its time."""
+        self.record = self.record.model_copy(update=changes)
+        self.unsaved = True
+
+    def end(self, status: Status, **changes: object) -> None:
+        """It is over; a job that is done has done all of its nodes, of which ComfyUI does not name the last."""
+        if status is Status.DONE:
+            nodes = len(self.record.graph)
+            changes["progress"] = Progress(nodes_done=nodes, nodes=nodes)
+        self.change(status=status, ended_at=now(), **changes)
+
+    def begin(self) -> None:
+        """ComfyUI has begun with it."""
+        if self._begun_at is None:
+            self._begun_at = time.monotonic()
+        if not self.has_begun:
+            self.change(status=Status.RUNNING, started_at=now(), progress=self._progress())
+            self.news.set()
+
+    def hear(self, kind: str, data: Json) -> None:
+        """Takes a message of ComfyUI's about this prompt; one that comes after the history said all is too late."""
+        if self.record.status.is_over:
+            return
+        if kind == "execution_start":
+            self.begin()
+        elif kind == "execution_cached":
+            nodes = data.get("nodes")
+            self._done.update(map(str, nodes if isinstance(nodes, list) else ()))
+        elif kind == "executing" and data.get("node") is not None:
+            self._enter(str(data["node"]))
+        elif kind == "progress":
+            self._step(data)
+        elif kind in {"execution_success", "execution_error", "execution_interrupted"} or (
+            kind == "executing"
+        ):
+            self.ended = True
+            self.news.set()
+
+    def _enter(self, node: str) -> None:
+        self.begin()
+        before = self.record.progress
+        if before is not None and before.node is not None:
+            self._done.add(before.node)
+        self.change(progress=self._progress(node=node, class_type=self._class_of(node)))
+
+    def _step(self, data: Json) -> None:
+        before = self.record.progress or self._progress()
+        node = data.get("node")
+        if node is not None and before.node != str(node):
+            # What said that it was entered came before the socket was connected.
+            self._enter(str(node))
+            before = self.record.progress or before
+        value, maximum = data.get("value"), data.get("max")
+        if isinstance(value, int | float) and isinstance(maximum, int | float):
+            steps = {"step": int(value), "steps": int(maximum)}
+            self.change(progress=before.model_copy(update=steps))
+
+    def _progress(self, **more: str | None) -> Progress:
+        nodes = len(self.record.graph)
+        return Progress(nodes_done=min(len(self._done), nodes), nodes=nodes, **more)
+
+    def _class_of(self, node: str) -> str | None:
+        # A node that another one expanded into has an id of its own.
+        found = self.record.graph.get(node)
+        return str(found["class_type"]) if found else None
+
+
+@dataclass
 class Following:
     """Brings one run to its ending.
 
     ``save`` tells the volume how it stands; ``has_made`` says whether there is a file of it.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        comfyui: ComfyUIClient,
-        times: Times,
-        *,
-        save: Callable[[], Awaitable[None]],
-        has_made: Callable[[], Awaitable[bool]],
-    ) -> None:
-        self._run = run
-        self._comfyui = comfyui
-        self._times = times
-        self._save = save
-        self._has_made = has_made
-        self._sends = False
+    _run: Run
+    _comfyui: ComfyUIClient
+    _times: Times
+    _save: Callable[[], Awaitable[None]]
+    _has_made: Callable[[], Awaitable[bool]]
+    _sends: bool = False
 
     async def ending(self) -> Ending:
         """How it ended: by itself, cancelled, or given up after its time. Raises as ``save`` and ``has_made`` do."""
@@ -107,7 +204,7 @@ class Following:
 
     async def _submit(self) -> None:
         """Returns once ComfyUI has the prompt. Raises PromptRejected, TimeoutError."""
-        run, prompt_id = self._run, str(uuid.uuid4())
+        run, prompt_id, failures = self._run, str(uuid.uuid4()), 0
         run.ended = False
         # Written before it is sent: who comes after us finds the prompt by its id.
         run.change(prompt_id=prompt_id, submissions=run.record.submissions + 1)
@@ -120,11 +217,15 @@ class Following:
                     self._sends = False
                 except ComfyUIGone:
                     await asyncio.sleep(self._times.retry_s)
-                except ComfyUISilent:
+                except ComfyUISilent as error:
                     # It may have taken the prompt all the same.
                     await asyncio.sleep(self._times.retry_s)
                     if await self._is_there(prompt_id):
                         return
+                    # What it fails at each time must not keep the others waiting.
+                    failures += isinstance(error, ComfyUIFails)
+                    if failures == self._times.submissions:
+                        raise PromptRejected(error.cause, {}) from error
                 else:
                     break
         if accepted.prompt_id != prompt_id or accepted.node_errors:
@@ -211,3 +312,24 @@ class Following:
 
 class _Lost(Exception):
     """ComfyUI does not know the prompt: it was started anew since."""
+
+
+def has_made(layout: Layout, job: JobId, since_ns: int) -> bool:
+    """Whether the job has made a file since then, so that it has begun, whoever saw it. Raises StorageFailed."""
+    return any(output.mtime_ns >= since_ns for output in list_outputs(layout, job))
+
+
+def files_made(layout: Layout, job: JobId, since_ns: int, ending: Ending) -> tuple[str, ...]:
+    """The files that the job made: those that nodes named, their texts as files, then what else is new, by name.
+
+    Raises VolumeFull, StorageFailed.
+    """
+    written = []
+    for node, text in ending.texts:
+        name = FileName.from_client(f"text_{node}.txt")
+        write_output(layout, job, name, text.encode())
+        written.append(name.text)
+    there = {str(output.path): output.mtime_ns for output in list_outputs(layout, job)}
+    known = (path for path in (*ending.named, *written) if path in there)
+    new = (path for path, mtime_ns in there.items() if mtime_ns >= since_ns)
+    return tuple(dict.fromkeys((*known, *new)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.json_values import plain_text
 from morpheus_boot.volume.layout import is_job_id
 
 # What Linux takes for one name (NAME_MAX), MooseFS too.
@@ -120,7 +121,10 @@ class SubDir:
 
 @dataclass(frozen=True, slots=True)
 class OutputPath:
-    """A file below a job's output/, as ComfyUI or a node named it; any name that Linux allows."""
+    """A file below a job's output/, as ComfyUI or a node named it; any name that Linux allows.
+
+    Its text is what can be shown: what is no UTF-8 in a name is U+FFFD there, and stays what it is in ``parts``.
+    """
 
     parts: tuple[str, ...]
 
@@ -143,7 +147,7 @@ class OutputPath:
         return self.parts[-1]
 
     def __str__(self) -> str:
-        return "/".join(self.parts)
+        return plain_text("/".join(self.parts))
 
 
 def _is_component(part: str) -> bool:

@@ -3,18 +3,30 @@
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morpheus_boot.errors import Exit, MorpheusError
+from morpheus_boot.jobs.json_values import MAX_DEPTH, Place, plain_text, require_plain
 from morpheus_boot.jobs.names import FileName, JobId
-from morpheus_boot.jobs.templates import Graph, WorkflowName, is_graph
+from morpheus_boot.jobs.record import Form
+from morpheus_boot.jobs.workflows import (
+    Graph,
+    WorkflowName,
+    fill_template,
+    is_graph,
+    load_template,
+)
+from morpheus_boot.volume.layout import Layout
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
 _FIELDS_OF_OURS: Final = frozenset({"workflow_name", "worker_job_id"})
+# A workflow's own depth comes on top of what is in its parameters.
+_GRAPH_DEPTH: Final = 2 * MAX_DEPTH
 _API_KEYS: Final = ("comfy_org_api_key", "api_key_comfy_org")
 
 
@@ -44,7 +56,7 @@ class ImageBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(description="what the graph's inputs call it")
+    name: str = Field(description="what the graph's inputs call it", max_length=1000)
     image: str = Field(description="base64, or a data URI")
 
 
@@ -70,69 +82,82 @@ class InputImage:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateJob:
-    """A workflow by name, with its parameters."""
+class JobRequest:
+    """A graph to run, with the pictures that it loads; ``workflow`` where it came by name."""
 
     job: JobId
-    workflow: WorkflowName
-    parameters: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class GraphJob:
-    """A graph, with the pictures that it loads."""
-
-    job: JobId
+    form: Form
+    workflow: str | None
     graph: Graph
-    images: tuple[InputImage, ...]
+    images: tuple[InputImage, ...] = ()
 
 
-def parse_request(body: bytes) -> TemplateJob | GraphJob:
-    """The job in ``body``, as it is or as RunPod wraps it: ``{"input": {...}}``.
+def parse_request(layout: Layout, body: bytes) -> JobRequest:
+    """The job in ``body``, as it is or as RunPod wraps it: ``{"input": {...}}``; its workflow is the volume's.
 
     Raises:
         NoJob: it is no JSON object.
         WrongField, WrongParameter, InvalidName: a field is wrong; names it.
+        BrokenTemplate, StorageFailed: the workflow can't be read.
     """
     document = _document(body)
     if "workflow_name" in document:
-        return _template_job(document)
-    if "workflow" in document:
-        return _graph_job(document)
-    raise WrongField(
-        "workflow_name",
-        "neither it nor 'workflow' is there",
-        "name a workflow, or send a graph in ComfyUI's API form",
-    )
+        request = _by_name(layout, document)
+    elif "workflow" in document:
+        request = _graph_job(document)
+    else:
+        raise WrongField(
+            "workflow_name",
+            "neither it nor 'workflow' is there",
+            "name a workflow, or send a graph in ComfyUI's API form",
+        )
+    # What stands in many places may have become large.
+    require_plain(request.graph, _refuse_in_graph, _GRAPH_DEPTH)
+    return request
 
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = json.loads(body)
+    except RecursionError:
+        _refuse((), f"it is nested more than {MAX_DEPTH} deep")
+    except ValueError as error:
         raise NoJob("job", f"the body is not JSON ({error})", "send a JSON object") from error
     if isinstance(document, dict) and set(document) == {"input"}:
         document = document["input"]
     if not isinstance(document, dict):
         raise NoJob("job", "it is not a JSON object", "send {...}")
-    return document
+    held: dict[str, Any] = require_plain(document, _refuse)
+    return held
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def _refuse(place: Place, cause: str) -> NoReturn:
+    field = ".".join(_shown(part) for part in place) or "job"
+    raise WrongField(field, cause, "send what ComfyUI can take")
 
 
-def _template_job(document: dict[str, Any]) -> TemplateJob:
+def _refuse_in_graph(place: Place, cause: str) -> NoReturn:
+    _refuse(("workflow", *place), cause)
+
+
+def _shown(part: str) -> str:
+    return plain_text(part[:80])
+
+
+def _by_name(layout: Layout, document: dict[str, Any]) -> JobRequest:
     if "workflow" in document:
         raise WrongField(
             "workflow", "'workflow_name' is there too", "name a workflow or send a graph, not both"
         )
     given = _parsed(TemplateBody, document)
+    job, name = _job_id(given.worker_job_id), WorkflowName(given.workflow_name)
     parameters = {n: v for n, v in document.items() if n not in _FIELDS_OF_OURS}
-    return TemplateJob(_job_id(given.worker_job_id), WorkflowName(given.workflow_name), parameters)
+    template = load_template(layout, name)
+    graph = fill_template(template, name, parameters, f"{job}/output/{name}")
+    return JobRequest(job, Form.TEMPLATE, name.text, graph)
 
 
-def _graph_job(document: dict[str, Any]) -> GraphJob:
+def _graph_job(document: dict[str, Any]) -> JobRequest:
     for key in _API_KEYS:
         if key in document:
             raise WrongField(
@@ -145,9 +170,25 @@ def _graph_job(document: dict[str, Any]) -> GraphJob:
             "it is not a graph in API form (nodes by id, each with class_type and inputs)",
             "export it from ComfyUI with 'Export (API)'",
         )
+    job = _job_id(given.worker_job_id)
     images = tuple(_image(n, image) for n, image in enumerate(given.images or ()))
     _refuse_twice(images)
-    return GraphJob(_job_id(given.worker_job_id), given.workflow, images)
+    names = {image.given_name: f"{job}/input/{image.name} [output]" for image in images}
+    return JobRequest(job, Form.GRAPH, None, _with_images(given.workflow, names), images)
+
+
+def _with_images(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """``graph`` with every input that is one of ``names`` replaced by what that stands for."""
+    return {
+        node_id: {
+            **node,
+            "inputs": {
+                name: names.get(value, value) if isinstance(value, str) else value
+                for name, value in node["inputs"].items()
+            },
+        }
+        for node_id, node in graph.items()
+    }
 
 
 def _job_id(given: str | None) -> JobId:
@@ -182,7 +223,7 @@ def _parsed(model: type[_Body], document: dict[str, Any]) -> _Body:
         return model.model_validate(document)
     except ValidationError as error:
         first, *others = error.errors(include_input=False, include_url=False)
-        field = ".".join(str(part)[:80] for part in first["loc"])
+        field = ".".join(_shown(str(part)) for part in first["loc"])
         unknown = first["type"] == "extra_forbidden"
         cause = "it is not supported" if unknown else first["msg"].lower()
         more = f" (and {len(others)} more)" if others else ""

@@ -4,17 +4,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.jobs.comfyui import ComfyUIClient, ComfyUIGone, ComfyUISilent
-from morpheus_boot.jobs.ending import Ending
-from morpheus_boot.jobs.following import Following, Times
+from morpheus_boot.jobs.comfyui import ComfyUIClient, ComfyUIGone, ComfyUISilent, Ending, Json
+from morpheus_boot.jobs.following import Following, Run, Times, files_made, has_made
 from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.outputs import Outputs
 from morpheus_boot.jobs.record import JobRecord, Status
-from morpheus_boot.jobs.run import Json, Run
 from morpheus_boot.jobs.store import JobGone, JobStore
 from morpheus_boot.volume.layout import Layout
 
@@ -127,18 +125,18 @@ class Runner:
                 await self._finish(run, Ending(Status.FAILED, "a bug of ours; see the log"))
 
     async def _carry_out(self, run: Run, comfyui: ComfyUIClient) -> None:
-        outputs = Outputs(self._layout, run.job, run.record.posted_ns)
+        layout, job, since_ns = self._layout, run.job, run.record.posted_ns
         made: tuple[str, ...] = ()
         following = Following(
             run,
             comfyui,
             self._times,
-            save=lambda: self._save(run),
-            has_made=lambda: self._threads.run(outputs.there_is_any),
+            lambda: self._save(run),
+            lambda: self._threads.run(lambda: has_made(layout, job, since_ns)),
         )
         try:
             ending = await following.ending()
-            made = await self._threads.run(lambda: outputs.made(ending.named, ending.texts))
+            made = await self._threads.run(lambda: files_made(layout, job, since_ns, ending))
         except JobGone as gone:
             _log.info("%s", gone)
             await self._drop(run)
@@ -227,8 +225,6 @@ class Runner:
         """Each second: looks for requests to cancel, and tells the volume of progress."""
         while True:
             await asyncio.sleep(self._times.tick_s)
-            if not self._runs:
-                continue
             try:
                 await self._look_for_cancels()
             except MorpheusError as error:
@@ -242,6 +238,8 @@ class Runner:
             run = self._runs.get(mark.job)
             if run is not None and run.record.run == mark.run:
                 self.cancel(run)
+            else:
+                await self._threads.run(partial(self._store.cancel_unheld, mark))
 
     async def _tell(self, run: Run) -> None:
         """Tells the volume what it does not know yet."""

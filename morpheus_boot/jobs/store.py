@@ -1,32 +1,51 @@
-"""Where jobs lie on the volume: each one's job.json, and each worker's open jobs and requests to cancel.
+"""Where jobs stand: each one's record, and each worker's marks of its open jobs and of requests to cancel them.
 
-``.morpheus/jobs/<worker>/`` has a marker ``<job>.<run>.open`` for each job of that worker that is not
-over, so that a restarted worker finds its own without walking all of jobs/, and ``<job>.<run>.cancel``
-where any worker asked to cancel it: one listing a second shows both.
+``.morpheus/jobs/<job>.json`` is a job's record. Whoever replaces it holds an flock on the one that is there.
+``.morpheus/jobs-open/<worker>/`` has a mark ``<job>.<run>.open`` for each job of that worker that is not over, so that
+a restarted worker finds its own without reading all records, and ``<job>.<run>.cancel`` where any worker asked to
+cancel it: one listing a second shows both.
 """
 
-import contextlib
+import errno
+import logging
 import os
 import secrets
-from collections.abc import Sequence
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
-from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import FOLDER, leads_to, names_in, open_below, open_or_make
-from morpheus_boot.jobs.names import JobId
-from morpheus_boot.jobs.record import JobRecord
+from morpheus_boot.cache.lock.workers import seen_worker, seen_workers, volume_time
+from morpheus_boot.errors import Exit, MorpheusError, StorageFailed, storage_errors
+from morpheus_boot.jobs.files import count_inputs
+from morpheus_boot.jobs.names import JobId, SubDir
+from morpheus_boot.jobs.record import JobRecord, Status, now
+from morpheus_boot.jobs.request import InputImage, JobRequest, WrongField
+from morpheus_boot.jobs.uploads import Target, UploadPart
+from morpheus_boot.volume.documents import from_document, to_document
+from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.layout import Layout, is_job_id
+from morpheus_boot.volume.publish import write_whole
 
-_FILE: Final = "job.json"
+_LOG: Final = logging.getLogger("morpheus.fileserver")
+
 _OPEN: Final = "open"
 _CANCEL: Final = "cancel"
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO in its place must not hang who opens it.
+_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Opening a link, a folder or a socket in a record's place.
+_NO_FILE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+# More than a body of 64 MB can become.
+_MOST_RECORD_BYTES: Final = 128 * 2**20
+# Others hold a record's lock for as long as it takes to write one.
+_LOCK_WAIT_S: Final = 5.0
+_LOCK_POLL_S: Final = 0.01
+# A job that is cleaned up while it is posted is made anew; more often than this is a loop.
 _TRIES: Final = 5
-_TORN: Final = "torn"
 
 
 class JobTaken(MorpheusError):
@@ -47,6 +66,12 @@ class JobGone(MorpheusError):
         super().__init__(str(job), "it is not this worker's job any more", "see its status")
 
 
+class JobTooLarge(MorpheusError):
+    """The job's graph, with its parameters in it, is larger than a record may be."""
+
+    exit_code = Exit.USAGE
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A marker in a worker's folder."""
@@ -62,85 +87,119 @@ class JobStore:
         self._layout = layout
 
     def read(self, job: JobId) -> JobRecord | None:
-        """The job's record; None where it has none, or one that can't be read."""
+        """The job's record; None where it has none, or what lies there is none, which the log then names."""
+        path = self._layout.job_record(job.text)
+        with storage_errors(str(job), path):
+            try:
+                fd = os.open(path, os.O_RDONLY | _SAFELY)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
+                _LOG.warning("job %s: %s is no file, and counts as no record", job, path)
+                return None
+            try:
+                return _record_in(fd, job)
+            finally:
+                os.close(fd)
+
+    def post(self, worker: str, request: JobRequest, most_files: int) -> JobRecord:
+        """Creates the job as ``worker``'s, with its pictures in its input, which holds up to ``most_files``.
+
+        Raises JobTaken, JobTooLarge, WrongField, NameTaken.
+        """
+        if request.images:
+            there = count_inputs(self._layout, request.job)
+            if there + len(request.images) > most_files:
+                raise WrongField(
+                    "images",
+                    f"with the {there} files that are there already they are more than {most_files}",
+                    "clean the job up, or use another one",
+                )
+        record = self.create(
+            request.job,
+            JobRecord(
+                run=secrets.token_hex(6),
+                worker=worker,
+                form=request.form,
+                workflow=request.workflow,
+                graph=request.graph,
+                created_at=now(),
+            ),
+        )
         try:
-            fd = open_below(
-                self._layout, self._layout.way(self._layout.job(job.text) / _FILE), _READ
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._failed(job, error) from error
-        return _record(fd)
+            for image in request.images:
+                self._store(request.job, image)
+        except MorpheusError as error:
+            self._end(request.job, record, Status.FAILED, str(error))
+            raise
+        return record
 
     def create(self, job: JobId, record: JobRecord) -> JobRecord:
-        """Writes the job's record exclusively, with the volume's time in it; one that is over makes room for it.
+        """Writes the job's record where there is none, or one that is over, with the volume's time in it.
 
-        Raises JobTaken where the job is queued or running, here or anywhere.
+        Raises JobTaken where the job is queued or running, here or anywhere; JobTooLarge.
         """
-        try:
+        path = self._layout.job_record(job.text)
+        with storage_errors(str(job), path):
             posted_ns = self._mark(record.worker, job, record.run, _OPEN)
             record = record.model_copy(update={"posted_ns": posted_ns})
-            if not self._created(job, record):
+            try:
+                content = _content(job, record)
+                for _ in range(_TRIES):
+                    with suppress(FileExistsError):
+                        write_whole(path, content, exclusive=True)
+                        return record
+                    with suppress(JobGone), self._held(job) as before:
+                        if before is not None and not before.status.is_over:
+                            raise JobTaken(job)
+                        write_whole(path, content)
+                        return record
+            except MorpheusError:
                 self.forget(job, record)
-                raise JobTaken(job)
-        except OSError as error:
-            raise self._failed(job, error) from error
-        return record
+                raise
+        raise StorageFailed(str(job), "it is cleaned up again and again", "post it again")
 
     def update(self, job: JobId, record: JobRecord) -> None:
         """Replaces the job's record by a later one of the same run, whole; durable where the run is over.
 
         Raises JobGone where the record on the volume is another run's, or over, or not there.
         """
-        try:
-            folder = open_below(self._layout, self._layout.way(self._layout.job(job.text)), FOLDER)
-        except FileNotFoundError:
-            raise JobGone(job) from None
-        except OSError as error:
-            raise self._failed(job, error) from error
-        try:
-            before = record_in(folder)
+        path = self._layout.job_record(job.text)
+        content = _content(job, record)
+        with storage_errors(str(job), path), self._held(job) as before:
             if before is None or before.run != record.run or before.status.is_over:
                 raise JobGone(job)
-            part = _write_part(folder, record)
-            os.rename(part, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
-            if record.status.is_over:
-                os.fsync(folder)
-        except OSError as error:
-            raise self._failed(job, error) from error
-        finally:
-            os.close(folder)
+            write_whole(path, content, durable=record.status.is_over)
 
     def forget(self, job: JobId, record: JobRecord) -> None:
         """Removes the run's marks: it is over."""
-        try:
-            folder = open_below(self._layout, self._marks_of(record.worker), FOLDER)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._failed(job, error) from error
-        try:
+        folder = self._layout.job_marks / record.worker
+        with storage_errors(str(job), folder):
             for kind in (_OPEN, _CANCEL):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{job}.{record.run}.{kind}", dir_fd=folder)
-        except OSError as error:
-            raise self._failed(job, error) from error
-        finally:
-            os.close(folder)
+                (folder / f"{job}.{record.run}.{kind}").unlink(missing_ok=True)
+
+    def remove(self, job: JobId) -> bool:
+        """Removes the record, or whatever lies in its place; False where there was nothing."""
+        path = self._layout.job_record(job.text)
+        with storage_errors(str(job), path):
+            return _remove(path)
 
     def ask_to_cancel(self, job: JobId, record: JobRecord) -> None:
         """Leaves the request where the job's worker looks each second."""
-        try:
+        with storage_errors(str(job), self._layout.job_marks / record.worker):
             self._mark(record.worker, job, record.run, _CANCEL)
-        except OSError as error:
-            raise self._failed(job, error) from error
 
     def open_jobs(self, worker: str) -> list[tuple[JobId, JobRecord]]:
         """The jobs of ``worker`` that are not over, in the order they came; marks of those that are go."""
         found = []
         for mark in self._marks(worker, _OPEN):
-            record = self.read(mark.job)
+            try:
+                record = self.read(mark.job)
+            except MorpheusError as error:
+                _LOG.warning("job %s is left out: %s", mark.job, error)
+                continue
             # One without its record is being created in this moment.
             if record is None or record.run != mark.run:
                 continue
@@ -154,56 +213,118 @@ class JobStore:
         """The jobs of ``worker`` that somebody asked to cancel."""
         return self._marks(worker, _CANCEL)
 
-    def _created(self, job: JobId, record: JobRecord) -> bool:
-        for _ in range(_TRIES):
-            way = self._layout.way(self._layout.job(job.text))
-            folder = open_or_make(self._layout, way)
+    def cancel_unheld(self, mark: Mark) -> None:
+        """Ends a job that its worker was asked to cancel and does not have in hand."""
+        record = self.read(mark.job)
+        if record is not None and record.run == mark.run:
+            self._end(mark.job, record, Status.CANCELLED, None)
+
+    def settle_lost(self, job: JobId, record: JobRecord, silence_s: float) -> JobRecord:
+        """``record``, or the failed one in its place, where its worker has ended or is silent for ``silence_s``."""
+        cause = self._loss(job, record.worker, silence_s)
+        if cause is None:
+            return record
+        return self._end(job, record, Status.FAILED, cause)
+
+    def gone_workers(self, silence_s: float) -> list[str]:
+        """The workers that left marks of open jobs and gave no sign since, for ``silence_s``. Raises OSError."""
+        before = volume_time(self._layout) - silence_s
+        beating = {seen.worker for seen in seen_workers(self._layout) if seen.age_s < silence_s}
+        gone = []
+        for folder in sorted(self._layout.job_marks.glob("*")):
+            with suppress(FileNotFoundError):
+                if folder.name not in beating and folder.lstat().st_mtime < before:
+                    gone.append(folder.name)
+        return gone
+
+    def settle_worker(self, worker: str, silence_s: float) -> bool:
+        """Ends the open jobs of a gone worker as settle_lost() does, and removes its marks; False where one stays open.
+
+        Without its marks a worker of that name would not find them. Raises OSError.
+        """
+        for job, record in self.open_jobs(worker):
+            self.settle_lost(job, record, silence_s)
+        if self.open_jobs(worker):
+            return False
+        _remove(self._layout.job_marks / worker)
+        return True
+
+    def _end(self, job: JobId, record: JobRecord, status: Status, error: str | None) -> JobRecord:
+        """Ends a run that nobody works at; returns how it stands then."""
+        ended = record.model_copy(
+            update={"status": status, "error": error, "ended_at": now(), "progress": None}
+        )
+        try:
+            self.update(job, ended)
+        except JobGone:
+            return self.read(job) or ended
+        except MorpheusError:
+            return ended  # a volume that is full or read-only: it is answered all the same
+        self.forget(job, record)
+        return ended
+
+    def _loss(self, job: JobId, worker: str, silence_s: float) -> str | None:
+        """Why the job will never be done; None while its worker lives, by the volume's own clock."""
+        path = self._layout.job_record(job.text)
+        with storage_errors(str(job), path):
             try:
-                if not _put_new(folder, record):
-                    return False
-                if leads_to(self._layout, way, folder):
-                    return True
+                seen = seen_worker(self._layout, worker)
+                touched_s = volume_time(self._layout) - path.lstat().st_mtime
             except FileNotFoundError:
-                continue  # the job is cleaned up in this moment: it is made anew
+                return None
+        if seen is not None and seen.ended:
+            return f"its worker {worker} was stopped"
+        silent_s = touched_s if seen is None else min(seen.age_s, touched_s)
+        if silent_s < silence_s:
+            return None
+        return f"its worker {worker} is gone: no sign of it for {silent_s:.0f} s"
+
+    @contextmanager
+    def _held(self, job: JobId) -> Iterator[JobRecord | None]:
+        """The job's record, which nobody else replaces meanwhile; None where it can't be read.
+
+        What is no file is removed. Raises JobGone where there is none, StorageFailed, OSError.
+        """
+        path = self._layout.job_record(job.text)
+        until = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            fd = _open_to_replace(path, job)
+            try:
+                if try_flock(fd) and _is_at(fd, path):
+                    yield _record_in(fd, job)
+                    return
             finally:
-                os.close(folder)
-        return False
+                os.close(fd)
+            if time.monotonic() > until:
+                raise StorageFailed(
+                    str(job), "another worker holds its record", "try again in a moment"
+                )
+            time.sleep(_LOCK_POLL_S)
+
+    def _store(self, job: JobId, image: InputImage) -> None:
+        part = UploadPart(self._layout)
+        try:
+            part.write([memoryview(image.content)])
+            part.publish(Target(job, SubDir(), image.name))
+        finally:
+            part.give_up()
 
     def _mark(self, worker: str, job: JobId, run: str, kind: str) -> int:
         """Leaves a mark; returns its mtime, in ns of the volume's clock."""
-        folder = open_or_make(self._layout, self._marks_of(worker))
+        folder = self._layout.job_marks / worker
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / f"{job}.{run}.{kind}", os.O_WRONLY | os.O_CREAT | _SAFELY, 0o644)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            mark = os.open(f"{job}.{run}.{kind}", flags, 0o644, dir_fd=folder)
-            try:
-                return os.fstat(mark).st_mtime_ns
-            finally:
-                os.close(mark)
+            return os.fstat(fd).st_mtime_ns
         finally:
-            os.close(folder)
+            os.close(fd)
 
     def _marks(self, worker: str, kind: str) -> tuple[Mark, ...]:
-        try:
-            folder = open_below(self._layout, self._marks_of(worker), FOLDER)
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise storage_error("jobs", self._layout.job_marks / worker, error) from error
-        try:
-            names = names_in(folder)
-        except OSError as error:
-            raise storage_error("jobs", self._layout.job_marks / worker, error) from error
-        finally:
-            os.close(folder)
-        parsed = (_parsed(name, kind) for name in names)
-        return tuple(mark for mark in parsed if mark is not None)
-
-    def _marks_of(self, worker: str) -> Sequence[str]:
-        # Joined here: what a record of others says must not become an absolute path.
-        return (*self._layout.way(self._layout.job_marks), worker)
-
-    def _failed(self, job: JobId, error: OSError) -> MorpheusError:
-        return storage_error(str(job), self._layout.job(job.text), error)
+        folder = self._layout.job_marks / worker
+        with storage_errors("jobs", folder), suppress(FileNotFoundError):
+            parsed = [_parsed(path.name, kind) for path in folder.iterdir()]
+            return tuple(mark for mark in parsed if mark is not None)
+        return ()
 
 
 def _parsed(name: str, kind: str) -> Mark | None:
@@ -212,80 +333,62 @@ def _parsed(name: str, kind: str) -> Mark | None:
     return Mark(JobId(job), run) if ending == kind and is_job_id(job) else None
 
 
-def record_in(folder: int) -> JobRecord | None:
-    """The record in the open folder of a job; None as ``JobStore.read``. Raises OSError."""
+def _content(job: JobId, record: JobRecord) -> bytes:
     try:
-        return _record(os.open(_FILE, _READ, dir_fd=folder))
+        content = to_document(record)
+    except ValueError as error:
+        cause = f"its record can't be written as JSON ({error})"
+        raise StorageFailed(str(job), cause, "report this") from error
+    if len(content) > _MOST_RECORD_BYTES:
+        raise JobTooLarge(
+            str(job), f"it makes {len(content)} bytes of JSON", "upload its files, and name them"
+        )
+    return content
+
+
+def _record_in(fd: int, job: JobId) -> JobRecord | None:
+    """The record in an open file; None where it holds none. Raises OSError."""
+    seen = os.fstat(fd)
+    if not stat.S_ISREG(seen.st_mode) or seen.st_size > _MOST_RECORD_BYTES:
+        _LOG.warning("job %s: no file, or one too large, counts as no record", job)
+        return None
+    with open(fd, "rb", closefd=False) as file:
+        content = file.read(_MOST_RECORD_BYTES)
+    try:
+        return from_document(JobRecord, content)
+    except ValueError as error:
+        _LOG.warning("job %s: its record is not believed (%.200s)", job, error)
+        return None
+
+
+def _open_to_replace(path: Path, job: JobId) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | _SAFELY)
     except FileNotFoundError:
-        return None
+        raise JobGone(job) from None
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        _remove(path)
+        raise JobGone(job) from None
+    return fd
 
 
-def _record(fd: int) -> JobRecord | None:
-    with open(fd, "rb") as file:
-        content = file.read()
+def _is_at(fd: int, path: Path) -> bool:
     try:
-        return JobRecord.model_validate_json(content)
-    except ValidationError:
-        return None
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
-def _write_part(folder: int, record: JobRecord) -> str:
-    """Writes the record beside its name, durable where nobody could tell its loss from a job never made."""
-    part = f".{_FILE}.{secrets.token_hex(6)}.tmp"
-    fd = os.open(part, _NEW, 0o644, dir_fd=folder)
+def _remove(path: Path) -> bool:
     try:
-        try:
-            view = memoryview(record.model_dump_json().encode())
-            while view:
-                view = view[os.write(fd, view) :]
-            if record.status.is_over or record.submissions == 0:
-                os.fsync(fd)
-        finally:
-            # EDQUOT may come only here on MooseFS.
-            os.close(fd)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part, dir_fd=folder)
-        raise
-    return part
-
-
-def _put_new(folder: int, record: JobRecord) -> bool:
-    """Puts the record where there is none, or one that is over; False where another one is, or comes first.
-
-    Raises FileNotFoundError where the job is cleaned up meanwhile.
-    """
-    part = _write_part(folder, record)
-    try:
-        os.link(part, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
-    except FileExistsError:
-        if not _replaced(folder, part):
-            return False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part, dir_fd=folder)
-    os.fsync(folder)
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        # EPERM is what unlink(2) says of a folder on some file systems.
+        if error.errno not in {errno.EISDIR, errno.EPERM} or not path.is_dir():
+            raise
+        shutil.rmtree(path)
     return True
-
-
-def _replaced(folder: int, part: str) -> bool:
-    """Puts ``part`` in the place of a record that is over.
-
-    Of many who find the same old record one gets the claim on it; who comes after that finds another record.
-    A claim whose holder died keeps the job's id until it is cleaned up.
-    """
-    before = _record(os.open(_FILE, _READ, dir_fd=folder))
-    if before is not None and not before.status.is_over:
-        return False
-    claim = f".{_FILE}.{before.run if before is not None else _TORN}.claim"
-    try:
-        os.close(os.open(claim, _NEW, 0o644, dir_fd=folder))
-    except FileExistsError:
-        return False
-    try:
-        if _record(os.open(_FILE, _READ, dir_fd=folder)) != before:
-            return False
-        os.rename(part, _FILE, src_dir_fd=folder, dst_dir_fd=folder)
-        return True
-    finally:
-        os.unlink(claim, dir_fd=folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from morpheus_boot.errors import Exit, MorpheusError, storage_error
-from morpheus_boot.jobs.folder import open_or_make, touch_input
+from morpheus_boot.jobs.files import open_or_make, touch_input
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.volume.flock import try_flock
 from morpheus_boot.volume.layout import Layout
@@ -161,7 +161,7 @@ def sweep_parts(layout: Layout) -> int:
 def remove_unless_locked(part: Path) -> bool:
     """Removes a part and its journal unless somebody writes it; the journal first. Raises OSError."""
     try:
-        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         remove_part(part)
         return True

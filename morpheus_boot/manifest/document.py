@@ -68,7 +68,7 @@ class Document:
         """
         self._name = name
         self._environ = environ
-        self._read: dict[int, Any] = {}
+        self._values: dict[int, Any] = {}
         self._root = _compose(name, text)
         self.mistakes: list[Mistake] = []
         self.brought: dict[str, str] = {}
@@ -98,8 +98,8 @@ class Document:
 
     def _value(self, node: yaml.Node, place: Place) -> Any:  # noqa: ANN401 - dict, list or Text
         # An alias stands for the node of its anchor: read once, a short file of aliases of aliases stays a small one.
-        if id(node) in self._read:
-            return self._read[id(node)]
+        if id(node) in self._values:
+            return self._values[id(node)]
         if len(place) > _MAX_DEPTH:
             cause = "is nested too deeply"
             raise self.mistake((), cause, "remove what is not needed there", _line(node)).error
@@ -107,12 +107,12 @@ class Document:
             cause = f"tags ({node.tag}) are not read here"
             self._add(node, place, cause, "remove it, and put text in quotes")
         if isinstance(node, yaml.ScalarNode):
-            return self._read.setdefault(id(node), self._text(node, place))
+            return self._values.setdefault(id(node), self._text(node, place))
         if isinstance(node, yaml.SequenceNode):
-            items: list[Any] = self._read.setdefault(id(node), [])
+            items: list[Any] = self._values.setdefault(id(node), [])
             items += (self._value(item, (*place, at)) for at, item in enumerate(node.value))
             return items
-        fields: dict[str, Any] = self._read.setdefault(id(node), {})
+        fields: dict[str, Any] = self._values.setdefault(id(node), {})
         for key, value in node.value:
             at = (*place, key.value)
             if not isinstance(key, yaml.ScalarNode):
@@ -127,30 +127,37 @@ class Document:
     def _text(self, node: yaml.ScalarNode, place: Place) -> Text:
         brought: list[str] = []
 
-        def replace(reference: re.Match[str]) -> str:
-            name = reference["name"]
+        def expanded(reference: re.Match[str]) -> str:
             if reference[0] == "$${":
                 return "${"
-            if name is None:
-                cause = "a ${ is not followed by NAME}"
-                self._add(node, place, cause, "write ${NAME}, or $${ for a literal ${")
-            elif not self._environ.get(name, "").strip():
-                state = "empty" if name in self._environ else "not set"
-                cause = f"the environment variable {name} is {state}"
-                self._add(node, place, cause, f"set it, or remove ${{{name}}}")
-            else:
-                try:
-                    brought.append(parse_token(name, self._environ[name]))
-                except UsageError as error:
-                    self.mistakes.append(Mistake(_line(node), place, error))
-                else:
-                    return self.brought.setdefault(name, brought[-1])
-            return reference[0]
+            value = self._value_of(reference["name"], node, place)
+            if value is None:
+                return reference[0]
+            brought.append(value)
+            return value
 
         is_null = node.tag == f"{_STANDARD_TAG}null"
-        text = Text("" if is_null else _REFERENCE.sub(replace, node.value))
+        text = Text("" if is_null else _REFERENCE.sub(expanded, node.value))
         text.written, text.plain, text.brought = node.value, not node.style, tuple(brought)
         return text
+
+    def _value_of(self, variable: str | None, node: yaml.Node, place: Place) -> str | None:
+        """What the environment has for a reference; None where that is a mistake, which is noted."""
+        value = self._environ.get(variable, "") if variable else ""
+        if variable is None:
+            cause, mend = "a ${ is not followed by NAME}", "write ${NAME}, or $${ for a literal ${"
+        elif not value.strip():
+            state = "empty" if variable in self._environ else "not set"
+            cause = f"the environment variable {variable} is {state}"
+            mend = f"set it, or remove ${{{variable}}}"
+        else:
+            try:
+                return self.brought.setdefault(variable, parse_token(variable, value))
+            except UsageError as error:
+                self.mistakes.append(Mistake(_line(node), place, error))
+                return None
+        self._add(node, place, cause, mend)
+        return None
 
     def _add(self, node: yaml.Node, place: Place, cause: str, mend: str) -> None:
         self.mistakes.append(self.mistake(place, cause, mend, _line(node)))
@@ -180,7 +187,12 @@ def shown(text: str) -> str:
     text = Redactor()(text)
     if len(text) > _SHOWN_CHARACTERS:
         text = text[:_SHOWN_CHARACTERS] + "..."
-    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+    return f"'{printable(text)}'"
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for what can't be seen, which YAML mostly does not allow either."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def field_name(place: Place) -> str:

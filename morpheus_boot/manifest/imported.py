@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from morpheus_boot.config.redact import Redactor, is_secret_field
+from morpheus_boot.manifest.document import printable
 from morpheus_boot.manifest.values import ModelSpec, NodeSpec
 
 _CIVITAI_HOSTS: Final = frozenset({"civitai.com", "www.civitai.com"})
@@ -88,13 +89,13 @@ class Imported:
 
     def text(self, name: str) -> str:
         """models.yaml for what came from the file called ``name``; what was left out stands there as comments."""
-        parts = [_HEAD.format(name=name)]
+        parts = [_HEAD.format(name=printable(name))]
         for key, entries in (("models", self.models), ("custom_nodes", self.nodes)):
             if entries:
                 parts.append(_yaml({key: list(entries.values())}))
         redact = Redactor()
         parts += [
-            f"# Line {note.line} {note.says}.\n#   {redact(note.text)}\n"
+            f"# Line {note.line} {note.says}.\n#   {printable(redact(note.text))}\n"
             for note in self.notes
             if note.text
         ]

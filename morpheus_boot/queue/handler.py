@@ -16,9 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+from urllib.parse import quote
 
 import runpod
 
@@ -30,6 +30,10 @@ _OVER: Final = frozenset({"done", "failed", "cancelled"})
 _ANSWER_LIMIT_BYTES: Final = 20_000_000
 # What stands around the pictures in an answer.
 _ENVELOPE_BYTES: Final = 100_000
+# base64 makes four bytes of three.
+_MOST_FILE_BYTES: Final = (_ANSWER_LIMIT_BYTES - _ENVELOPE_BYTES) // 4 * 3
+# A job of a hundred thousand files is told in so much.
+_MOST_WORDS_BYTES: Final = 64 * 2**20
 
 _FIRST_LOOK_S: Final = 0.05
 _LOOK_EVERY_S: Final = 0.5
@@ -72,16 +76,33 @@ class FileServer:
 
     def submit(self, request: Mapping[str, Any], stop: threading.Event) -> str:
         """Posts a job and returns its id. Raises Refused, Unreachable, Stopped."""
-        return str(self._ask("POST", "/jobs", stop, request)["worker_job_id"])
+        return str(self._tell("POST", "/jobs", stop, request)["worker_job_id"])
 
     def look(self, job: str, stop: threading.Event) -> dict[str, Any]:
         """How a job stands. Raises Refused, Unreachable, Stopped."""
-        return self._ask("GET", f"/jobs/{job}", stop)
+        return self._tell("GET", f"/jobs/{job}", stop)
 
     def cancel(self, job: str) -> None:
         """Has a job interrupted in ComfyUI, or taken from its queue, if the file server can be reached."""
-        with contextlib.suppress(Refused, OSError, http.client.HTTPException, ValueError):
-            self._ask_once("POST", f"/jobs/{job}/cancel", None)
+        with contextlib.suppress(Refused, OSError, http.client.HTTPException):
+            self._ask_once("POST", f"/jobs/{job}/cancel", None, _MOST_WORDS_BYTES)
+
+    def download(self, job: str, name: str, stop: threading.Event, most_bytes: int) -> bytes | None:
+        """A file that the job has made; None where it is larger. Raises Refused, Unreachable, Stopped."""
+        return self._ask("GET", f"/download/{job}/{quote(name)}", stop, most_bytes=most_bytes)
+
+    def _tell(
+        self,
+        method: str,
+        path: str,
+        stop: threading.Event,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        content = self._ask(method, path, stop, body, most_bytes=_MOST_WORDS_BYTES)
+        document = _object(content or b"")
+        if document is None:
+            raise Refused(HTTPStatus.OK, f"the file server's answer to {path} is no JSON object")
+        return document
 
     def _ask(
         self,
@@ -89,35 +110,46 @@ class FileServer:
         path: str,
         stop: threading.Event,
         body: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+        *,
+        most_bytes: int,
+    ) -> bytes | None:
         """Asks until there is an answer: the file server may just be started again."""
         until = time.monotonic() + _AWAY_S
         while True:
             try:
-                return self._ask_once(method, path, body)
+                return self._ask_once(method, path, body, most_bytes)
             except Refused as refusal:
                 if refusal.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
                 cause = str(refusal)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 cause = str(error) or type(error).__name__
             if time.monotonic() > until:
                 raise Unreachable(f"the file server does not answer ({cause})")
             if stop.wait(_TRY_AGAIN_S):
                 raise Stopped
 
-    def _ask_once(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _ask_once(
+        self, method: str, path: str, body: Mapping[str, Any] | None, most_bytes: int
+    ) -> bytes | None:
+        """What the file server answers; None where that is more than ``most_bytes``."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_REQUEST_TIMEOUT_S)
         try:
             content = None if body is None else json.dumps(body).encode()
             connection.request(method, path, content, self._headers)
             answer = connection.getresponse()
-            document = json.loads(answer.read() or b"{}")
+            # Its status first: what an error says may be no JSON.
+            if answer.status >= HTTPStatus.BAD_REQUEST:
+                document = _object(answer.read(_MOST_WORDS_BYTES)) or {}
+                raise Refused(answer.status, _text(document.get("detail", answer.reason)))
+            if (answer.length or 0) > most_bytes:
+                return None
+            content = answer.read(most_bytes + 1)
+            if answer.length and len(content) <= most_bytes:
+                raise http.client.IncompleteRead(content, answer.length)
         finally:
             connection.close()
-        if answer.status >= HTTPStatus.BAD_REQUEST:
-            raise Refused(answer.status, _text(document.get("detail", answer.reason)))
-        return dict(document)
+        return content if len(content) <= most_bytes else None
 
 
 class Front:
@@ -179,13 +211,11 @@ class Front:
     def _run(self, job: Mapping[str, Any], stop: threading.Event) -> dict[str, Any] | None:
         """The job from its request to its answer; None where it was stopped."""
         try:
-            return _answer(self._outcome(job, stop))
+            return self._answer(self._outcome(job, stop), stop)
         except Stopped:
             return None
         except (Refused, Unreachable) as error:
             return {"error": str(error)}
-        except OSError as error:
-            return {"error": f"a result can't be read: {error}"}
 
     def _outcome(self, job: Mapping[str, Any], stop: threading.Event) -> Mapping[str, Any]:
         """How the job ended, however often RunPod delivers it. Raises Refused, Unreachable, Stopped."""
@@ -242,6 +272,36 @@ class Front:
             self._files.cancel(name)
             raise
 
+    def _answer(self, outcome: Mapping[str, Any], stop: threading.Event) -> dict[str, Any]:
+        """What RunPod is told of a job that is over. Raises Refused, Unreachable, Stopped."""
+        if outcome["status"] == "done":
+            if outcome.get("output") is None:
+                return {"error": "the job was cleaned up before it was answered"}
+            return self._with_pictures(outcome["output"], outcome["worker_job_id"], stop)
+        error = outcome.get("error") or f"the job was {outcome['status']}"
+        if outcome.get("node_errors"):
+            said = json.dumps(outcome["node_errors"], ensure_ascii=False)
+            error = f"{error}; node_errors: {said}"
+        return {"error": error}
+
+    def _with_pictures(
+        self, output: Mapping[str, Any], job: str, stop: threading.Event
+    ) -> dict[str, Any]:
+        """worker-comfyui's answer holds the files themselves, where the queue takes so much."""
+        left_bytes, images = _MOST_FILE_BYTES, []
+        for image in output.get("images") or ():
+            content = self._files.download(job, image["filename"], stop, left_bytes)
+            if content is None:
+                warning = (
+                    f"the results as base64 are more than the {_ANSWER_LIMIT_BYTES / 1e6:.0f} MB that RunPod's "
+                    f"queue takes: fetch them from the file server, /download/{job}/<filename>"
+                )
+                return {**output, "worker_job_id": job, "warning": warning}
+            left_bytes -= len(content)
+            data = base64.b64encode(content).decode()
+            images.append({"filename": image["filename"], "type": "base64", "data": data})
+        return {**output, "images": images} if images else dict(output)
+
 
 def _request(job: Mapping[str, Any]) -> dict[str, Any]:
     """The job as the file server takes it, under RunPod's own id where the client named none."""
@@ -253,40 +313,13 @@ def _request(job: Mapping[str, Any]) -> dict[str, Any]:
     return request
 
 
-def _answer(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """What RunPod is told of a job that is over. Raises OSError where a result can't be read."""
-    if outcome["status"] == "done":
-        if outcome.get("output") is None:
-            return {"error": "the job was cleaned up before it was answered"}
-        return _with_pictures(outcome["output"], outcome["worker_job_id"])
-    error = outcome.get("error") or f"the job was {outcome['status']}"
-    if outcome.get("node_errors"):
-        error = f"{error}; node_errors: {json.dumps(outcome['node_errors'], ensure_ascii=False)}"
-    return {"error": error}
-
-
-def _with_pictures(output: Mapping[str, Any], job: str) -> dict[str, Any]:
-    """worker-comfyui's answer holds the files themselves, where the queue takes so much."""
-    images = output.get("images") or ()
-    files = [Path(image["data"]) for image in images if image.get("type") == "path"]
-    # base64 makes four bytes of three.
-    size_bytes = sum(-(-file.stat().st_size // 3) * 4 for file in files)
-    if size_bytes + _ENVELOPE_BYTES > _ANSWER_LIMIT_BYTES:
-        warning = (
-            f"the results are {size_bytes / 1e6:.1f} MB as base64, and RunPod's queue takes "
-            f"{_ANSWER_LIMIT_BYTES / 1e6:.0f} MB: fetch them from the file server, /download/{job}/<filename>"
-        )
-        return {**output, "worker_job_id": job, "warning": warning}
-    if not files:
-        return dict(output)
-    return {**output, "images": [_as_base64(image) for image in images]}
-
-
-def _as_base64(image: Mapping[str, Any]) -> dict[str, Any]:
-    if image.get("type") != "path":
-        return dict(image)
-    data = base64.b64encode(Path(image["data"]).read_bytes()).decode()
-    return {"filename": image["filename"], "type": "base64", "data": data}
+def _object(content: bytes) -> dict[str, Any] | None:
+    """The JSON object that ``content`` is; None where it is none."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _text(detail: object) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 from morpheus_boot.errors import NotSetUp, WaitedTooLong
 from morpheus_boot.start.environment import make_environment
 from morpheus_boot.start.installed import site_key, site_of
-from morpheus_boot.volume.archive import Turn, pack, unpack
+from morpheus_boot.volume.archive import ArchiveLock, pack, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.program import run_program
 
@@ -76,7 +76,12 @@ def find_sdk(
 
 
 def provide_sdk(
-    *, layout: Layout, local: Path, environ: Mapping[str, str], turn: Turn, lock: Path = LOCK
+    *,
+    layout: Layout,
+    local: Path,
+    environ: Mapping[str, str],
+    archive_lock: ArchiveLock,
+    lock: Path = LOCK,
 ) -> Sdk:
     """Our own Python with the SDK below ``local``, from the archive on the volume where it has one.
 
@@ -88,7 +93,7 @@ def provide_sdk(
     sdk = Sdk(Path(sys.executable), site)
     if site.is_dir() or unpack(archive, site):
         return sdk
-    with turn(f"serverless/{key}"):
+    with archive_lock(f"serverless/{key}"):
         if not unpack(archive, site):
             _LOG.info("installing RunPod's SDK, once a volume")
             venv = make_environment(home, lock, environ)

@@ -1,13 +1,14 @@
-"""The queue handler as a service: which Python runs it, what it is told, and what its lines mean."""
+"""The queue handler as a service: which Python runs it, what it is told, what its lines mean, and RunPod's patience."""
 
 import json
 import logging
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from morpheus_boot.cache import Step
 from morpheus_boot.comfyui.environment import environment_without_secrets
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.config.settings import REPOSITORY, Settings
@@ -15,15 +16,27 @@ from morpheus_boot.errors import local_error
 from morpheus_boot.queue.sdk import Sdk, find_sdk, provide_sdk
 from morpheus_boot.report.log import Entry
 from morpheus_boot.services.process import ServiceSpec
-from morpheus_boot.volume.archive import Turn
+from morpheus_boot.volume.archive import ArchiveLock
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.mount import size_text
 
 QUEUE: Final = "queue"
+_LOG: Final = logging.getLogger("morpheus.boot")
 _HANDLER: Final = Path(__file__).with_name("handler.py")
+# RunPod's documentation, "Endpoint configurations": after 7 minutes a worker counts as unhealthy.
+_RUNPOD_WAITS_S: Final = 420.0
+# A guess at the low end of what origins and volumes give (150 to 400 MB/s in the field). A measured rate would be
+# truer but comes when it is too late to choose; a warning too many costs a line, one too few a loop of killed workers.
+_ASSUMED_BYTES_PER_S: Final = 50_000_000
 
 
 def prepare_queue(
-    settings: Settings, layout: Layout, comfyui: ComfyUI, *, turn: Turn, stopping: threading.Event
+    settings: Settings,
+    layout: Layout,
+    comfyui: ComfyUI,
+    *,
+    archive_lock: ArchiveLock,
+    stopping: threading.Event,
 ) -> ServiceSpec:
     """The handler of RunPod's queue, ready to be started; installs the SDK where the image has none.
 
@@ -38,10 +51,33 @@ def prepare_queue(
     pythons = (comfyui.python, *((Path(system),) if system else ()))
     try:
         sdk = find_sdk(pythons, environ=environ, folder=folder, stopping=stopping)
-        sdk = sdk or provide_sdk(layout=layout, local=folder, environ=settings.environ, turn=turn)
+        sdk = sdk or provide_sdk(
+            layout=layout, local=folder, environ=settings.environ, archive_lock=archive_lock
+        )
     except OSError as error:
         raise local_error("RunPod's SDK", folder, error) from error
     return _service(sdk, environ, folder)
+
+
+def warn_of_long_fill(steps: Iterable[Step], init_timeout_s: float | None) -> None:
+    """Warns where the bytes that ``steps`` lack would take longer than RunPod waits.
+
+    ``init_timeout_s``: RUNPOD_INIT_TIMEOUT. Models whose size models.yaml does not say are not counted.
+    """
+    missing_bytes = sum(step.model.size_bytes or 0 for step in steps if step.needs_bytes)
+    needed_s = missing_bytes / _ASSUMED_BYTES_PER_S
+    waits_s = init_timeout_s or _RUNPOD_WAITS_S
+    if needed_s <= waits_s:
+        return
+    _LOG.warning(
+        "%s are missing, which take %.0f s at %s/s, and RunPod gives a worker up after %.0f s: fill the volume first"
+        " from a CPU Pod (pod_start.sh fill), or set RUNPOD_INIT_TIMEOUT=%.0f on the endpoint",
+        size_text(missing_bytes),
+        needed_s,
+        size_text(_ASSUMED_BYTES_PER_S),
+        waits_s,
+        2 * needed_s,
+    )
 
 
 def read_sdk_line(line: str) -> Entry | None:

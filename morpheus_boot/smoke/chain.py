@@ -16,7 +16,7 @@ from morpheus_boot.smoke.client import Client
 from morpheus_boot.smoke.inner import InnerBoot, free_ports
 from morpheus_boot.smoke.models import UPSCALER, make_models, write_manifest
 from morpheus_boot.smoke.origin import Origin
-from morpheus_boot.smoke.picture import gradient, png_size
+from morpheus_boot.smoke.samples import gradient, png_size
 from morpheus_boot.smoke.steps import Step, Steps, retold
 from morpheus_boot.smoke.target import Target, choose_target, remove_links
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,26 +42,26 @@ class Client:
         """Runs ``graph`` to its end; the file name of the one picture that it saves."""
         answer = self._ask("POST", self.comfyui_port, "/prompt", json={"prompt": graph})
         prompt_id = str(_field(answer, "prompt_id"))
-        deadline = time.monotonic() + _JOB_LIMIT_S
-        while time.monotonic() < deadline:
-            history = self._ask("GET", self.comfyui_port, f"/history/{prompt_id}").json()
-            if prompt_id in history:
-                return _saved_name(history[prompt_id])
-            if self.stopping.wait(_POLL_S):
-                raise MorpheusError("job", "was not waited for any longer", "run smoke again")
-        raise WaitedTooLong(
-            "job", f"has not ended within {_JOB_LIMIT_S:.0f} s", "see ComfyUI's log"
-        )
+        path = f"/history/{prompt_id}"
+        history = self._wait(self.comfyui_port, path, lambda told: prompt_id in told)
+        return _saved_name(history[prompt_id])
 
     def run_by_name(self, workflow: str, job: str, parameters: Json) -> str:
         """Runs a workflow of the volume as ``job`` to its end; the file name of the one picture that it made."""
         body = {"workflow_name": workflow, "worker_job_id": job, **parameters}
         self._ask("POST", self.files_port, "/jobs", json=body, allowed=(202,))
+        going_on = {"queued", "running"}
+        return _made_name(
+            self._wait(self.files_port, f"/jobs/{job}", lambda told: told["status"] not in going_on)
+        )
+
+    def _wait(self, port: int, path: str, is_over: Callable[[Json], bool]) -> Json:
+        """What ``path`` answers once that says that the job is over."""
         deadline = time.monotonic() + _JOB_LIMIT_S
         while time.monotonic() < deadline:
-            told = self._ask("GET", self.files_port, f"/jobs/{job}").json()
-            if told["status"] not in {"queued", "running"}:
-                return _made_name(told)
+            told: Json = self._ask("GET", port, path).json()
+            if is_over(told):
+                return told
             if self.stopping.wait(_POLL_S):
                 raise MorpheusError("job", "was not waited for any longer", "run smoke again")
         raise WaitedTooLong("job", f"has not ended within {_JOB_LIMIT_S:.0f} s", "see the log")

@@ -15,17 +15,7 @@ from typing import Final, Self
 
 import requests
 
-from morpheus_boot.errors import (
-    ManifestError,
-    MorpheusError,
-    NotSetUp,
-    OriginDenied,
-    ServiceFailed,
-    StorageFailed,
-    UsageError,
-    VolumeFull,
-    WaitedTooLong,
-)
+from morpheus_boot.errors import Exit, MorpheusError, ServiceFailed, WaitedTooLong
 from morpheus_boot.services.process_table import read_process_table
 
 # ComfyUI with CUDA and many nodes takes a minute or two; beyond this nobody waits for a test.
@@ -34,19 +24,6 @@ _READY_LIMIT_S: Final = 300.0
 _STOP_LIMIT_S: Final = 5.0
 _POLL_S: Final = 0.05
 _LAST_LINES: Final = 6
-_KINDS: Final = {
-    int(kind.exit_code): kind
-    for kind in (
-        UsageError,
-        ManifestError,
-        ServiceFailed,
-        VolumeFull,
-        StorageFailed,
-        WaitedTooLong,
-        OriginDenied,
-        NotSetUp,
-    )
-}
 
 
 def free_ports(count: int) -> list[int]:
@@ -110,7 +87,7 @@ class InnerBoot:
     def wait_until_ready(self) -> None:
         """Returns once `GET /ping` answers 200.
 
-        Raises MorpheusError: the boot ended (of the kind that its exit code says), failed, or took too long.
+        Raises MorpheusError: the boot ended (with its exit code), failed, or took too long.
         """
         deadline = time.monotonic() + _READY_LIMIT_S
         while time.monotonic() < deadline:
@@ -124,8 +101,11 @@ class InnerBoot:
             code = self._process.poll()
             if code is not None:
                 self._reader.join(_STOP_LIMIT_S)
-                kind = _KINDS.get(code, MorpheusError)
-                raise kind("up", f"ended with exit code {code}", "mend what its last lines name")
+                failed = MorpheusError(
+                    "up", f"ended with exit code {code}", "mend what its last lines name"
+                )
+                failed.exit_code = Exit(code) if code in set(Exit) else Exit.BUG
+                raise failed
             if status == requests.codes.service_unavailable:
                 raise ServiceFailed(
                     "up", "answers /ping with 503 and does not end", "see its last lines"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.smoke import safetensors
+from morpheus_boot.smoke import samples
 
 # The job of the chain runs it.
 UPSCALER: Final = "morpheus_smoke_upscaler.safetensors"
@@ -39,15 +39,15 @@ class SmokeModel:
 def make_models() -> tuple[SmokeModel, ...]:
     """One that the job loads, one with a second place, one that is preloaded."""
     return (
-        SmokeModel(f"upscale_models/{UPSCALER}", safetensors.upscaler()),
+        SmokeModel(f"upscale_models/{UPSCALER}", samples.upscaler()),
         SmokeModel(
             "loras/morpheus_smoke_lora.safetensors",
-            safetensors.filler(600_000, seed=1),
+            samples.filler(600_000, seed=1),
             links=("vae/morpheus_smoke_linked.safetensors",),
         ),
         SmokeModel(
             "checkpoints/morpheus_smoke_checkpoint.safetensors",
-            safetensors.filler(4_000_000, seed=2),
+            samples.filler(4_000_000, seed=2),
             preload=True,
         ),
     )

@@ -49,7 +49,9 @@ def retold(error: MorpheusError, *, before: str = "", after: str = "") -> Morphe
     """The same error, each one where it is several, with more words before its subject or after its cause."""
     if isinstance(error, SeveralErrors):
         return all_of([retold(one, before=before, after=after) for one in error.errors])
-    return type(error)(f"{before}{error.subject}", f"{error.cause}{after}", error.mend)
+    told = type(error)(f"{before}{error.subject}", f"{error.cause}{after}", error.mend)
+    told.exit_code = error.exit_code
+    return told
 
 
 def table(steps: Sequence[Step]) -> str:

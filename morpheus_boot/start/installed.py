@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 from typing import Final, TextIO
 
-from morpheus_boot.volume.archive import Turn, pack
+from morpheus_boot.volume.archive import ArchiveLock, pack
 from morpheus_boot.volume.layout import Layout
 
 RUNTIME_LOCK: Final = Path(__file__).parents[1] / "requirements.txt"
@@ -68,18 +68,20 @@ def environment_archive(layout: Layout, lock: Path = RUNTIME_LOCK) -> Path:
     return layout.archives / "environment" / f"{site_key(lock)}.tar.gz"
 
 
-def keep_environment(layout: Layout, venv: Path, turn: Turn, lock: Path = RUNTIME_LOCK) -> None:
+def keep_environment(
+    layout: Layout, venv: Path, archive_lock: ArchiveLock, lock: Path = RUNTIME_LOCK
+) -> None:
     """Leaves the packages of ``venv`` on the volume, unless it has them, so that the next container installs none.
 
     Does nothing where ``venv`` was not made from ``lock``; a volume that takes none does without. Raises
-    WaitedTooLong as ``turn`` does.
+    WaitedTooLong as ``archive_lock`` does.
     """
     archive = environment_archive(layout, lock)
     try:
         if archive.exists() or (venv / "lock.txt").read_bytes() != lock.read_bytes():
             return
         # A cold fleet is ready at one time, and each worker would pack the same.
-        with turn(f"environment/{site_key(lock)}"):
+        with archive_lock(f"environment/{site_key(lock)}"):
             if archive.exists():
                 return
             pack(site_of(venv), archive)

@@ -32,8 +32,8 @@ _STREAM_BYTES: Final = 64 * 1024
 _LEVEL: Final = 1
 _TOUCH_AFTER_S: Final = 86_400.0
 
-# Holds what all workers need while one of them makes it, named as below .morpheus/archives (cache/turn.py).
-Turn: TypeAlias = Callable[[str], AbstractContextManager[None]]
+# Holds the lock of what all workers need while one of them makes it, named as below .morpheus/archives.
+ArchiveLock: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 class _Damaged(Exception):

@@ -39,7 +39,7 @@ class Layout:
 
     @property
     def jobs(self) -> Path:
-        """One folder a job: input/, output/, job.json."""
+        """One folder a job: input/, output/. Clients and ComfyUI write here: nothing in it is believed."""
         return self.root / "jobs"
 
     def job(self, job_id: str) -> Path:
@@ -107,9 +107,18 @@ class Layout:
         return self.ours / "trash"
 
     @property
+    def job_records(self) -> Path:
+        """One record a job that was posted."""
+        return self.ours / "jobs"
+
+    def job_record(self, job_id: str) -> Path:
+        """The record of one job: its request, and how it stands."""
+        return self.job_records / f"{job_id}.json"
+
+    @property
     def job_marks(self) -> Path:
         """One folder a worker, with the marks of its open jobs."""
-        return self.ours / "jobs"
+        return self.ours / "jobs-open"
 
     @property
     def jobs_lock(self) -> Path:
@@ -133,13 +142,13 @@ class Layout:
         return self.locks / f"{model_key(model_path)}.lock"
 
     @property
-    def turns(self) -> Path:
+    def archive_locks(self) -> Path:
         """The locks of whoever makes what all workers need."""
-        return self.locks / "turns"
+        return self.locks / "archives"
 
-    def turn_lock(self, what: str) -> Path:
+    def archive_lock(self, what: str) -> Path:
         """The lock of whoever makes ``what``; no model's, so that gc does not look for a model of it."""
-        return self.turns / f"{model_key(what)}.lock"
+        return self.archive_locks / f"{model_key(what)}.lock"
 
     def old_caches(self) -> tuple[Path, ...]:
         """Where the scripts before this one kept their models, besides model_cache/ itself."""

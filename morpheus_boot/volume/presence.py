@@ -19,6 +19,7 @@ class Presence:
     """Knows the volume by its ``.morpheus/``, as that was at the first look. Each look is one stat, from any thread."""
 
     def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self._folder = layout.ours
         self._known: tuple[int, int] | None = None
         self._lock = threading.Lock()

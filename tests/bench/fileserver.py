@@ -1,11 +1,10 @@
-"""The file server's speed beside nginx, FastAPI as it comes, and Flask with gunicorn.
+"""The file server's speed beside nginx and FastAPI as it comes, and what two hundred stalled readers cost it.
 
-    python -m tests.bench.fileserver [--rounds 5] [--seconds 3] [--folder DIR] [--tus]
+    python -m tests.bench.fileserver [--rounds 5] [--seconds 3] [--size-mb 1000] [--folder DIR]
 
-Prints a page of Markdown. All of them serve one folder from one disk to clients on the same machine;
-each round measures each of them once, one right after the other, so that what else the machine does falls
-on all alike. What counts is the median of the rounds' ratios. Needs nginx, wrk and curl, and flask and gunicorn
-in this Python. ``--tus`` compares our two ways of uploading alone.
+Prints a page of Markdown. All serve one folder from one disk to clients on the same machine; each round measures each
+of them once, one right after the other, so that what else the machine does falls on all alike. What counts is the
+median of the rounds' ratios. Needs nginx, wrk and curl.
 """
 
 import argparse
@@ -28,15 +27,12 @@ from pathlib import Path
 from typing import Final
 
 from tests.fileserver.serving import FileServer, free_port
-from tests.fileserver.tus import CONTENT, create, offset_of
-from tests.testbed import moosefs
 from tests.wait import wait_until
 
-GB: Final = 10**9
 CONNECTIONS: Final = 32
 UPLOAD_CONNECTIONS: Final = 16
 HEALTH_PROBES: Final = 500
-PIECE_BYTES: Final = 64 * 10**6
+STALLED: Final = 200
 
 NGINX: Final = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; user root;
@@ -95,12 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
+    parser.add_argument("--size-mb", type=int, default=1000, help="of the large file")
     parser.add_argument("--folder", type=Path, help="where the volume is made; a temporary one")
-    parser.add_argument("--tus", action="store_true", help="/upload beside /uploads, nothing else")
     given = parser.parse_args()
-    if given.tus:
-        print(tus_beside_upload(given.folder, given.rounds))
-        return
     missing = [name for name in ("nginx", "wrk", "curl") if shutil.which(name) is None]
     if missing:
         sys.exit(f"{', '.join(missing)}: not installed; apt-get install nginx-light wrk curl")
@@ -111,90 +104,28 @@ def main() -> None:
         folder = Path(name)
         ours = stack.enter_context(FileServer(folder))
         servers = [Server("ours", ours.port), *started(folder, ours.volume, stack)]
-        prepare(ours)
+        prepare(ours, given.size_mb * 10**6)
         rows = measure(servers, ours.volume, folder, given.rounds, f"{given.seconds}s")
         health_ms = health_under_load(ours, folder)
-        peak = ours.peak_rss_bytes
+        peak_mb = ours.peak_rss_bytes / 1e6
+        stalled_mb = stalled_readers(ours)
     print(report(rows, [server.name for server in servers]))
     print(f"\np99 of `/health` beside 32 downloads and 8 uploads: {health_ms:.1f} ms.")
-    print(f"\nMemory of the process at its peak, through all of this: {peak / 1e6:.0f} MB.")
-    print(f"\n{cold_on_moosefs()}")
-
-
-def tus_beside_upload(parent: Path | None, rounds: int) -> str:
-    """1 GB by /upload and by /uploads in turns: seconds, and the process's memory at its peak."""
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as name:
-        folder = Path(name)
-        with FileServer(folder) as ours:
-            prepare(ours)
-            whole = ours.volume / "jobs/bench/output/1g"
-            pieces = in_pieces(whole, folder)
-            server, row = Server("ours", ours.port), Row("1 GB upload", "s")
-            ways: list[tuple[str, Callable[[], float]]] = [
-                ("/upload", lambda: upload_s(server, whole)),
-                ("/uploads, PATCHes of 64 MB", lambda: tus_s(ours, pieces)),
-            ]
-            for number in range(rounds):
-                for way, measured in ways if number % 2 else ways[::-1]:
-                    row.values.setdefault(way, []).append(measured())
-                    clear(ours.volume)
-                    print(f"{number + 1}/{rounds} {way}", file=sys.stderr)
-            peak = ours.peak_rss_bytes
-    (usual, _), (resumable, _) = ways
-    return (
-        f"1 GB upload: {usual} {row.median(usual):.2f} s, {resumable} {row.median(resumable):.2f} s, "
-        f"ratio {row.ratio(resumable, usual):.2f}; memory at its peak {peak / 1e6:.0f} MB"
-    )
-
-
-def in_pieces(whole: Path, folder: Path) -> list[Path]:
-    """The files that each PATCH sends."""
-    content, pieces = whole.read_bytes(), []
-    for at in range(0, len(content), PIECE_BYTES):
-        piece = folder / f"piece-{at}"
-        piece.write_bytes(content[at : at + PIECE_BYTES])
-        pieces.append(piece)
-    return pieces
-
-
-def tus_s(ours: FileServer, pieces: list[Path]) -> float:
-    """The seconds that all requests took, one curl for all of them as for one upload."""
-    begun = time.monotonic()
-    url = ours.url + create(ours, sum(piece.stat().st_size for piece in pieces))
-    command, at = ["curl", "--silent", "--show-error", "--fail-early"], 0
-    for piece in pieces:
-        told = ("Tus-Resumable: 1.0.0", f"Content-Type: {CONTENT}", f"Upload-Offset: {at}")
-        headers = [word for header in told for word in ("-H", header)]
-        command += ["--next"] if at else []
-        command += ["--fail", "-X", "PATCH", "-T", str(piece), *headers, "-o", "/dev/null", url]
-        at += piece.stat().st_size
-    subprocess.run(command, check=True)
-    taken_s = time.monotonic() - begun
-    if offset_of(ours, url.removeprefix(ours.url)) != at:
-        sys.exit("the upload is not complete")
-    return taken_s
+    print(f"\nMemory of the process at its peak, through all of this: {peak_mb:.0f} MB.")
+    print(f"\nMemory with {STALLED} stalled downloads of 1 GB: {stalled_mb:.0f} MB.")
 
 
 def started(folder: Path, volume: Path, stack: ExitStack) -> Iterator[Server]:
     """Starts the others over ``volume``."""
-    ports = {name: free_port() for name in ("nginx", "FastAPI as it comes", "Flask + gunicorn 4")}
+    ports = {name: free_port() for name in ("nginx", "FastAPI as it comes")}
     (folder / "nginx.conf").write_text(
         NGINX.format(folder=folder, volume=volume, port=ports["nginx"])
     )
-    address = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-    uvicorn = [sys.executable, "-m", "uvicorn", "tests.fileserver.naive_fastapi:app"]
+    uvicorn = [sys.executable, "-m", "uvicorn", "tests.bench.naive_fastapi:app"]
     uvicorn += ["--no-access-log", "--log-level", "warning", "--port"]
-    gunicorn = [sys.executable, "-m", "gunicorn", "tests.fileserver.naive_flask:app", "-w", "4"]
     commands = {
         "nginx": ["nginx", "-c", str(folder / "nginx.conf")],
         "FastAPI as it comes": [*uvicorn, str(ports["FastAPI as it comes"])],
-        "Flask + gunicorn 4": [
-            *gunicorn,
-            "--bind",
-            address["Flask + gunicorn 4"],
-            "--timeout",
-            "300",
-        ],
     }
     for name, command in commands.items():
         stack.enter_context(running(command, volume, folder / f"{name.split()[0]}.log"))
@@ -229,10 +160,10 @@ def answers(server: Server) -> bool:
         return False
 
 
-def prepare(ours: FileServer) -> None:
+def prepare(ours: FileServer, large_bytes: int) -> None:
     """The files that are downloaded, in the page cache."""
-    content = os.urandom(10**8) * 10
-    for name, size_bytes in (("1g", GB), ("2m", 2 * 10**6), ("64k", 65_536)):
+    content = os.urandom(10**7) * (large_bytes // 10**7 + 1)
+    for name, size_bytes in (("large", large_bytes), ("2m", 2 * 10**6)):
         ours.output("bench", name, content[:size_bytes])
 
 
@@ -242,12 +173,12 @@ def measure(
     """Every measurement with every server, ``rounds`` times, each round beginning with another one."""
     lua = folder / "upload.lua"
     lua.write_text(UPLOAD_LUA.format(size=500_000))
-    source = volume / "jobs/bench/output/1g"
+    source = volume / "jobs/bench/output/large"
+    size_mb = source.stat().st_size / 1e6
     table: list[tuple[Row, Callable[[Server], float]]] = [
-        (Row("1 GB download", "MB/s"), lambda s: GB / 1e6 / download_s(s)),
+        (Row(f"{size_mb:.0f} MB download", "MB/s"), lambda s: size_mb / download_s(s)),
         (Row("2 MB files, 32 connections", "r/s"), lambda s: wrk(s, "2m", seconds)),
-        (Row("64 KB files, 32 connections", "r/s"), lambda s: wrk(s, "64k", seconds)),
-        (Row("1 GB upload", "s"), lambda s: upload_s(s, source)),
+        (Row(f"{size_mb:.0f} MB upload", "s"), lambda s: upload_s(s, source)),
         (Row("500 KB uploads, 16 connections", "r/s"), lambda s: wrk_upload(s, lua, seconds)),
     ]
     for number in range(rounds):
@@ -274,7 +205,7 @@ def clear(volume: Path) -> None:
 
 
 def download_s(server: Server) -> float:
-    return curl(server.url("/download/bench/1g"), "-o", "/dev/null")
+    return curl(server.url("/download/bench/large"), "-o", "/dev/null")
 
 
 def upload_s(server: Server, source: Path) -> float:
@@ -343,40 +274,16 @@ def health_under_load(ours: FileServer, folder: Path) -> float:
     return statistics.quantiles(taken_ms, n=100)[98]
 
 
-def cold_on_moosefs() -> str:
-    """How long a cached file takes while 64 cold ones are read from a real MooseFS."""
-    reason = moosefs.reason_missing()
-    if reason is not None:
-        return f"Cold files on MooseFS: not measured ({reason})."
-    with ExitStack() as stack:
-        bed = stack.enter_context(moosefs.MooseFS())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(FileServer(folder, volume=bed.a / bed.fresh()))
-        for number in range(64):
-            server.output("cold", str(number), os.urandom(4 * 10**6))
-        warm = server.output("cold", "warm", os.urandom(65_536))
-        os.sync()
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-        warm.read_bytes()
-        alone_ms = statistics.median(timed_ms(server) for _ in range(50))
-        command = ["curl", "-sfZ", "--no-progress-meter", "--parallel-max", "64", "-o", "/dev/null"]
-        begun = time.monotonic()
-        with subprocess.Popen([*command, f"{server.url}/download/cold/[0-63]"]) as cold:
-            beside_ms = []
-            while cold.poll() is None:
-                beside_ms.append(timed_ms(server))
-        whole_s = time.monotonic() - begun
-    return (
-        f"Cold files on MooseFS: 64 files of 4 MB at once in {whole_s:.2f} s; a cached file of 64 KB "
-        f"took {statistics.median(beside_ms):.1f} ms beside them (worst {max(beside_ms):.0f} ms), "
-        f"{alone_ms:.1f} ms alone."
-    )
-
-
-def timed_ms(server: FileServer) -> float:
-    begun = time.monotonic()
-    server.raw_get(b"/download/cold/warm")
-    return (time.monotonic() - begun) * 1000
+def stalled_readers(ours: FileServer) -> float:
+    """MB that the process has at its peak with so many downloads of 1 GB that nobody reads."""
+    os.truncate(ours.output("bench", "stalled", b""), 10**9)
+    request = b"GET /download/bench/stalled HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as clients:
+        for _ in range(STALLED):
+            clients.enter_context(ours.connect()).sendall(request)
+        wait_until(lambda: ours.descriptors > 2 * STALLED, 30)
+        ours.get("/health")
+    return ours.peak_rss_bytes / 1e6
 
 
 def report(rows: list[Row], names: list[str]) -> str:

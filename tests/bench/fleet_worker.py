@@ -25,13 +25,12 @@ def work(root: Path, folder: Path) -> None:
     began = time.perf_counter()
     from morpheus_boot.cache import fill
     from morpheus_boot.comfyui.links import Link, put_links
-    from morpheus_boot.config.settings import Overrides, read_settings
+    from morpheus_boot.config.settings import Invocation, Overrides, read_settings
     from morpheus_boot.deployment import (
         announce,
         make_volume_folder,
         read_deployment,
     )
-    from morpheus_boot.invocation import Invocation
 
     imported = time.perf_counter()
     invocation = Invocation(read_settings(Overrides(folder.parent / "models.yaml", root)))

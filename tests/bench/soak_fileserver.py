@@ -27,7 +27,7 @@ import requests
 from tests.fileserver.serving import MIB, FileServer, form, upload_head
 from tests.wait import wait_until
 
-MEMORY_BYTES: Final = 100_000_000
+MEMORY_BYTES: Final = 200_000_000
 
 
 def many_small_uploads(folder: Path) -> str:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from morpheus_boot.smoke.picture import gradient
+from morpheus_boot.smoke.samples import gradient
 from tests.boot.given import START_LIMIT_S, run_prompt, site_with_comfyui
 from tests.boot.program import Program, Site
 from tests.guard.served import copied, plain

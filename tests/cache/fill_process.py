@@ -1,7 +1,8 @@
 """One worker as a process of its own: plans and fills, as ``fill`` does, with times that no test waits for.
 
 ``python -m tests.cache.fill_process --volume DIR --worker NAME --model PATH=URL[=SHA256] ...`` prints each state
-that it reports as a line of JSON, and ends with 0 or the code that the command line would end with.
+that it reports as a line of JSON, and ends with 0 or the code that the command line would end with. With
+``--tell-opens`` each file that it opens on the volume, and each folder that it makes there, is such a line, too.
 """
 
 import argparse
@@ -38,6 +39,7 @@ class FillProcess:
     beat_s: float = QUICK.lock_times.beat_s
     silence_s: float = QUICK.lock_times.silence_s
     deadline_s: float = QUICK.lock_times.deadline_s
+    tells_opens: bool = False
 
     def start(
         self, worker: str = "worker-1", env: Mapping[str, str] | None = None
@@ -51,6 +53,7 @@ class FillProcess:
                 *("--beat", str(self.beat_s), "--silence", str(self.silence_s)),
                 *("--deadline", str(self.deadline_s)),
                 *(word for wanted in self.models for word in ("--model", _text_of(wanted))),
+                *(("--tell-opens",) if self.tells_opens else ()),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -94,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     worker = Worker(options.volume, options.worker, _BOUGHT_BYTES, _fill_options(options))
+    if options.tell_opens:
+        _tell_opens(options.volume)
     try:
         context = replace(worker.context, report=_print_state)
         fill(worker.plan(*options.model), context)
@@ -114,7 +119,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--silence", type=float, default=QUICK.lock_times.silence_s)
     parser.add_argument("--deadline", type=float, default=QUICK.lock_times.deadline_s)
     parser.add_argument("--model", type=_model, action="append", required=True)
+    parser.add_argument("--tell-opens", action="store_true")
     return parser.parse_args(arguments)
+
+
+def _tell_opens(volume: Path) -> None:
+    """Here and not in the tests' own process, since Python lets no hook be taken away.
+
+    In Python 3.11 each makes the start of a thread that is traced fail, now and then.
+    """
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if event in {"open", "os.mkdir"} and str(arguments[0]).startswith(f"{volume}/"):
+            print(json.dumps({event: str(arguments[0])}), flush=True)
+
+    sys.addaudithook(hear)
 
 
 def _fill_options(options: argparse.Namespace) -> FillOptions:

@@ -102,6 +102,14 @@ class Scene:
             wait_until(lambda: self.journalled_bytes() > at - 2 * SYNC_BYTES)
             yield process, gate
 
+    def leave_half(self, *wanted: ModelSpec) -> Path:
+        """The part of a worker that was killed with half of the model; the origin behaves from then on."""
+        with self.held(self.process(*wanted)) as (process, _):
+            process.kill()
+        self.origin.behave()
+        (part,) = self.parts()
+        return part
+
     def assert_right(self) -> None:
         assert self.final.read_bytes() == RIGHT
         record = read_record(self.layout, PATH)

@@ -1,13 +1,13 @@
 """Files that the cache did not bring in itself: the old scripts', an operator's, RunPod's own."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from morpheus_boot.cache import CachedModel, hash_pending, hub_roots
+from morpheus_boot.cache import hash_pending, hub_roots
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.records import read_record, write_record
 from morpheus_boot.cache.repair import TO_REPAIR, Condition, Verdict, judge, repair
@@ -18,7 +18,6 @@ from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.civitai import CivitaiStandIn
 from tests.testbed.content import (
     Content,
-    literal,
     read_all,
     safetensors,
     sha256,
@@ -44,9 +43,18 @@ def worker(tmp_path: Path) -> Worker:
     return Worker(tmp_path)
 
 
-def hash_later(worker: Worker, cached: Iterable[CachedModel]) -> None:
-    """What a boot does with them once ComfyUI is up."""
-    hash_pending(cached, worker.context)
+def damaged(content: Content) -> bytes:
+    """The content with one byte of it flipped."""
+    found = bytearray(read_all(content))
+    found[MIB] ^= 1
+    return bytes(found)
+
+
+def put(file: Path, content: bytes) -> Path:
+    """A file that the cache did not bring in."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
 
 
 def test_a_whole_file_without_a_record_costs_one_request_and_no_bytes(
@@ -72,7 +80,7 @@ def test_hashing_ends_in_the_middle_of_a_file_when_it_is_told_to_stop(
     worker.stopping.set()
 
     with pytest.raises(Stopped):
-        hash_later(worker, cached)
+        hash_pending(cached, worker.context)
 
     record = read_record(worker.layout, PATH)
     assert record is not None
@@ -87,12 +95,9 @@ def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
     credentials = Credentials(civitai_endpoint=civitai.url)
     worker.options = replace(worker.options, credentials=credentials)
     wanted = ModelSpec(PATH, civitai=131960)
-    damaged = bytearray(read_all(WEIGHTS))
-    damaged[MIB] ^= 1
-    worker.layout.model(PATH).parent.mkdir(parents=True)
-    worker.layout.model(PATH).write_bytes(damaged)
+    put(worker.layout.model(PATH), damaged(WEIGHTS))
 
-    hash_later(worker, worker.fill(wanted))
+    hash_pending(worker.fill(wanted), worker.context)
 
     assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
     record = read_record(worker.layout, PATH)
@@ -101,17 +106,42 @@ def test_an_adopted_file_is_held_to_the_digest_that_its_origin_names(
     assert "restart any ComfyUI that has loaded it" in caplog.text
 
 
-@pytest.mark.parametrize(("path", "content"), BY_TYPE)
-def test_a_truncated_file_of_an_old_script_is_fetched_again(
-    worker: Worker, origin: Origin, path: str, content: Content
+PICKLE = torch_pickle(2 * MIB)
+OTHER = safetensors(2 * MIB, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "found", "digest"),
+    [
+        *((path, content, read_all(content)[: MIB + 17], None) for path, content in BY_TYPE),
+        (PATH, WEIGHTS, b"<html>Please log in</html>", None),
+        ("checkpoints/a.ckpt", PICKLE, bytes(PICKLE.size_bytes), None),
+        ("upscale_models/a.pth", PICKLE, bytes(PICKLE.size_bytes), None),
+        (PATH, WEIGHTS, read_all(OTHER), sha256(WEIGHTS)),
+    ],
+)
+def test_a_file_that_is_not_the_model_is_fetched_again(
+    worker: Worker, origin: Origin, *, path: str, content: Content, found: bytes, digest: str | None
 ) -> None:
-    wanted = model(path, origin.serve("/a", content))
-    worker.layout.model(path).parent.mkdir(parents=True)
-    worker.layout.model(path).write_bytes(read_all(content)[: MIB + 17])
+    wanted = model(path, origin.serve("/a", content), sha256=digest)
+    put(worker.layout.model(path), found)
 
     worker.fill(wanted)
 
     assert worker.layout.model(path).read_bytes() == read_all(content)
+
+
+@pytest.mark.parametrize("spoil", [lambda file: os.truncate(file, MIB), os.unlink])
+def test_a_recorded_file_that_was_cut_or_removed_behind_our_back_is_fetched_again(
+    worker: Worker, origin: Origin, spoil: Callable[[Path], None]
+) -> None:
+    wanted = model(PATH, origin.serve("/a", WEIGHTS))
+    worker.fill(wanted)
+    spoil(worker.layout.model(PATH))
+
+    worker.fill(wanted)
+
+    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
 
 
 @pytest.mark.parametrize(("path", "content"), BY_TYPE[:2])
@@ -139,38 +169,6 @@ def test_a_bare_pickle_is_not_adopted_without_its_origin(
         worker.fill(wanted)
 
 
-def test_a_login_page_saved_as_a_model_is_fetched_again(worker: Worker, origin: Origin) -> None:
-    wanted = model(PATH, origin.serve("/a", WEIGHTS))
-    write_to(literal(b"<html>Please log in</html>"), worker.layout.model(PATH))
-
-    worker.fill(wanted)
-
-    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
-
-
-@pytest.mark.parametrize("path", ["checkpoints/a.ckpt", "upscale_models/a.pth"])
-def test_what_begins_neither_as_a_zip_nor_as_a_pickle_is_fetched_again(
-    worker: Worker, origin: Origin, path: str
-) -> None:
-    content = torch_pickle(2 * MIB)
-    wanted = model(path, origin.serve("/a", content))
-    write_to(literal(bytes(2 * MIB)), worker.layout.model(path))
-    assert worker.layout.model(path).stat().st_size == content.size_bytes
-
-    worker.fill(wanted)
-
-    assert worker.layout.model(path).read_bytes() == read_all(content)
-
-
-def test_a_given_sha256_is_checked_at_adoption(worker: Worker, origin: Origin) -> None:
-    wanted = model(PATH, origin.serve("/a", WEIGHTS), sha256=sha256(WEIGHTS))
-    write_to(safetensors(2 * MIB, seed=7), worker.layout.model(PATH))
-
-    worker.fill(wanted)
-
-    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
-
-
 @pytest.mark.parametrize(
     "old", ["morpheus_model_cache", "job_data/model_cache", "job_data/morpheus_model_cache"]
 )
@@ -189,24 +187,12 @@ def test_a_truncated_model_in_an_old_cache_is_fetched_and_the_old_file_stays(
     worker: Worker, origin: Origin
 ) -> None:
     wanted = model(PATH, origin.serve("/a", WEIGHTS))
-    old = worker.root / "morpheus_model_cache" / PATH
-    old.parent.mkdir(parents=True)
-    old.write_bytes(read_all(WEIGHTS)[:MIB])
+    old = put(worker.root / "morpheus_model_cache" / PATH, read_all(WEIGHTS)[:MIB])
 
     worker.fill(wanted)
 
     assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
     assert old.stat().st_size == MIB
-
-
-def test_a_cached_file_cut_behind_our_back_is_fetched_again(worker: Worker, origin: Origin) -> None:
-    wanted = model(PATH, origin.serve("/a", WEIGHTS))
-    worker.fill(wanted)
-    os.truncate(worker.layout.model(PATH), MIB)
-
-    worker.fill(wanted)
-
-    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
 
 
 @pytest.mark.parametrize("record", [b"", b'{"path": "checkpo', b"[]", b'{"path": 1}'])
@@ -220,16 +206,6 @@ def test_a_half_written_record_is_as_none(worker: Worker, origin: Origin, record
 
     assert origin.count().body_bytes - before <= 1
     assert read_record(worker.layout, PATH) is not None
-
-
-def test_a_record_without_its_file_is_fetched_again(worker: Worker, origin: Origin) -> None:
-    wanted = model(PATH, origin.serve("/a", WEIGHTS))
-    worker.fill(wanted)
-    worker.layout.model(PATH).unlink()
-
-    worker.fill(wanted)
-
-    assert worker.layout.model(PATH).read_bytes() == read_all(WEIGHTS)
 
 
 def test_another_mtime_is_present_with_a_warning_and_hashed_later(
@@ -374,14 +350,12 @@ def test_a_linked_model_is_read_again_like_any_other(hub_worker: Worker, hub: Hu
     wanted = hub_model(HUB_PATH, SOURCE)
     hub_worker.fill(wanted)
     assert verify(hub_worker, wanted).condition is Condition.WHOLE
-    damaged = bytearray(read_all(WEIGHTS))
-    damaged[MIB] ^= 1
-    link.resolve().write_bytes(damaged)
+    link.resolve().write_bytes(damaged(WEIGHTS))
 
     assert verify(hub_worker, wanted).condition is Condition.REPAIRED
 
     assert hub_worker.layout.model(HUB_PATH).read_bytes() == read_all(WEIGHTS)
-    assert link.read_bytes() == damaged
+    assert link.read_bytes() == damaged(WEIGHTS)
 
 
 def test_a_linked_model_that_was_found_damaged_is_linked_no_more(

@@ -51,10 +51,7 @@ def scene(tmp_path: Path, origin: Origin) -> Scene:
 
 
 def test_a_killed_holder_is_replaced_at_once_and_only_the_rest_is_fetched(scene: Scene) -> None:
-    with scene.held(scene.process()) as (process, _):
-        process.kill()
-    scene.origin.behave()
-    (part,) = scene.parts()
+    part = scene.leave_half()
     inode, there, before = part.stat().st_ino, scene.journalled_bytes(), scene.fetched_bytes()
 
     finish(scene.process(silence_s=NEVER_S).start("worker-2"))
@@ -96,11 +93,7 @@ def test_a_line_that_a_kill_cut_off_costs_no_more_than_itself(scene: Scene) -> N
 
 
 def test_a_part_that_is_shorter_than_its_journal_says_is_not_continued(scene: Scene) -> None:
-    with scene.held(scene.process()) as (process, _):
-        process.kill()
-    (part,) = scene.parts()
-    os.truncate(part, MIB // 2)
-    scene.origin.behave()
+    os.truncate(scene.leave_half(), MIB // 2)
 
     scene.worker("worker-2").fill(scene.wanted())
 
@@ -112,9 +105,7 @@ def test_a_part_of_a_version_without_a_validator_is_not_continued(
     scene: Scene, fault: Fault
 ) -> None:
     scene.origin.misbehave("/a", fault)
-    with scene.held(scene.process()) as (process, _):
-        process.kill()
-    scene.origin.behave()
+    scene.leave_half()
     scene.origin.misbehave("/a", fault)
     before = scene.fetched_bytes()
 
@@ -127,9 +118,7 @@ def test_a_part_of_a_version_without_a_validator_is_not_continued(
 def test_a_part_without_a_validator_is_continued_where_the_digest_is_known(scene: Scene) -> None:
     scene.origin.misbehave("/a", NoEtag(last_modified=False))
     wanted = scene.wanted(sha256(WEIGHTS))
-    with scene.held(scene.process(wanted)) as (process, _):
-        process.kill()
-    scene.origin.behave()
+    scene.leave_half(wanted)
     scene.origin.misbehave("/a", NoEtag(last_modified=False))
     before = scene.fetched_bytes()
 
@@ -143,9 +132,7 @@ def test_a_part_without_a_validator_is_continued_where_the_digest_is_known(scene
 
 
 def test_the_part_of_an_origin_that_changed_is_dropped(scene: Scene) -> None:
-    with scene.held(scene.process()) as (process, _):
-        process.kill()
-    scene.origin.behave()
+    scene.leave_half()
     scene.origin.serve("/a", OTHER)
 
     scene.worker("worker-2").fill(scene.wanted())

@@ -12,11 +12,11 @@ from typing import Final
 import pytest
 
 from morpheus_boot.cache.garbage import find_garbage, remove
-from morpheus_boot.cache.lock.lock import ModelLock, Turns, heartbeat_of
+from morpheus_boot.cache.lock.lock import ModelLock, archive_lock, heartbeat_of
 from morpheus_boot.cache.lock.workers import volume_time
 from morpheus_boot.cache.manifests import Roots, leave_manifest, manifest_of
 from morpheus_boot.cache.options import LockTimes
-from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.jobs.removal import expire_jobs
 from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume.layout import Layout, model_key
 from morpheus_boot.volume.publish import temporary_beside, write_whole
@@ -96,7 +96,9 @@ def test_what_was_removed_leaves_no_new_garbage(tmp_path: Path) -> None:
 def test_the_locks_of_what_is_no_model_are_no_garbage(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     expire_jobs(layout, DAY_S)
-    with Turns(layout, "w", threading.Event(), LockTimes()).turn("nodes/a"):
+    with archive_lock(
+        "nodes/a", layout=layout, worker="w", stopping=threading.Event(), times=LockTimes()
+    ):
         pass
     kept = make_file(layout.locks / "notes.txt")
 

@@ -15,8 +15,10 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
+from morpheus_boot.cache.lock.heartbeat import Heart
 from morpheus_boot.cache.records import read_record
 from morpheus_boot.errors import StorageFailed, VolumeFull
+from morpheus_boot.manifest import ModelSpec
 from morpheus_boot.volume.layout import Layout
 from tests.cache.fill_process import FillProcess, journalled_bytes
 from tests.cache.worker import MIB, Worker, model
@@ -376,31 +378,35 @@ def test_an_old_file_that_turns_out_to_be_cut_off_is_replaced_in_place_where_bot
     assert final.read_bytes() == read_all(content)
 
 
-def test_a_killed_fill_of_a_disk_with_room_for_one_is_resumed(disk: Path, origin: Origin) -> None:
-    content = safetensors(6 * MIB)
-    wanted = model(PATH, origin.serve("/a", content))
+LARGE: Final = safetensors(6 * MIB)
+
+
+@contextmanager
+def half_filled(disk: Path, origin: Origin, wanted: ModelSpec) -> Iterator[subprocess.Popen[str]]:
+    """A fill that has 4 MiB at least of LARGE's six, and waits for more: the disk has room for one part alone."""
     gate = Gate(5 * MIB)
     origin.misbehave("/a", gate, after=1, times=1)
     with FillProcess(disk, (wanted,), sync_bytes=MIB).running() as process:
         gate.wait_reached()
         wait_until(lambda: journalled_bytes(Layout(disk)) >= 4 * MIB)
+        yield process
+
+
+def test_a_killed_fill_of_a_disk_with_room_for_one_is_resumed(disk: Path, origin: Origin) -> None:
+    wanted = model(PATH, origin.serve("/a", LARGE))
+    with half_filled(disk, origin, wanted) as process:
         process.kill()
 
     Worker(disk).fill(wanted)
 
-    assert Layout(disk).model(PATH).read_bytes() == read_all(content)
+    assert Layout(disk).model(PATH).read_bytes() == read_all(LARGE)
 
 
 def test_a_takeover_that_finds_no_room_for_its_copy_leaves_no_part(
     disk: Path, origin: Origin
 ) -> None:
-    content = safetensors(6 * MIB)
-    wanted = model(PATH, origin.serve("/a", content), sha256=sha256(content))
-    gate = Gate(5 * MIB)
-    origin.misbehave("/a", gate, after=1, times=1)
-    with FillProcess(disk, (wanted,), sync_bytes=MIB).running() as silent:
-        gate.wait_reached()
-        wait_until(lambda: journalled_bytes(Layout(disk)) >= 4 * MIB)
+    wanted = model(PATH, origin.serve("/a", LARGE), sha256=sha256(LARGE))
+    with half_filled(disk, origin, wanted) as silent:
         silent.send_signal(signal.SIGSTOP)
 
         with pytest.raises(VolumeFull):
@@ -410,20 +416,15 @@ def test_a_takeover_that_finds_no_room_for_its_copy_leaves_no_part(
 
 
 def test_a_part_that_has_no_room_beside_its_copy_is_begun_anew(disk: Path, origin: Origin) -> None:
-    content = safetensors(6 * MIB)
-    wanted = model(PATH, origin.serve("/a", content))
-    gate = Gate(5 * MIB)
-    origin.misbehave("/a", gate, after=1, times=1)
-    with FillProcess(disk, (wanted,), sync_bytes=MIB).running() as process:
-        gate.wait_reached()
-        wait_until(lambda: journalled_bytes(Layout(disk)) >= 4 * MIB)
+    wanted = model(PATH, origin.serve("/a", LARGE))
+    with half_filled(disk, origin, wanted) as process:
         process.kill()
 
     # MooseFS keeps the lock of a host that is lost.
     with FileLock(Layout(disk).lock(PATH)):
         Worker(disk, "worker-2").fill(wanted)
 
-    assert Layout(disk).model(PATH).read_bytes() == read_all(content)
+    assert Layout(disk).model(PATH).read_bytes() == read_all(LARGE)
     assert list(Layout(disk).parts.glob("*")) == []
 
 
@@ -447,4 +448,20 @@ def test_a_volume_that_is_unmounted_while_it_fills_gets_nothing_on_its_mount_poi
 
     assert process.returncode == 74, errors
     assert "it is not mounted any more" in errors
+    assert list(point.iterdir()) == []
+
+
+def test_a_heartbeat_leaves_no_sign_on_a_bare_mount_point(disk: Path, tmp_path: Path) -> None:
+    point = tmp_path / "volume"
+    point.mkdir()
+    file = point / ".morpheus/workers/w.json"
+    with bound(disk, point):
+        heart = Heart(file, "w", 0.02)
+        first = file.read_bytes()
+        wait_until(lambda: file.read_bytes() != first)
+    wait_until(lambda: list(point.iterdir()) == [])
+    with bound(disk, point):
+        last = file.read_bytes()
+        wait_until(lambda: file.read_bytes() != last)
+        heart.end()
     assert list(point.iterdir()) == []

@@ -1,12 +1,12 @@
 """What a worker does while others have what it wants: it counts, asks and says little, and misses nothing."""
 
-import sys
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from filelock import FileLock
@@ -44,31 +44,6 @@ def scene(tmp_path: Path, origin: Origin) -> Scene:
     return Scene(tmp_path, origin, origin.serve("/a", WEIGHTS))
 
 
-# One hook for all tests: Python lets none be taken away.
-_heard: list[tuple[str, str]] | None = None
-
-
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if _heard is not None and event in ("open", "os.mkdir"):
-        _heard.append((event, str(arguments[0])))
-
-
-sys.addaudithook(_hear)
-
-
-@contextmanager
-def calls_below(folder: Path) -> Iterator[list[tuple[str, str]]]:
-    """The files that this process opens below ``folder`` and the folders that it makes there, as they come."""
-    global _heard  # noqa: PLW0603 - see above
-    calls: list[tuple[str, str]] = []
-    _heard = calls
-    try:
-        yield calls
-    finally:
-        _heard = None
-        calls[:] = [call for call in calls if Path(call[1]).is_relative_to(folder)]
-
-
 @contextmanager
 def beating(heartbeat: Path) -> Iterator[None]:
     """Whoever holds a lock and is at work."""
@@ -103,17 +78,33 @@ def test_a_killed_holder_is_replaced_while_the_waiter_fetches_another_model(scen
 def test_a_look_at_a_model_that_another_fetches_opens_its_lock_heartbeat_and_record_alone(
     scene: Scene,
 ) -> None:
-    waiter = scene.worker("worker-2")
-    with scene.held(scene.process()) as (process, gate), filling(waiter, scene.wanted()):
-        wait_until(lambda: len(waiting(waiter.states)) >= 2)
-        with calls_below(scene.root) as calls:
-            looked = len(waiting(waiter.states))
-            wait_until(lambda: len(waiting(waiter.states)) >= looked + 3)
+    telling = replace(scene.process(), tells_opens=True)
+    with (
+        scene.held(scene.process()) as (holder, gate),
+        telling.running("worker-2") as waiter,
+    ):
+        assert waiter.stdout is not None
+        said = map(json.loads, waiter.stdout)
+        waits = 0
+        opened = set[tuple[str, str]]()
+        while waits < 5:
+            line = next(said)
+            waits += line.get("stage") == ModelStage.WAITING
+            if waits >= 2 and "stage" not in line:
+                opened |= set(line.items())
         gate.open()
-        finish(process)
+        finish(holder)
 
     looked_at = (scene.layout.lock(PATH), scene.heartbeat, scene.layout.record(PATH))
-    assert {*calls} == {("open", str(path)) for path in looked_at}
+    assert opened == {("open", str(path)) for path in looked_at}
+
+
+def publish_from(elsewhere: Worker, root: Path) -> None:
+    """Another worker, whom no lock kept out, publishes and records what it has."""
+    for published in (elsewhere.layout.model(PATH), elsewhere.layout.record(PATH)):
+        there = root / published.relative_to(elsewhere.root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        published.rename(there)
 
 
 def test_a_model_that_is_there_is_taken_though_its_lock_stays_held(
@@ -125,11 +116,23 @@ def test_a_model_that_is_there_is_taken_though_its_lock_stays_held(
     lock.parent.mkdir(parents=True)
     with FileLock(lock), beating(scene.heartbeat), filling(waiter, scene.wanted()):
         wait_until(lambda: waiting(waiter.states) != [])
-        for published in (elsewhere.layout.model(PATH), elsewhere.layout.record(PATH)):
-            there = scene.root / published.relative_to(elsewhere.root)
-            there.parent.mkdir(parents=True)
-            published.rename(there)
+        publish_from(elsewhere, scene.root)
         wait_until(lambda: waiter.states[-1].stage is ModelStage.PRESENT)
+
+
+def test_a_model_that_came_while_it_was_fetched_is_not_replaced(
+    scene: Scene, tmp_path: Path
+) -> None:
+    elsewhere = Worker(tmp_path / "elsewhere")
+    elsewhere.fill(scene.wanted())
+    inode = elsewhere.layout.model(PATH).stat().st_ino
+    with scene.held(scene.process()) as (process, gate):
+        publish_from(elsewhere, scene.root)
+        gate.open()
+        finish(process)
+
+    scene.assert_right()
+    assert scene.final.stat().st_ino == inode
 
 
 def test_the_deadline_of_a_wait_counts_the_waiting_alone(tmp_path: Path) -> None:

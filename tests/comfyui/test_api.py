@@ -116,12 +116,6 @@ def test_comfyui_is_asked_directly_whatever_proxy_the_container_has(
     assert api(comfyui).files_of("loras") == {"a.safetensors"}
 
 
-def fall_silent(comfyui: Answers, how: Silence) -> None:
-    comfyui.silence = how
-    if how is Silence.NOBODY:
-        comfyui.server_close()
-
-
 ASKED: Final[tuple[Callable[[ComfyUIApi], object], ...]] = (
     ComfyUIApi.require_answer,
     lambda comfyui: comfyui.folder_paths("/m"),
@@ -129,23 +123,23 @@ ASKED: Final[tuple[Callable[[ComfyUIApi], object], ...]] = (
 )
 
 
-@pytest.mark.parametrize("how", Silence)
-@pytest.mark.parametrize("ask", ASKED)
-def test_silence_is_not_taken_for_an_empty_answer(
+@pytest.mark.parametrize(
+    ("ask", "how"),
+    [
+        *((ask, how) for ask in ASKED for how in Silence),
+        # Neither refused nor let in.
+        *((ComfyUIApi.refuses_strangers, how) for how in (Silence.NOBODY, Silence.CUT)),
+    ],
+)
+def test_silence_is_not_taken_for_an_answer(
     comfyui: Answers, ask: Callable[[ComfyUIApi], object], how: Silence
 ) -> None:
-    fall_silent(comfyui, how)
+    comfyui.silence = how
+    if how is Silence.NOBODY:
+        comfyui.server_close()
 
     with pytest.raises(NoAnswer):
         ask(api(comfyui))
-
-
-@pytest.mark.parametrize("how", [Silence.NOBODY, Silence.CUT])
-def test_silence_neither_refuses_a_stranger_nor_lets_him_in(comfyui: Answers, how: Silence) -> None:
-    fall_silent(comfyui, how)
-
-    with pytest.raises(NoAnswer):
-        api(comfyui).refuses_strangers()
 
 
 def look_with(comfyui: Answers, look: Callable[[ComfyUIApi], object], deadline_s: float) -> object:

@@ -1,4 +1,4 @@
-"""ComfyUI's command line."""
+"""ComfyUI's command line, and the arguments that would keep our node out."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 
 from morpheus_boot.comfyui.command import comfyui_command
 from morpheus_boot.comfyui.find import ComfyUI
+from morpheus_boot.comfyui.our_node import require_our_node
+from morpheus_boot.errors import NotSetUp
 
 LOCAL = Path("/opt/morpheus/comfyui")
 
@@ -46,3 +48,18 @@ def test_the_database_is_left_to_a_comfyui_that_has_none_and_to_a_user_who_has_h
     ours = [arg for arg in command(tmp_path, options, *more) if "comfyui.db" in arg]
 
     assert not ours
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--disable-all-custom-nodes", "--disable-all", "--disable-al", "--disable-all-custom-nodes="],
+)
+def test_an_argument_that_keeps_it_out_is_refused_however_short(argument: str) -> None:
+    with pytest.raises(NotSetUp, match="--disable-all-custom-nodes"):
+        require_our_node(("--lowvram", argument))
+
+
+def test_arguments_that_only_look_like_it_are_not_refused() -> None:
+    require_our_node(
+        ("--disable-api-nodes", "--disable-auto-launch", "--disable-assets", "--", "-d")
+    )

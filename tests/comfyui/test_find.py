@@ -29,21 +29,13 @@ def test_the_first_usual_place_with_a_main_py_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("venv", [".venv", "venv"])
-def test_comfyuis_own_venv_is_its_interpreter(tmp_path: Path, venv: str) -> None:
+def test_comfyuis_own_venv_is_its_interpreter_and_a_given_one_wins(
+    tmp_path: Path, venv: str
+) -> None:
     folder = install(tmp_path / "ComfyUI", venv)
 
     assert find_comfyui(folder, None).python == folder / venv / "bin" / "python"
-
-
-def test_a_given_interpreter_wins(tmp_path: Path) -> None:
-    folder = install(tmp_path / "ComfyUI", ".venv")
-
     assert find_comfyui(folder, Path(sys.executable)).python == Path(sys.executable)
-
-
-def test_a_given_interpreter_that_is_no_program_is_named(tmp_path: Path) -> None:
-    folder = install(tmp_path / "ComfyUI")
-
     with pytest.raises(NotSetUp, match="COMFYUI_PYTHON"):
         find_comfyui(folder, tmp_path / "no-python")
 

@@ -20,19 +20,12 @@ def section(path: Path) -> dict[str, str]:
     return parsed
 
 
-def test_links_go_into_comfyuis_own_models(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
+def test_links_go_into_comfyuis_own_models_but_never_on_a_network_volume(tmp_path: Path) -> None:
+    models, farm = tmp_path / "models", tmp_path / "farm"
+    models.mkdir()
 
-    assert choose_place(tmp_path / "models", tmp_path / "farm", LOCAL_DISK) == Place(
-        tmp_path / "models", is_farm=False
-    )
-
-
-def test_a_comfyui_on_a_network_volume_is_never_written(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    mounts = (*LOCAL_DISK, Mount(tmp_path, "fuse"))
-
-    assert choose_place(tmp_path / "models", tmp_path / "farm", mounts).is_farm
+    assert choose_place(models, farm, LOCAL_DISK) == Place(models, is_farm=False)
+    assert choose_place(models, farm, (*LOCAL_DISK, Mount(tmp_path, "fuse"))).is_farm
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from morpheus_boot.cache.lock.heartbeat import Heart, read_beat
 from morpheus_boot.cache.lock.workers import seen_worker
-from morpheus_boot.config.settings import read_settings
+from morpheus_boot.config.settings import Invocation, read_settings
 from morpheus_boot.deployment import announce, read_deployment
-from morpheus_boot.invocation import Invocation
 from tests.testbed.mounts import fill_up, mounted
 from tests.wait import wait_until
 

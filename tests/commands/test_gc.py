@@ -142,8 +142,10 @@ def old_job(site: Site, job: str, status: JobStatus, worker: str) -> None:
     folder = site.volume / "jobs" / job
     (folder / "output").mkdir(parents=True)
     (folder / "output/image.png").write_bytes(b"image")
-    (folder / "job.json").write_text(job_record(status, worker).model_dump_json())
-    make_old(folder / "output", folder / "job.json", folder, hours=3)
+    record = Layout(site.volume).job_record(job)
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(job_record(status, worker).model_dump_json())
+    make_old(folder / "output", record, folder, hours=3)
 
 
 def test_removes_old_jobs_but_never_one_that_is_at_work(site: Site) -> None:
@@ -178,7 +180,7 @@ def test_ends_what_a_worker_left_open_that_is_gone_for_a_week(site: Site) -> Non
         beat_for(layout, worker).end()
         for job in ("open", "cleaned"):
             store.create(JobId(f"{worker}-{job}"), job_record(JobStatus.RUNNING, worker))
-        make_old(layout.jobs / f"{worker}-open" / "job.json", layout.job_marks / worker, hours=200)
+        make_old(layout.job_record(f"{worker}-open"), layout.job_marks / worker, hours=200)
         remove_job(layout, JobId(f"{worker}-cleaned"))
     make_old(layout.workers / "gone.json", hours=200)
 

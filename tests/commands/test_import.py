@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.manifest import Manifest, read_manifest
-from morpheus_boot.manifest.document import read_text
+from morpheus_boot.manifest.document import Document, read_text
 from morpheus_boot.manifest.resources import read_resources
 from tests.boot.program import Site
 
@@ -187,3 +189,46 @@ def test_a_list_that_is_not_utf_8_or_not_there_ends_with_65(tmp_path: Path) -> N
     assert "line 2" in not_utf_8.err
     assert (missing.code, missing.out) == (65, "")
     assert "none.txt" in missing.err
+
+
+_PIECES = st.sampled_from(
+    [
+        *(
+            "GIT,",
+            "URL_AUTH,",
+            "MODEL,",
+            "a/b",
+            "o/n",
+            ",",
+            "\n",
+            "#",
+            "..",
+            "'",
+            "{",
+            "${A}",
+            "%00",
+        ),
+        *(
+            "https://h/x",
+            "http://[::1",
+            "http://u:p@h/a",
+            "?token=abc",
+            "git@h:o/n",
+            "\x1b",
+            "\x85",
+        ),
+        *("https://civitai.com/api/download/models/7", "https://huggingface.co/o/r/resolve/main/"),
+    ]
+)
+
+
+@given(st.lists(_PIECES | st.text(max_size=3), max_size=20).map("".join))
+def test_any_list_becomes_yaml_or_names_its_mistakes(written: str) -> None:
+    try:
+        text = read_resources("list.txt", written).text("list.txt")
+    except MorpheusError as error:
+        said = str(error).split("\n")
+    else:
+        said = []
+        assert Document("models.yaml", text, {"A": "x"}).data["version"] == "1"
+    assert all(line.startswith("list.txt line ") for line in said)

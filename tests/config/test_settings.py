@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fileserver.settings import read_settings as file_server_settings
+from fileserver.settings import read_server_settings
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.config.settings import Overrides, read_settings, worker_file
 from morpheus_boot.errors import NotSetUp, UsageError
@@ -123,7 +123,7 @@ def test_the_boot_passes_no_hours_that_the_file_server_refuses(
     environ = {"MORPHEUS_JOB_TTL_HOURS": value, "MORPHEUS_LOCAL_DIR": "/opt/morpheus"}
 
     assert read_settings(environ=environ).job_ttl_hours == hours
-    assert file_server_settings(environ).job_ttl_hours == hours
+    assert read_server_settings(environ).job_ttl_hours == hours
 
 
 def test_comfyuis_arguments_are_split_as_a_shell_does() -> None:
@@ -157,7 +157,7 @@ def test_both_programs_hide_the_same_of_the_environment() -> None:
     hidden = {"hf_abcdefgh", "AKIA-1234", "hunter2", "123456"}
 
     assert {s.reveal() for s in read_settings(environ=environ).secrets} == hidden
-    assert {s.reveal() for s in file_server_settings(environ).secrets} == hidden
+    assert {s.reveal() for s in read_server_settings(environ).secrets} == hidden
 
 
 def test_one_port_for_both_services_is_named() -> None:

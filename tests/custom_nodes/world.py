@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from uv import find_uv_bin
 
-from morpheus_boot.cache.lock.lock import Turns
+from morpheus_boot.cache.lock.lock import archive_lock
 from morpheus_boot.cache.options import LockTimes
 from morpheus_boot.comfyui.custom_nodes import CustomNodes
 from morpheus_boot.comfyui.find import ComfyUI
@@ -83,7 +84,13 @@ class World:
             local=local,
             user=local / "user",
             environ=self.environ,
-            turn=Turns(self.layout, worker, self.stopping, QUICK).turn,
+            archive_lock=partial(
+                archive_lock,
+                layout=self.layout,
+                worker=worker,
+                stopping=self.stopping,
+                times=QUICK,
+            ),
             stopping=self.stopping,
         )
 

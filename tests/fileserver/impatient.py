@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from fileserver.__main__ import run
-from fileserver.settings import read_settings
+from fileserver.settings import read_server_settings
 from morpheus_boot.config.variables import Limits
 
 IMPATIENT: Final = Limits(
@@ -15,4 +15,4 @@ IMPATIENT: Final = Limits(
 )
 
 if __name__ == "__main__":
-    os._exit(run(replace(read_settings(), limits=IMPATIENT)))
+    os._exit(run(replace(read_server_settings(), limits=IMPATIENT)))

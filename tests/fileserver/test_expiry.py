@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from morpheus_boot.cache.lock.workers import beat_for
-from morpheus_boot.jobs.expiry import expire_jobs, old_jobs
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
-from morpheus_boot.jobs.removal import EXPIRED
+from morpheus_boot.jobs.removal import expire_jobs, old_jobs, remove_job
+from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.jobs.uploads import Target, UploadPart
 from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import REPOSITORY, FileServer
@@ -31,14 +32,15 @@ TWO_HOURS_AGO = time.time() - 2 * HOUR_S
 
 
 def make_old(layout: Layout, job: str, *, but: str | None = None, status: str = "") -> Path:
-    folder = layout.jobs / job
+    folder, record = layout.jobs / job, layout.job_record(job)
     for below in ("input", "output"):
         (folder / below / "deep").mkdir(parents=True)
         (folder / below / "deep/f").write_bytes(b"young, but nobody looks so deep")
-    (folder / "job.json").write_text(json.dumps({"status": status}) if status else "not JSON")
-    for name in ("input", "output", "job.json", "."):
-        if name != but:
-            os.utime(folder / name, (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"status": status}) if status else "not JSON")
+    for path in (folder / "input", folder / "output", record, folder):
+        if path.name != but:
+            os.utime(path, (TWO_HOURS_AGO, TWO_HOURS_AGO))
     return folder
 
 
@@ -58,7 +60,7 @@ def test_a_job_that_nobody_touched_goes(tmp_path: Path) -> None:
     assert expire_jobs(layout, HOUR_S) == []
 
 
-@pytest.mark.parametrize("touched", ["input", "output", "job.json", "."])
+@pytest.mark.parametrize("touched", ["input", "output", "kept.json", "kept"])
 def test_a_job_of_which_one_of_four_is_young_stays(tmp_path: Path, touched: str) -> None:
     layout = Layout(tmp_path)
     kept = make_old(layout, "kept", but=touched)
@@ -67,7 +69,7 @@ def test_a_job_of_which_one_of_four_is_young_stays(tmp_path: Path, touched: str)
 
 
 def at_work(layout: Layout, job: str, status: str) -> Path:
-    folder = make_old(layout, job, but="job.json")
+    folder, path = make_old(layout, job), layout.job_record(job)
     record = JobRecord(
         run="r",
         worker="w",
@@ -77,9 +79,8 @@ def at_work(layout: Layout, job: str, status: str) -> Path:
         created_at=now(),
         status=Status(status),
     )
-    (folder / "job.json").write_text(record.model_dump_json())
-    os.utime(folder / "job.json", (TWO_HOURS_AGO, TWO_HOURS_AGO))
-    os.utime(folder, (TWO_HOURS_AGO, TWO_HOURS_AGO))
+    path.write_text(record.model_dump_json())
+    os.utime(path, (TWO_HOURS_AGO, TWO_HOURS_AGO))
     return folder
 
 
@@ -119,7 +120,52 @@ def test_what_is_no_job_stays(tmp_path: Path) -> None:
         "_not-an-id",
         "checkpoints",
     }
-    assert (outside / "job.json").exists()
+    assert (outside / "input").exists()
+
+
+def make_sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 3 * 10**9)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "a folder": lambda path: (path / "below").mkdir(parents=True),
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to a record": lambda path: path.symlink_to("old.json"),
+    "a FIFO": os.mkfifo,
+    "a sparse file of 3 GB": make_sparse,
+    "any bytes": lambda path: path.write_bytes(bytes(range(256))),
+    "a worker that is a path": lambda path: path.write_text('{"run": "r", "worker": "../../x"}'),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_record_costs_its_own_job_alone_and_that_can_be_cleaned_up(
+    tmp_path: Path, odd: str
+) -> None:
+    layout = Layout(tmp_path)
+    make_old(layout, "job")
+    record = layout.job_record("job")
+    record.unlink()
+    ODD[odd](record)
+    make_old(layout, "old")
+    os.utime(record, (TWO_HOURS_AGO, TWO_HOURS_AGO), follow_symlinks=False)
+
+    assert JobStore(layout).read(JobId("job")) is None
+    assert old_jobs(layout, HOUR_S) == ["job", "old"]
+    assert expire_jobs(layout, HOUR_S) == ["job", "old"]
+    assert list(layout.job_records.iterdir()) == []
+
+    ODD[odd](record)
+    assert remove_job(layout, JobId("job"))
+    assert not os.path.lexists(record)
+
+
+def test_an_old_record_whose_folder_is_gone_goes_too(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    shutil.rmtree(make_old(layout, "old"))
+    assert expire_jobs(layout, HOUR_S) == ["old"]
+    assert list(layout.job_records.iterdir()) == []
 
 
 def test_an_upload_into_a_deep_folder_makes_the_job_young(tmp_path: Path) -> None:
@@ -140,26 +186,6 @@ def test_only_one_worker_sweeps(tmp_path: Path) -> None:
         assert expire_jobs(layout, HOUR_S) == []
         assert old.exists()
     assert expire_jobs(layout, HOUR_S) == ["old"]
-
-
-@pytest.mark.parametrize("made_anew", [False, True])
-def test_a_job_touched_as_it_was_moved_away_is_put_back(tmp_path: Path, made_anew: bool) -> None:
-    """What a sweep finds that was interrupted there, by a kill or by an upload."""
-    layout = Layout(tmp_path)
-    folder = make_old(layout, "j")
-    (folder / "input/new").write_bytes(b"in time")
-    moved = layout.ours / "trash" / f"j.0123456789ab{EXPIRED}"
-    moved.parent.mkdir(parents=True)
-    folder.rename(moved)
-    if made_anew:
-        upload(layout, "j", "deep")
-        upload(layout, "j", content=b"newer")
-    assert expire_jobs(layout, HOUR_S) == []
-    assert (folder / "input/new").read_bytes() == (b"newer" if made_anew else b"in time")
-    assert (folder / "input/deep/f").exists()
-    assert (folder / "output/deep/f").exists()
-    assert not made_anew or (folder / "input/deep/new").exists()
-    assert list(moved.parent.iterdir()) == []
 
 
 def test_no_upload_that_was_answered_is_lost_to_a_sweep_at_the_same_moment(
@@ -211,17 +237,11 @@ def test_without_being_asked_nothing_is_swept(
     assert old.exists()
 
 
-def test_on_moosefs_old_jobs_go_and_touched_ones_come_back(moosefs: MooseFS) -> None:
+def test_on_moosefs_old_jobs_go_and_touched_ones_stay(moosefs: MooseFS) -> None:
     layout = Layout(moosefs.a / moosefs.fresh())
     make_old(layout, "old")
     make_old(layout, "touched", but="input")
     assert expire_jobs(layout, HOUR_S) == ["old"]
-    folder = make_old(layout, "j")
-    moved = layout.ours / "trash" / f"j.0123456789ab{EXPIRED}"
-    (folder / "input/new").write_bytes(b"in time")
-    folder.rename(moved)
-    assert expire_jobs(layout, HOUR_S) == []
-    assert (folder / "input/new").read_bytes() == b"in time"
 
 
 def test_old_jobs_free_a_volume_that_takes_no_file_more(tmp_path: Path) -> None:
@@ -243,7 +263,7 @@ def test_old_jobs_free_a_volume_that_takes_no_file_more(tmp_path: Path) -> None:
 SWEEP = """
 import sys
 from pathlib import Path
-from morpheus_boot.jobs.expiry import expire_jobs
+from morpheus_boot.jobs.removal import expire_jobs
 from morpheus_boot.volume.layout import Layout
 print(expire_jobs(Layout(Path(sys.argv[1])), 3600.0))
 """
@@ -270,20 +290,3 @@ def test_old_jobs_free_a_volume_that_refuses_even_to_move_them_away(
 
     assert swept.stdout == "['old']\n", swept.stderr
     assert list(layout.jobs.iterdir()) == []
-
-
-def test_a_touched_job_that_cannot_be_put_back_now_stays_for_the_next_sweep(
-    shim: Shim, tmp_path: Path
-) -> None:
-    layout = Layout(tmp_path)
-    folder = make_old(layout, "j")
-    moved = layout.ours / "trash" / f"j.0123456789ab{EXPIRED}"
-    (folder / "input/new").write_bytes(b"in time")
-    moved.parent.mkdir(parents=True)
-    folder.rename(moved)
-
-    refused = sweep_where_nothing_may_be_moved(shim, tmp_path)
-
-    assert refused.returncode != 0
-    assert expire_jobs(layout, HOUR_S) == []
-    assert (folder / "input/new").read_bytes() == b"in time"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.jobs.folder import NoSuchFile, list_outputs, open_output
+from morpheus_boot.jobs.files import NoSuchFile, list_outputs, open_output
 from morpheus_boot.jobs.names import JobId, OutputPath
 from morpheus_boot.volume.layout import Layout
 

@@ -1,10 +1,6 @@
 """Clients that hold on to what they have, and too many of them: the others go on."""
 
-import mmap
 import os
-import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,60 +47,6 @@ def test_slow_loris_by_two_hundred_while_real_clients_go_on(
             assert server.upload(bytes(100_000), f"{number}").status_code == 200
     wait_until(lambda: server.parts == [])
     wait_until(lambda: server.descriptors < 40)
-
-
-READER = """
-import mmap, socket, sys
-client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-client.sendall(b"GET /download/j/f HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-buffer = bytearray(1 << 20)
-with open(sys.argv[2], "r+b") as file:
-    taken = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
-while got := client.recv_into(buffer):
-    taken[0] += got
-"""
-
-
-class FastReader:
-    """A process that takes all that the server has of one file; ``taken_bytes`` is how much it has got."""
-
-    def __init__(self, server: FileServer, counter: Path) -> None:
-        counter.write_bytes(bytes(8))
-        with counter.open("r+b") as file:
-            self._taken = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
-        command = [sys.executable, "-c", READER, str(server.port), str(counter)]
-        self._process = subprocess.Popen(command)
-
-    @property
-    def taken_bytes(self) -> int:
-        return int(self._taken[0])
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-def test_a_client_as_fast_as_we_are_takes_no_other_ones_turn(
-    start: Callable[..., FileServer], tmp_path: Path
-) -> None:
-    server = start()
-    os.truncate(server.output("j", "f", b""), 2**40)
-    with ExitStack() as ends:
-        readers = [FastReader(server, tmp_path / f"reader{number}") for number in range(4)]
-        for reader in readers:
-            ends.callback(reader.end)
-
-        def taken_bytes() -> int:
-            return sum(reader.taken_bytes for reader in readers)
-
-        wait_until(lambda: all(reader.taken_bytes for reader in readers))
-        between = []
-        for _ in range(40):
-            before = taken_bytes()
-            assert server.get("/health").status_code == 200
-            between.append(taken_bytes() - before)
-    # Together they get a mebibyte before each other client has its turn; one request needs a few turns.
-    assert statistics.median(between) < 32 * MIB
 
 
 def test_many_downloads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:

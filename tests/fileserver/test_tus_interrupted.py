@@ -15,7 +15,7 @@ import pytest
 
 from morpheus_boot.cache.garbage import find_garbage
 from morpheus_boot.cache.manifests import Roots
-from morpheus_boot.errors import StorageFailed, VolumeFull
+from morpheus_boot.errors import VolumeFull
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 from morpheus_boot.jobs.resumable import NoSuchUpload, UploadId, UploadPlan, UploadStore
 from morpheus_boot.jobs.uploads import Target
@@ -239,7 +239,7 @@ def test_what_one_fsync_refused_never_counts(
         with pytest.raises(VolumeFull):
             opened.part.settle()
     # The kernel tells of lost bytes once: the next fsync would succeed.
-    with pytest.raises(StorageFailed):
+    with pytest.raises(VolumeFull):
         opened.part.give_up()
     assert uploads.find(upload).offset_bytes == 0
 

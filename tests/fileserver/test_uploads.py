@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fileserver.answers import Refused
-from fileserver.form import UploadForm
+from fileserver.bodies import UploadForm
 from morpheus_boot.jobs.names import InvalidName
 from tests.fileserver.serving import (
     MIB,

@@ -18,7 +18,7 @@ import requests
 import morpheus_boot
 from morpheus_boot.comfyui.find import ComfyUI, find_comfyui
 from morpheus_boot.smoke.inner import free_ports
-from morpheus_boot.smoke.picture import gradient
+from morpheus_boot.smoke.samples import gradient
 from morpheus_boot.volume.layout import Layout
 from tests.wait import wait_until
 

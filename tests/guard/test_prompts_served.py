@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.guard.served import (
     PICTURE,
     TOKEN,
@@ -153,7 +153,7 @@ def test_a_refusal_can_be_written_down_whatever_names_it_quotes(closed: Served, 
     answer = closed.prompt(graph)
 
     assert answer.status_code == 400
-    assert str(answer.json()["node_errors"]).encode()
+    assert json.dumps(answer.json(), ensure_ascii=False).encode()
 
 
 def test_while_thousands_of_refusals_are_answered_comfyui_answers_others(closed: Served) -> None:
@@ -170,15 +170,27 @@ def test_while_thousands_of_refusals_are_answered_comfyui_answers_others(closed:
     assert closed.get("/system_stats").ok
 
 
-@pytest.mark.parametrize("depth", [200, 900])
-def test_a_value_that_is_nested_too_deeply_is_refused(closed: Served, depth: int) -> None:
+@pytest.mark.parametrize("depth", [200, 900, 100_000])
+def test_a_value_that_is_nested_too_deeply_is_refused_in_json(closed: Served, depth: int) -> None:
     graph = plain("j1/output/deep")
-    graph["make"]["inputs"]["more"] = {"deep": json.loads("[" * depth + "]" * depth)}
+    graph["make"]["inputs"]["more"] = {"deep": 7}
+    nested = "[" * depth + "]" * depth
+    body = json.dumps({"prompt": graph}).replace("7", nested, 1)
 
-    answer = closed.prompt(graph)
+    answer = closed.request("POST", "/prompt", data=body)
 
-    assert answer.status_code in {200, 400}
+    assert answer.status_code in ({400} if depth > 1000 else {200, 400})
     assert answer.json()
+
+
+def test_a_folder_that_can_not_be_made_is_refused_at_its_node(closed: Served) -> None:
+    (closed.jobs / "a-file").mkdir()
+    (closed.jobs / "a-file" / "output").touch()
+
+    answer = closed.prompt(plain("a-file/output/sub/x"))
+
+    assert node_errors(answer) == {"save": ["custom_validation_failed"]}
+    assert "folder can't be made" in answer.text
 
 
 def test_the_rest_of_the_request_is_kept(closed: Served) -> None:

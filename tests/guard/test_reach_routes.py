@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from morpheus_boot.smoke import safetensors
+from morpheus_boot.smoke import samples
 from tests.guard.served import PICTURE, REAL, SECRET, Served, everything, named, real_only
 
 
@@ -16,57 +16,37 @@ def list_of(jobs: Path) -> set[str]:
     return {name for name in found if "/input/" not in name and "/output/" not in name}
 
 
-@pytest.mark.parametrize(
-    ("filename", "fields"),
-    [
-        ("x.png", {"subfolder": "../model_cache"}),
-        ("x.png", {"subfolder": "../model_cache/checkpoints"}),
-        ("x.png", {"subfolder": "j1/../../model_cache"}),
-        ("x.png", {"subfolder": "{cache}"}),
-        ("x.png", {"subfolder": "j1/link"}),
-        ("x.png", {"subfolder": "j1/link/checkpoints"}),
-        ("link.png", {"subfolder": "j1/input"}),
-        ("../model_cache/x.png", {}),
-        ("{jobs}/j1/input/y.png", {"subfolder": "../model_cache/made"}),
-        ("../jobs/j1/input/y.png", {"subfolder": "../model_cache"}),
-        ("x.png", {"subfolder": "checkpoints/input"}),
-        ("x.png", {"subfolder": "j1/../loras/input"}),
-        ("vae/x.png", {}),
-        ("job.json", {}),
-        ("job.json", {"subfolder": "j1"}),
-        ("job.json", {"subfolder": "j1/input/.."}),
-        ("job.json", {"subfolder": "not-yet-there"}),
-        ("x.png", {"subfolder": "j1/other"}),
-        ("input", {"subfolder": "j1"}),
-        ("x.png", {"subfolder": "j1/inputs"}),
-        ("x.png", {"subfolder": "j1/other/input"}),
-        ("x.png", {"subfolder": "-no-job/input"}),
-        ("x.png", {"subfolder": "linked/input"}),
-        ("x.png", {"subfolder": "linked/input/checkpoints"}),
-        ("x.png", {"subfolder": ".morpheus/input"}),
-    ],
-)
+SUBFOLDERS = """
+../model_cache ../model_cache/checkpoints j1/../../model_cache {cache} j1/link j1/link/checkpoints linked/input
+linked/input/checkpoints checkpoints/input j1/../loras/input j1 j1/input/.. not-yet-there j1/other j1/inputs
+j1/other/input .morpheus/input -no-job/input
+"""
+NOT_UPLOADED = [
+    *(("x.png", subfolder) for subfolder in SUBFOLDERS.split()),
+    *(("job.json", subfolder) for subfolder in ("", "j1", "j1/input/..", "new")),
+    *(("link.png", "j1/input"), ("input", "j1"), ("vae/x.png", ""), ("../model_cache/x.png", "")),
+    *((f"{jobs}/j1/input/y.png", "../model_cache/new") for jobs in ("{jobs}", "../jobs")),
+]
+
+
+@pytest.mark.parametrize(("filename", "subfolder"), NOT_UPLOADED)
 @pytest.mark.parametrize("route", ["/upload/image", "/api/upload/image", "/upload/mask"])
 @pytest.mark.parametrize("overwrite", ["true", "false"])
 def test_no_upload_writes_outside(
-    closed: Served, route: str, filename: str, fields: dict[str, str], overwrite: str
+    closed: Served, route: str, filename: str, subfolder: str, overwrite: str
 ) -> None:
     if not REAL and "mask" in route:
         pytest.skip("the stand-in has no such route")
     before, jobs = everything(closed.volume.root), list_of(closed.jobs)
-    sent = {name: named(closed, value) for name, value in fields.items()}
-    reference = {
-        "original_ref": json.dumps({"filename": "x.png [output]", "subfolder": "j1/input"})
-    }
+    reference = json.dumps({"filename": "x.png [output]", "subfolder": "j1/input"})
+    fields = {"type": "output", "overwrite": overwrite, "original_ref": reference}
 
     answer = closed.upload(
         route,
         PICTURE,
         named(closed, filename),
-        type="output",
-        overwrite=overwrite,
-        **sent,
-        **reference,
+        subfolder=named(closed, subfolder),
+        **fields,
     )
 
     assert answer.status_code == 400
@@ -128,29 +108,27 @@ def test_a_mask_is_put_on_a_picture_of_a_job(closed: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("filename", "query"),
     [
-        {"filename": "secret.png", "subfolder": "../model_cache/checkpoints"},
-        {"filename": "secret.png", "subfolder": "j1/link/checkpoints"},
-        {"filename": "secret.txt", "subfolder": "j1/link/.."},
-        {"filename": "link.png", "subfolder": "j1/input"},
-        {"filename": "link.png [output]", "subfolder": "j1/input", "type": "temp"},
-        {"filename": "link.png", "subfolder": "j1/input", "preview": "webp"},
-        {"filename": "link.png", "subfolder": "j1/input", "channel": "rgb"},
-        {"filename": "{cache}/secret.txt"},
-        {"filename": "../secret.txt"},
-        {"filename": "secret.txt", "subfolder": "{cache}"},
-        {"filename": "x/../link.png", "subfolder": "j1/input"},
-        {"filename": "secret.txt", "subfolder": "linked/input"},
-        {"filename": "x.png", "subfolder": "\0"},
-        {"filename": "secret.txt", "subfolder": "../../volume", "type": "input"},
-        {"filename": "secret.txt", "subfolder": "../../volume", "type": "temp"},
-        {"filename": "blake3:" + "0" * 64},
+        ("secret.png", {"subfolder": "../model_cache/checkpoints"}),
+        ("secret.png", {"subfolder": "j1/link/checkpoints"}),
+        ("secret.txt", {"subfolder": "j1/link/.."}),
+        ("secret.txt", {"subfolder": "{cache}"}),
+        ("secret.txt", {"subfolder": "linked/input"}),
+        *(("secret.txt", {"subfolder": "../../volume", "type": t}) for t in ("input", "temp")),
+        *(("link.png", {"subfolder": "j1/input", **m}) for m in ({}, {"preview": "webp"})),
+        ("link.png", {"subfolder": "j1/input", "channel": "rgb"}),
+        ("x/../link.png", {"subfolder": "j1/input"}),
+        ("link.png [output]", {"subfolder": "j1/input", "type": "temp"}),
+        ("x.png", {"subfolder": "\0"}),
+        *(("{cache}/secret.txt", {}), ("../secret.txt", {}), ("blake3:" + "0" * 64, {})),
     ],
 )
 @pytest.mark.parametrize("path", ["/view", "/api/view"])
-def test_nothing_outside_can_be_viewed(closed: Served, path: str, query: dict[str, str]) -> None:
-    asked = {name: named(closed, value) for name, value in query.items()}
+def test_nothing_outside_can_be_viewed(
+    closed: Served, path: str, filename: str, query: dict[str, str]
+) -> None:
+    asked = {k: named(closed, value) for k, value in {"filename": filename, **query}.items()}
 
     answer = closed.get(path, params=asked)
 
@@ -197,7 +175,7 @@ def test_no_preview_comes_from_outside(
 @real_only
 def test_a_models_own_preview_is_shown(closed: Served) -> None:
     folder = closed.local / "models" / "checkpoints"
-    (folder / "m.safetensors").write_bytes(safetensors.filler(1000, seed=1))
+    (folder / "m.safetensors").write_bytes(samples.filler(1000, seed=1))
     (folder / "m.png").write_bytes(PICTURE)
     places = closed.get("/internal/folder_paths").json()["checkpoints"]
     index = places.index(str(folder))

@@ -3,7 +3,7 @@
 import base64
 from typing import Any, Final
 
-from morpheus_boot.smoke.picture import gradient
+from morpheus_boot.smoke.samples import gradient
 from tests.guard.served import REAL, node
 
 PICTURE: Final = gradient(8, 4)

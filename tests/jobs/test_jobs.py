@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.guard.served import REAL, node, real_only
 from tests.jobs.graphs import (
     FLUX,

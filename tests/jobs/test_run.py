@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from morpheus_boot.jobs.following import Run
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.record import Form, JobRecord, Status, now
-from morpheus_boot.jobs.run import Run
 from tests.guard.served import node
 
 

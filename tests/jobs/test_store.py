@@ -102,7 +102,7 @@ def test_a_job_that_was_cleaned_up_is_not_made_anew_by_its_worker(
 
 def test_a_record_that_is_torn_counts_as_none(store: JobStore, tmp_path: Path) -> None:
     store.create(JOB, record("1"))
-    (tmp_path / "jobs" / "j" / "job.json").write_bytes(b'{"run": "1", "wor')
+    Layout(tmp_path).job_record("j").write_bytes(b'{"run": "1", "wor')
 
     assert store.read(JOB) is None
     assert store.create(JOB, record("2")).run == "2"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morpheus_boot.jobs.templates import (
+from morpheus_boot.jobs.workflows import (
     BrokenTemplate,
     WorkflowName,
     WrongParameter,

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import requests
 
 from morpheus_boot.cache.lock.heartbeat import Heart
-from morpheus_boot.smoke import safetensors
+from morpheus_boot.smoke import samples
 from morpheus_boot.volume.layout import Layout
 from tests.fileserver.serving import FileServer, free_port
 from tests.guard.served import NODE, REAL, START_LIMIT_S, comfyui_below
@@ -115,7 +115,7 @@ class Worker:
         if not REAL:
             checkpoint = self.volume.model("checkpoints") / FLUX
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_bytes(safetensors.filler(1000, seed=1))
+            checkpoint.write_bytes(samples.filler(1000, seed=1))
         self.comfyui = ComfyUIProcess(root, self.volume, name)
         self._heart = Heart(self.volume.workers / f"{name}.json", name, _BEAT_S)
         self._command = command

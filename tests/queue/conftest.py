@@ -9,7 +9,7 @@ import pytest
 
 from morpheus_boot.errors import MorpheusError
 from morpheus_boot.queue.sdk import LOCK
-from morpheus_boot.smoke.safetensors import filler
+from morpheus_boot.smoke.samples import filler
 from morpheus_boot.start.environment import make_environment
 from tests.jobs.workers import Worker
 from tests.queue.handlers import Handler, handler_of

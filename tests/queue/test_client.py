@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.fileserver.serving import FileServer
 from tests.jobs.graphs import PICTURE
 from tests.jobs.workers import REPOSITORY, Worker

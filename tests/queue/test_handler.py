@@ -4,9 +4,11 @@ import ast
 import base64
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.jobs.graphs import rescale_graph
 from tests.jobs.workers import Worker
 from tests.queue.handlers import HANDLER, Handler
@@ -169,3 +171,44 @@ def test_the_heartbeat_names_the_job_that_runs(shared: Handler, shared_queue: Jo
 
     wait_until(lambda: any(ping.get("job_id") == asked.id for ping in shared_queue.pings))
     shared_queue.wait(asked)
+
+
+class _Broken(BaseHTTPRequestHandler):
+    """A server whose every answer is an error without JSON."""
+
+    def do_GET(self) -> None:
+        self.send_response(500)
+        self.end_headers()
+        self.wfile.write(b"Internal Server Error")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+
+def test_an_error_that_is_no_json_is_not_taken_for_an_absent_file_server(
+    queue: JobQueue, sdk_python: Path, tmp_path: Path
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Broken)
+    Thread(target=server.serve_forever, daemon=True).start()
+    environ = {**queue.environ("pod-b"), "FILESERVER_PORT": str(server.server_port)}
+    with Handler(sdk_python, tmp_path / "handler.log", environ):
+        asked = queue.wait(queue.put(picture_graph()))
+    server.shutdown()
+    server.server_close()
+
+    assert asked.status == "FAILED"
+    assert asked.error == "Internal Server Error"
+
+
+def test_a_film_in_a_folder_of_the_output_is_answered_as_download_takes_it(
+    shared: Handler, shared_queue: JobQueue, worker: Worker, job: str
+) -> None:
+    request = picture_graph()
+    request["workflow"]["save0"]["inputs"]["filename_prefix"] = "video/ComfyUI"
+
+    asked = shared_queue.wait(shared_queue.put({**request, "worker_job_id": job}))
+
+    [image] = asked.output["images"]
+    assert image["filename"] == "video/ComfyUI_00001_.png"
+    found = worker.files.get(f"/download/{job}/{image['filename']}")
+    assert found.content == base64.b64decode(image["data"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.fileserver.serving import free_port
 from tests.jobs.workers import Worker
 from tests.queue.handlers import Handler

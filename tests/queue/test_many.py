@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.jobs.graphs import (
     PICTURE,
     rescale,

@@ -100,7 +100,7 @@ class Volume:
         """As a fresh container does; returns what it runs the handler with."""
         self._monkeypatch.setenv("UV_DEFAULT_INDEX", index)
 
-        def turn(what: str) -> nullcontext[None]:
+        def archive_lock(what: str) -> nullcontext[None]:
             self.turns.append(what)
             return nullcontext()
 
@@ -108,7 +108,7 @@ class Volume:
             layout=self.layout,
             local=self._root / worker,
             environ=os.environ,
-            turn=turn,
+            archive_lock=archive_lock,
             lock=self._lock,
         )
 
@@ -137,7 +137,7 @@ def test_a_local_disk_that_can_not_be_written_is_not_taken_for_the_volume(tmp_pa
     environ = {"MORPHEUS_LOCAL_DIR": str(tmp_path / "local"), "PATH": str(tmp_path)}
     layout = Layout(tmp_path / "volume")
 
-    def turn(what: str) -> nullcontext[None]:
+    def archive_lock(what: str) -> nullcontext[None]:
         pack(tmp_path / "local", layout.archives / f"{what}.tar.gz")  # another worker's
         (tmp_path / "local" / "queue").write_text("in the way")
         return nullcontext()
@@ -147,7 +147,7 @@ def test_a_local_disk_that_can_not_be_written_is_not_taken_for_the_volume(tmp_pa
             read_settings(environ=environ),
             layout,
             ComfyUI(tmp_path, PYTHON),
-            turn=turn,
+            archive_lock=archive_lock,
             stopping=threading.Event(),
         )
 

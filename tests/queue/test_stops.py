@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_boot.smoke.picture import png_size
+from morpheus_boot.smoke.samples import png_size
 from tests.jobs.workers import Worker
 from tests.queue.handlers import Handler, handler_of
 from tests.queue.inputs import picture_graph, slow_graph

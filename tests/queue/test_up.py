@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from morpheus_boot.smoke.safetensors import filler
+from morpheus_boot.smoke.samples import filler
 from tests.boot.program import Program, Site
 from tests.queue.inputs import creation, picture_graph
 from tests.testbed.job_queue import JobQueue

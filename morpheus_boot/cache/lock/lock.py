@@ -150,45 +150,33 @@ class ModelLock:
         )
 
 
-class Turns:
-    """One worker at a time makes what all need, where the volume lets them agree; the others find it there.
+@contextmanager
+def archive_lock(
+    what: str, *, layout: Layout, worker: str, stopping: threading.Event, times: LockTimes
+) -> Iterator[None]:
+    """Holds the lock of ``what`` all workers need: one makes it, and the others look again whether it is there.
 
-    Under a lock as a model has: flock, heartbeat, takeover.
+    A volume that takes no lock (full, read-only) does without, since two at once publish the same; so does a boot
+    that is told to stop. Raises WaitedTooLong where another worker holds it for too long.
     """
+    lock = ModelLock(what, layout.archive_lock(what), worker, times)
+    announced = False
 
-    def __init__(
-        self, layout: Layout, worker: str, stopping: threading.Event, times: LockTimes
-    ) -> None:
-        self._layout = layout
-        self._worker = worker
-        self._stopping = stopping
-        self._times = times
+    def announce() -> None:
+        nonlocal announced
+        if not announced:
+            name = lock.holder.worker if lock.holder else "another worker"
+            _LOG.info("%s: waiting, %s prepares it", what, name)
+        announced = True
 
-    @contextmanager
-    def turn(self, what: str) -> Iterator[None]:
-        """Holds the lock of ``what``; whoever has waited for it looks again whether all is done.
-
-        A volume that takes no lock (full, read-only) does without, since two at once publish the same; so does a
-        boot that is told to stop. Raises WaitedTooLong where another worker holds it for too long.
-        """
-        lock = ModelLock(what, self._layout.turn_lock(what), self._worker, self._times)
-        announced = False
-
-        def announce() -> None:
-            nonlocal announced
-            if not announced:
-                name = lock.holder.worker if lock.holder else "another worker"
-                _LOG.info("%s: waiting, %s prepares it", what, name)
-            announced = True
-
-        with ExitStack() as held:
-            try:
-                held.enter_context(lock.claim(self._stopping, announce))
-            except Stopped:
-                pass
-            except OSError as error:
-                _LOG.debug("%s: no lock (%s)", what, error)
-            yield
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock.claim(stopping, announce))
+        except Stopped:
+            pass
+        except OSError as error:
+            _LOG.debug("%s: no lock (%s)", what, error)
+        yield
 
 
 def takeover_of(lock: Path) -> Path:

@@ -36,7 +36,7 @@ def seen_workers(layout: Layout) -> tuple[SeenWorker, ...]:
     """All workers with a heartbeat on the volume. Raises OSError."""
     names = [path.stem for path in sorted(layout.workers.glob("*.json"))]
     now = volume_time(layout) if names else 0.0
-    return tuple(seen for name in names if (seen := _seen(layout, name, now)) is not None)
+    return tuple(seen for name in names if (seen := seen_worker(layout, name, now)) is not None)
 
 
 def seen_worker(layout: Layout, worker: str, now: float | None = None) -> SeenWorker | None:
@@ -44,17 +44,14 @@ def seen_worker(layout: Layout, worker: str, now: float | None = None) -> SeenWo
 
     ``now``: the time by the volume's clock, where that was asked already: it costs five calls on the volume.
     """
-    if now is None:
-        now = volume_time(layout) if _path(layout, worker).exists() else 0.0
-    return _seen(layout, worker, now)
-
-
-def worker_age_s(layout: Layout, worker: str, now: float) -> float | None:
-    """Seconds since a worker's last beat; ``now`` is by the volume's clock. None: it left none. Raises OSError."""
+    path = _path(layout, worker)
     try:
-        return max(0.0, now - _path(layout, worker).stat().st_mtime)
+        beat_at = path.stat().st_mtime
     except FileNotFoundError:
         return None
+    beat = read_beat(path)
+    age_s = max(0.0, (volume_time(layout) if now is None else now) - beat_at)
+    return SeenWorker(worker, age_s, ended=beat is not None and beat.ended)
 
 
 def volume_time(layout: Layout) -> float:
@@ -78,11 +75,3 @@ def volume_time(layout: Layout) -> float:
 
 def _path(layout: Layout, worker: str) -> Path:
     return layout.workers / f"{worker}.json"
-
-
-def _seen(layout: Layout, worker: str, now: float) -> SeenWorker | None:
-    age_s = worker_age_s(layout, worker, now)
-    if age_s is None:
-        return None
-    beat = read_beat(_path(layout, worker))
-    return SeenWorker(worker, age_s, ended=beat is not None and beat.ended)

@@ -30,7 +30,7 @@ from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.errors import MorpheusError, all_of, local_error
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.volume.archive import Turn, pack, staged, unpack
+from morpheus_boot.volume.archive import ArchiveLock, pack, staged, unpack
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.background import begin, together
 
@@ -69,10 +69,10 @@ class CustomNodes:
         user: Path,
         environ: Mapping[str, str],
         named: Iterable[str] = (),
-        turn: Turn,
+        archive_lock: ArchiveLock,
         stopping: threading.Event,
     ) -> None:
-        """All is put below ``local``. ``turn`` keeps several workers from making the same at once.
+        """All is put below ``local``. ``archive_lock`` keeps several workers from making the same at once.
 
         ``user`` is ComfyUI's user directory. ``named``: the variables that models.yaml names, see
         comfyui_environment().
@@ -84,7 +84,7 @@ class CustomNodes:
         self._folder = self._home / "custom_nodes"
         self._gate = self._home / "packages-are-there"
         self._user = user
-        self._turn = turn
+        self._archive_lock = archive_lock
         self._stopping = stopping
         # What builds a package is other people's code, as ComfyUI's nodes are; how to reach an index it must know.
         settings = [name for name in environ if name.startswith(("PIP_", "UV_"))]
@@ -96,7 +96,7 @@ class CustomNodes:
             self._folder,
             python=comfyui.python,
             environ=environ,
-            turn=turn,
+            archive_lock=archive_lock,
             stopping=stopping,
         )
         self._brought: _Brought | None = None
@@ -205,7 +205,7 @@ class CustomNodes:
         archive = self._shelf / f"{key}.tar.gz"
         outcome = _kept(site, archive)
         if outcome is None:
-            with self._turn(f"packages/{key}"):
+            with self._archive_lock(f"packages/{key}"):
                 outcome = _kept(site, archive) or self._install(brought, site, archive)
         for other in self._home.glob(f"{_SITE}*"):
             if other != site:

@@ -13,7 +13,7 @@ from morpheus_boot.comfyui.custom_nodes.fetch import Repository, is_commit
 from morpheus_boot.comfyui.custom_nodes.interpreter import compile_tree
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.volume.archive import Turn, pack, staged, stray_links, unpack
+from morpheus_boot.volume.archive import ArchiveLock, pack, staged, stray_links, unpack
 from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
@@ -51,7 +51,7 @@ class Trees:
         *,
         python: Path,
         environ: Mapping[str, str],
-        turn: Turn,
+        archive_lock: ArchiveLock,
         stopping: threading.Event,
     ) -> None:
         """``folder``: on local disk, of this alone. ``environ``: git's."""
@@ -59,7 +59,7 @@ class Trees:
         self._folder = folder
         self._python = python
         self._environ = environ
-        self._turn = turn
+        self._archive_lock = archive_lock
         self._stopping = stopping
 
     def bring(self, node: NodeSpec) -> Tree:
@@ -73,7 +73,7 @@ class Trees:
         tree = self._unpacked(node)
         if tree is not None:
             return tree
-        with self._turn(f"nodes/{node.name}"):
+        with self._archive_lock(f"nodes/{node.name}"):
             return self._unpacked(node) or self._fetched(node)
 
     def drop_all_but(self, trees: Collection[Tree]) -> None:

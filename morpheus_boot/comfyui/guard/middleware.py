@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,14 @@ def _refuse_original(reference: object, places: Places) -> Denial | None:
 
 async def _refuse_prompt(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
     try:
+        return await _put_right(request, comfyui)
+    except RecursionError:
+        return _denied(Denial(400, "prompt: it is nested too deeply"))
+
+
+async def _put_right(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
+    """Puts the prompt right in the request itself; the answer where that can't be. Raises RecursionError."""
+    try:
         body = await request.json()
     except ValueError:
         return None
@@ -153,15 +161,12 @@ async def _refuse_prompt(request: web.Request, comfyui: ComfyUI) -> web.Response
         return None
     job = request.headers.get(_JOB_HEADER)
     if job is not None and not is_job_id(job):
-        return web.json_response({"detail": f"{_JOB_HEADER}: it is no job id"}, status=400)
+        return _denied(Denial(400, f"{_JOB_HEADER}: it is no job id"))
     sender = Sender(comfyui.worker) if job is None else Sender(job, is_job=True)
     fresh = None if job is None else secrets.token_hex(_FRESH_BYTES)
     comfyui.replace_nodes(prompt)
-    try:
-        decision = decide(prompt, comfyui.classes, comfyui.places, sender, fresh)
-    except RecursionError:
-        return _denied(Denial(400, "prompt: it is nested too deeply"))
-    refusals = decision.refusals or tuple(_make_folders(decision.destinations, comfyui.places))
+    decision = decide(prompt, comfyui.classes, comfyui.places, sender, fresh)
+    refusals = decision.refusals or _make_folders(decision.destinations, comfyui.places)
     if refusals:
         return web.json_response(refused(prompt, refusals, comfyui.classes), status=400)
     if decision.prompt != prompt:
@@ -169,20 +174,21 @@ async def _refuse_prompt(request: web.Request, comfyui: ComfyUI) -> web.Response
     return None
 
 
-def _make_folders(destinations: Sequence[Destination], places: Places) -> Iterator[Refusal]:
-    """Makes what the nodes write into, below temp as well: LossGraphNode writes there without making it."""
-    for destination in destinations:
+def _make_folders(destinations: Sequence[Destination], places: Places) -> Sequence[Refusal]:
+    """Makes what the nodes write into, below temp as well: LossGraphNode writes there without making it.
+
+    The first that can't be made is a refusal.
+    """
+    for folder, destination in {one.folder: one for one in destinations}.items():
         # ComfyUI replaces %date% and its like, and makes such a folder itself.
-        literal = destination.folder.partition("%")[0].rpartition("/")[0]
-        output = literal if "%" in destination.folder else destination.folder
+        literal = folder.partition("%")[0].rpartition("/")[0] if "%" in folder else folder
         try:
-            Path(places.jobs, output).mkdir(parents=True, exist_ok=True)
-            Path(places.temp, destination.folder).mkdir(parents=True, exist_ok=True)
+            Path(places.jobs, literal).mkdir(parents=True, exist_ok=True)
+            Path(places.temp, folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            cause = error.strerror or type(error).__name__
-            yield Refusal(
-                destination.node_id, destination.input_name, f"its folder can't be made: {cause}"
-            )
+            message = f"its folder can't be made: {error.strerror or type(error).__name__}"
+            return (Refusal(destination.node_id, destination.input_name, message),)
+    return ()
 
 
 def _in_utf8(answer: web.StreamResponse) -> web.StreamResponse:

@@ -101,11 +101,12 @@ def _look_at(cls: Any, inputs: Json) -> Iterator[Json]:  # noqa: ANN401 - a node
                 yield _about(name, "custom_validation_failed", message, f"{name} - {answer}")
         elif isinstance(choices, list) and value not in choices:
             details = f"{name}: {value!r} not in {choices[:20]}"
-            yield _about(name, "value_not_in_list", "Value not in list", details)
+            more = {"input_config": [choices[:20], {}]}
+            yield _about(name, "value_not_in_list", "Value not in list", details, **more)
 
 
-def _about(name: str, kind: str, message: str, details: str) -> Json:
-    return {**_problem(kind, message, details), "extra_info": {"input_name": name}}
+def _about(name: str, kind: str, message: str, details: str, **extra: object) -> Json:
+    return {**_problem(kind, message, details), "extra_info": {"input_name": name, **extra}}
 
 
 class Interrupted(Exception):

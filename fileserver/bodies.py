@@ -1,11 +1,15 @@
-"""The multipart form of an upload, parsed as it arrives: its names, and its file as a stream."""
+"""Bodies of requests as they arrive: all of one, a file's bytes alone, or a multipart form that holds them."""
 
+import asyncio
 from typing import Final
 
+from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
-from fileserver.answers import Refused
+from fileserver.answers import Refused, TooSlow
+from morpheus_boot.config.variables import Limits
 from morpheus_boot.jobs.names import FileName, JobId, SubDir
 
 _FILE: Final = "file"
@@ -14,13 +18,36 @@ _SUB_DIR: Final = "sub_dir"
 _MOST_PARTS: Final = 32
 
 
-class UploadForm:
-    """Takes the body in pieces; ``chunks`` holds what came of the file and was not taken yet."""
+class FileBody:
+    """A body that is nothing but a file's bytes; ``chunks`` holds those that were not taken yet."""
+
+    def __init__(self) -> None:
+        self.chunks: list[memoryview] = []
+        self.chunks_bytes = 0
+        self.size_bytes = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next piece of the body."""
+        self._add(memoryview(piece))
+
+    def take_chunks(self) -> list[memoryview]:
+        """What came of the file since the last call."""
+        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
+        return taken
+
+    def _add(self, chunk: memoryview) -> None:
+        if chunk:
+            self.chunks.append(chunk)
+            self.chunks_bytes += len(chunk)
+            self.size_bytes += len(chunk)
+
+
+class UploadForm(FileBody):
+    """A multipart form with one file (RFC 7578)."""
 
     def __init__(self, content_type: str, form_bytes: int) -> None:
         """``form_bytes`` limits everything but the file's content. Raises Refused."""
-        self.chunks: list[memoryview] = []
-        self.chunks_bytes = 0
+        super().__init__()
         self.file_name: FileName | None = None
         self.job: JobId | None = None
         self.sub_dir = SubDir()
@@ -66,11 +93,6 @@ class UploadForm:
             self._parser.write(piece)
         except FormParserError as error:
             raise _bad(error) from error
-
-    def take_chunks(self) -> list[memoryview]:
-        """What came of the file since the last call."""
-        taken, self.chunks, self.chunks_bytes = self.chunks, [], 0
-        return taken
 
     def finish(self) -> FileName:
         """The file's name, at the end of the body. Raises Refused where that is cut, or has no file."""
@@ -122,8 +144,7 @@ class UploadForm:
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
-            self.chunks.append(memoryview(data)[start:end])
-            self.chunks_bytes += end - start
+            self._add(memoryview(data)[start:end])
             return
         self._count(end - start)
         if self._name in {_JOB, _SUB_DIR}:
@@ -145,6 +166,36 @@ class UploadForm:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise Refused(413, "form", "its fields are too long", "send only the contract's fields")
+
+
+async def receive_piece(request: Request, limits: Limits) -> tuple[bytes, bool]:
+    """The next piece of a request's body, and whether more comes. Raises TooSlow; ClientDisconnect."""
+    try:
+        async with asyncio.timeout(limits.body_idle_s):
+            message = await request.receive()
+    except TimeoutError:
+        raise TooSlow(limits.body_idle_s) from None
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """All of a job's body. Raises Refused; ClientDisconnect."""
+    body, more = bytearray(), True
+    while more:
+        piece, more = await receive_piece(request, limits)
+        body += piece
+        if max(len(body), announced_bytes(request)) > limits.job_bytes:
+            cause = f"it is larger than {limits.job_bytes} bytes"
+            raise Refused(413, "job", cause, "upload its pictures with /upload, and name them")
+    return bytes(body)
+
+
+def announced_bytes(request: Request) -> int:
+    """The length that a request's head announces; 0 where it does not."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 def decode(value: bytes) -> str:

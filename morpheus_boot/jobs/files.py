@@ -8,12 +8,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from morpheus_boot.errors import Exit, MorpheusError, storage_error
+from morpheus_boot.errors import Exit, MorpheusError, storage_error, storage_errors
 from morpheus_boot.jobs.names import MAX_DEPTH, FileName, JobId, OutputPath, SubDir
 from morpheus_boot.volume.layout import Layout
+from morpheus_boot.volume.publish import write_whole
 
 # O_PATH needs no reading of the folder, and on a FUSE volume no round trip to open it.
 _WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,6 +62,8 @@ def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
         NoSuchFile: it is not there, no regular file, or behind a symbolic link.
         StorageFailed: the volume fails.
     """
+    if "\ufffd" in str(path):
+        path = _meant(layout, job, path)
     way = layout.way(layout.job(job.text).joinpath("output", *path.parts))
     try:
         fd, seen = _open_regular(open_below(layout, way, _ANYTHING))
@@ -69,6 +74,12 @@ def open_output(layout: Layout, job: JobId, path: OutputPath) -> OpenFile:
             ) from None
         raise storage_error(str(job), layout.job(job.text), error) from error
     return OpenFile(fd, path.name, seen)
+
+
+def _meant(layout: Layout, job: JobId, path: OutputPath) -> OutputPath:
+    """The first output that is shown as ``path``: a name that is no UTF-8 reaches clients with replaced characters."""
+    shown = (one.path for one in list_outputs(layout, job) if str(one.path) == str(path))
+    return next(shown, path)
 
 
 def list_outputs(layout: Layout, job: JobId) -> tuple[Output, ...]:
@@ -102,6 +113,16 @@ def _open_regular(place: int) -> tuple[int, os.stat_result]:
         os.close(place)
 
 
+@contextmanager
+def opened_folder(layout: Layout, folder: Path) -> Iterator[int]:
+    """A folder of the volume, open to be listed. Raises OSError."""
+    fd = open_below(layout, layout.way(folder), FOLDER)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
     """Opens the folder that ``parts`` name below the volume's root, and makes what is missing of it.
 
@@ -122,18 +143,6 @@ def open_or_make(layout: Layout, parts: Sequence[str]) -> int:
             raise
         fd = _step(fd, part, FOLDER)
     return fd
-
-
-def leads_to(layout: Layout, parts: Sequence[str], folder: int) -> bool:
-    """Whether ``parts`` still name the open ``folder``. Raises OSError."""
-    try:
-        found = open_below(layout, parts, _WAY)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.path.samestat(os.fstat(found), os.fstat(folder))
-    finally:
-        os.close(found)
 
 
 def touch_input(layout: Layout, job: JobId) -> None:
@@ -167,16 +176,24 @@ def has_input(layout: Layout, job: JobId, sub_dir: SubDir, name: FileName) -> bo
 
 def count_jobs(layout: Layout) -> int:
     """How many jobs have a folder on the volume. Raises StorageFailed."""
-    try:
-        fd = open_below(layout, layout.way(layout.jobs), FOLDER)
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise storage_error("jobs", layout.jobs, error) from error
-    try:
-        return len(names_in(fd))
-    finally:
-        os.close(fd)
+    with (
+        storage_errors("jobs", layout.jobs),
+        suppress(FileNotFoundError),
+        opened_folder(layout, layout.jobs) as jobs,
+    ):
+        return len(names_in(jobs))
+    return 0
+
+
+def write_output(layout: Layout, job: JobId, name: FileName, content: bytes) -> None:
+    """Writes a file of ``job``'s output, whole. Raises VolumeFull, StorageFailed."""
+    folder = layout.job(job.text) / "output"
+    with storage_errors(str(job), folder):
+        fd = open_or_make(layout, layout.way(folder))
+        try:
+            write_whole(Path(f"/proc/self/fd/{fd}/{name}"), content)
+        finally:
+            os.close(fd)
 
 
 def _listed(layout: Layout, job: JobId, folder: str) -> tuple[Output, ...]:
