@@ -174,7 +174,7 @@ def test_a_second_sigint_holds_up_nothing_and_a_hold_stops_the_others_in_order_t
 
 
 def test_each_death_doubles_the_backoff() -> None:
-    waits = [run_of_deaths(*[died()] * n).due[0].at - (n - 1) * 60 for n in range(1, 5)]
+    waits = [run_of_deaths(*[died()] * n).due["comfyui"] - (n - 1) * 60 for n in range(1, 5)]
 
     assert waits == [0.5, 1, 2, 4]
 
@@ -209,8 +209,8 @@ def test_a_service_that_dies_too_often_is_given_up(deaths: list[Exited], stage: 
 def test_one_services_deaths_do_not_count_for_the_other() -> None:
     after = run_of_deaths(*[died()] * 4, FILES_DIED)
 
-    assert [(due.service, due.at) for due in after.started("comfyui").due] == [("files", 240.5)]
+    assert after.started("comfyui").due == {"files": 240.5}
 
 
 def test_what_is_not_wanted_any_more_is_not_started_again() -> None:
-    assert run_of_deaths(died()).after(TERM, 0.1).due == ()
+    assert run_of_deaths(died()).after(TERM, 0.1).due == {}
