@@ -132,6 +132,8 @@ class Launch:
             layout.node_cache,
             named=manifest.variables,
         )
+        withheld = ", ".join(sorted(settings.environ.keys() - env.keys()))
+        _LOG.debug("withheld from ComfyUI (comfyui.env passes what a node needs): %s", withheld)
         if self._nodes.python_path is not None:
             before = env.get("PYTHONPATH", "")
             env["PYTHONPATH"] = f"{self._nodes.python_path}:{before}".rstrip(":")

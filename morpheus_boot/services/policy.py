@@ -13,6 +13,8 @@ from morpheus_boot.services.process import ServiceSpec, ending_text
 from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import STOP_SIGNALS
 
+# What torch says as the last of a traceback, and what that means.
+_NO_DRIVER: Final = "Found no NVIDIA driver"
 _MEND: Final = "read its lines in the log, mend what they say, and start again"
 _MEND_KILLED: Final = "look whether its memory ran out, and at its lines in the log"
 
@@ -183,6 +185,12 @@ class Run:
 
 
 def _failure(ended: Exited) -> ServiceFailed:
+    if any(_NO_DRIVER in line for line in ended.lines):
+        return ServiceFailed(
+            ended.service,
+            f"it found no NVIDIA driver on this host ({ending_text(ended.code)})",
+            "take a host with a GPU, or set COMFYUI_ARGS=--cpu",
+        )
     cause = f"it ended by itself ({ending_text(ended.code)}); {quote_lines(ended.lines)}"
     mend = _MEND_KILLED if ended.code == -signal.SIGKILL else _MEND
     return ServiceFailed(ended.service, cause, mend)

@@ -103,6 +103,17 @@ def test_a_service_that_ends_by_itself_is_named_with_how_and_its_last_lines(
     assert text in str(error)
 
 
+def test_a_host_without_a_driver_is_the_cause_and_not_the_traceback_that_says_so() -> None:
+    said = (
+        "    torch._C._cuda_init()",
+        "RuntimeError: Found no NVIDIA driver on your system. Please",
+    )
+
+    error = run((10, Exited("comfyui", 1, lines=(*said, "it has ended")))).error
+
+    assert "no NVIDIA driver on this host (exit code 1); take a host with a GPU" in str(error)
+
+
 def test_a_hold_keeps_its_service_for_its_time_and_then_stops_it() -> None:
     held = run((10, FAILED), hold=HOLD)
 
