@@ -69,7 +69,7 @@ class TransferTimes:
     models: int = 3
     connections: int = 32
     connections_a_model: int = 16
-    limited_s: float = 20.0
+    limited_s: float = 10.0
     connect_s: float = 10.0
     read_s: float = 30.0
     floor_bytes_per_s: float = 16 * 1024

@@ -75,7 +75,9 @@ class Part(Generic[Head]):
             else:
                 self._go_on(journal)
         except OSError:
-            self.close() if journal else self.discard()
+            if journal is None:
+                self.discard()
+            self.close()
             raise
 
     def _go_on(self, journal: Journal[Head]) -> None:

@@ -21,14 +21,13 @@ from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import Stopped
 from tests.cache.worker import Worker, model
-from tests.testbed.content import read_all, safetensors, sha256
+from tests.testbed.content import safetensors, sha256
 from tests.testbed.exchange import Reply, Request, plain
 from tests.testbed.faults import (
     Fault,
     Gate,
     IgnoresRange,
     NoAnswer,
-    NoLength,
     Stalled,
     Status,
     Trickling,
@@ -214,15 +213,6 @@ def test_progress_says_rate_time_left_and_retries(worker: Worker, origin: Origin
     done = [s.done_bytes for s in worker.states if s.stage is ModelStage.FETCHING]
     assert done == sorted(done)
     assert done[-1] == WEIGHTS.size_bytes
-
-
-def test_a_file_without_a_length_is_taken_to_its_end(worker: Worker, origin: Origin) -> None:
-    origin.serve_below("/", lambda _: Reply(200, {}, WEIGHTS.pieces(0, WEIGHTS.size_bytes)))
-    origin.misbehave("/a", NoLength())
-
-    (cached,) = worker.fill(model(PATH, f"{origin.url}/a"))
-
-    assert cached.file.read_bytes() == read_all(WEIGHTS)
 
 
 def test_a_volume_that_fails_at_the_end_does_not_hide_why_it_ended(
