@@ -27,6 +27,7 @@ _NO_SUCH_COMMIT: Final = re.compile(
     r"(?i)not our ref|unadvertised object|no such remote ref|remote ref|not a tree|not a commit|"
     r"did not match any|unable to read tree|unable to parse object"
 )
+_SUBMODULE: Final = re.compile(r"clone of '(.*)' into submodule path")
 
 # The URL of a node may bring user and password. On a command line, of git's own helpers too, all could read them.
 _HELPER: Final = (
@@ -127,31 +128,28 @@ class Repository:
         return try_again(attempt, _Unreachable, self._backoff, pause=self._stopping.wait)
 
     def _failure(self, ended: Ended) -> MorpheusError:
-        """What git's words come to; all but _Unreachable can't be mended by trying again.
-
-        Where they speak of a submodule, they name it themselves.
-        """
+        """What git's words come to; all but _Unreachable can't be mended by trying again."""
         if _NO_SUCH_COMMIT.search(ended.err):
             return ManifestError(
                 self._subject,
                 f"{self._url} has no such commit with all its submodules ({ended.words})",
                 "give ref: a tag, or all 40 digits of a commit that it has",
             )
+        submodule = _SUBMODULE.search(ended.err)
+        where = f"{submodule[1]} (its submodule)" if submodule else self._url
         if _DENIED.search(ended.err):
             return OriginDenied(
                 self._subject,
-                f"{self._url} refuses, or is not public ({ended.words})",
+                f"{where} refuses, or is not public ({ended.words})",
                 "check the URL; a private one takes a token in it (docs/custom-nodes.md)",
             )
         if _ABSENT.search(ended.err):
             return OriginUnavailable(
-                self._subject,
-                f"there is no repository at {self._url} ({ended.words})",
-                "check git: and ref:",
+                self._subject, f"there is no repository at {where}", "check git: and ref:"
             )
         return _Unreachable(
             self._subject,
-            f"git can't fetch {self._url} ({ended.words})",
+            f"git can't fetch {where} ({ended.words})",
             "check the network and the URL, and start again",
         )
 
