@@ -70,7 +70,7 @@ def findings(ended: Ended) -> list[dict[str, str]]:
 
 def test_a_url_of_one_of_civitais_domains_wants_civitais_token(site: Site, origin: Origin) -> None:
     site.models = site.models.replace(origin.url, "http://civitai.red")
-    site.environ |= {"http_proxy": origin.url}
+    site.environ = {**site.environ, "http_proxy": origin.url}
 
     assert "CIVITAI_TOKEN is not set, and many of its models want one" in site.run("doctor").out
 
