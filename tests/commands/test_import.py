@@ -94,6 +94,7 @@ def test_another_hosts_credentials_come_from_the_environment(tmp_path: Path) -> 
     ("url", "identity"),
     [
         ("https://civitai.com/api/download/models/7?token=abcdef", "civitai:7"),
+        ("https://civitai.red/api/download/models/7?token=abcdef", "civitai:7"),
         ("https://civitai.com/api/download/models/7?token=${CIVITAI_TOKEN}", "civitai:7"),
         (
             "https://civitai.com/api/download/models/7?fp=fp16",
@@ -104,6 +105,10 @@ def test_another_hosts_credentials_come_from_the_environment(tmp_path: Path) -> 
             "huggingface:o/r/dir/a b.bin@v1",
         ),
         ("https://huggingface.co/o/r/blob/main/a.bin", "huggingface:o/r/a.bin@main"),
+        (
+            "https://huggingface.co/datasets/o/r/resolve/main/a.bin",
+            "huggingface:datasets/o/r/a.bin@main",
+        ),
         ("https://mirror.example/o/r/resolve/main/a.bin",) * 2,
         ("https://host.example/a?x=1&y={2}", "https://host.example/a?x=1&y={2}"),
     ],

@@ -22,7 +22,9 @@ STRANGER: Final = (
     "hf_testbedstrangeraaaaaaaaaaaaaaaa"  # an account that may read public repositories alone
 )
 
-_RESOLVE: Final = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_RESOLVE: Final = re.compile(
+    r"/(?P<repo>(?:(?:datasets|spaces)/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"
+)
 _CACHE: Final = "/api/resolve-cache/models/"
 
 
