@@ -1,7 +1,7 @@
 """As a ComfyUI's main.py: lists one model, refuses strangers, and at its first start fails where it is told to.
 
-``--cut WHAT``: that request gets no answer, once. ``--die WHAT``: it ends instead of answering; ``--die-after WHAT``:
-right after its answer. WHAT is a path, or ``stranger`` for a request without the token. Once it was started before, it
+``--cut WHAT,WHAT``: these requests get no answer, each once. ``--die WHAT``: it ends instead of answering;
+``--die-after WHAT``: right after its answer. WHAT is a path, or ``stranger`` for a request without the token. Once it was started before, it
 listens only when the file ``gate`` is there.
 """
 
@@ -30,12 +30,12 @@ def told(option: str) -> str | None:
 class Handler(BaseHTTPRequestHandler):
     """Answers as ComfyUI with our node does."""
 
-    to_cut = told("--cut")
+    to_cut = (told("--cut") or "").split(",")
 
     def do_GET(self) -> None:
         what = self.path if self.headers["Authorization"] else "stranger"
-        if what == Handler.to_cut:
-            Handler.to_cut = None
+        if what in self.to_cut:
+            self.to_cut.remove(what)
             return
         if what == told("--die"):
             os._exit(1)

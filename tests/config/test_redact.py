@@ -28,17 +28,11 @@ def test_a_secret_is_taken_out_of_any_text(text: str) -> None:
         assert "s3cret-value" not in Redactor()(text)
 
 
-def test_a_secret_learnt_later_is_taken_out_too() -> None:
-    redact = Redactor()
-    redact.add([Secret("from-models-yaml")])
+def test_a_secret_learnt_later_is_taken_out_whole_though_another_begins_it() -> None:
+    redact = Redactor([Secret("abcd")])
+    redact.add([Secret("abcdefgh")])
 
-    assert redact("x from-models-yaml y") == "x [secret] y"
-
-
-def test_a_secret_that_begins_another_leaves_nothing_of_the_longer_one() -> None:
-    redact = Redactor([Secret("abcd"), Secret("abcdefgh")])
-
-    assert redact("abcdefgh") == "[secret]"
+    assert redact("x abcdefgh y abcd") == "x [secret] y [secret]"
 
 
 def test_a_secret_does_not_print_itself() -> None:
@@ -54,31 +48,16 @@ def test_a_url_keeps_what_names_the_model_and_loses_what_opens_it() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "HF_TOKEN",
-            "API_TOKENS",
-            "TOKEN_2",
-            "HFTOKEN",
-            "accessToken",
-            "DB_PASSWORD",
-            "PGPASSWORD",
-        ),
-        *("SMTP_PASSWD", "MY_SECRET", "openai_api_key", "APIKEY", "AWS_ACCESS_KEY_ID"),
-        *("AWSAccessKeyId", "SSH_PRIVATE_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "X-Amz-Signature"),
-    ],
-)
-def test_a_name_with_a_secrets_word_in_it_names_a_secret(name: str) -> None:
-    assert names_a_secret(name)
+SECRETS = """
+HF_TOKEN API_TOKENS TOKEN_2 HFTOKEN accessToken DB_PASSWORD PGPASSWORD SMTP_PASSWD MY_SECRET openai_api_key APIKEY
+AWS_ACCESS_KEY_ID AWSAccessKeyId SSH_PRIVATE_KEY GOOGLE_APPLICATION_CREDENTIALS X-Amz-Signature
+"""
+OTHERS = "TOKENIZERS_PARALLELISM KEYBOARD PUBLIC_KEY SECRETARY PATH fp"
 
 
-@pytest.mark.parametrize(
-    "name", ["TOKENIZERS_PARALLELISM", "KEYBOARD", "PUBLIC_KEY", "SECRETARY", "PATH", "fp"]
-)
-def test_a_word_that_only_begins_like_a_secrets_names_none(name: str) -> None:
-    assert not names_a_secret(name)
+def test_a_name_with_a_secrets_word_in_it_names_a_secret_and_one_that_begins_like_it_none() -> None:
+    assert [name for name in SECRETS.split() if not names_a_secret(name)] == []
+    assert [name for name in OTHERS.split() if names_a_secret(name)] == []
 
 
 @pytest.mark.parametrize("value", ["false", "True", "no", "4096", "0.75", ""])

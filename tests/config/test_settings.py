@@ -54,27 +54,24 @@ def test_a_worker_id_is_a_job_id_drawn_once_a_container(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("COMFYUI_PORT", "0"),
-        ("COMFYUI_PORT", "eighty"),
-        ("FILESERVER_PORT", "70000"),
-        ("PORT", "-1"),
-        ("MORPHEUS_VOLUME_GB", "big"),
-        ("MORPHEUS_VOLUME_GB", "nan"),
-        ("MORPHEUS_VOLUME_GB", "-3"),
-        ("MORPHEUS_HOLD_S", "soon"),
-        ("MORPHEUS_LOG", "xml"),
-        ("MORPHEUS_JOB_TTL_HOURS", "0"),
-        ("MORPHEUS_JOB_TTL_HOURS", "inf"),
-        ("MORPHEUS_MAX_UPLOAD_MB", "abc"),
-        ("MORPHEUS_MAX_JOB_FILES", "0"),
-        ("MORPHEUS_MAX_FORM_KB", "-1"),
+        *(("COMFYUI_PORT", value) for value in ("0", "eighty")),
+        *(("FILESERVER_PORT", "70000"), ("PORT", "-1")),
+        *(("MORPHEUS_VOLUME_GB", value) for value in ("big", "nan", "-3")),
+        *(("MORPHEUS_HOLD_S", "soon"), ("MORPHEUS_LOG", "xml"), ("MORPHEUS_MAX_FORM_KB", "-1")),
+        *(("MORPHEUS_JOB_TTL_HOURS", value) for value in ("0", "inf")),
+        *(("MORPHEUS_MAX_UPLOAD_MB", "abc"), ("MORPHEUS_MAX_JOB_FILES", "0")),
         ("MORPHEUS_MAX_CONNECTIONS", "many"),
-        ("COMFYUI_ARGS", "'unclosed"),
-        ("COMFYUI_ARGS", "--port 9"),
-        ("COMFYUI_ARGS", "--output-dir=/x"),
-        ("COMFYUI_ARGS", "--listen"),
-        ("COMFYUI_ARGS", "--i /x"),
-        ("COMFYUI_ARGS", "--o=/x"),
+        *(
+            ("COMFYUI_ARGS", value)
+            for value in (
+                "'unclosed",
+                "--port 9",
+                "--output-dir=/x",
+                "--listen",
+                "--i /x",
+                "--o=/x",
+            )
+        ),
     ],
 )
 def test_a_value_that_says_nothing_sensible_is_named(name: str, value: str) -> None:
@@ -132,31 +129,21 @@ def test_comfyuis_arguments_are_split_as_a_shell_does() -> None:
     assert settings.comfyui_args == ("--preview-method", "auto mode", "--lowvram")
 
 
-def test_no_secret_shows_in_the_settings_themselves() -> None:
-    environ = {
-        "HF_TOKEN": "hf_abcdefgh",
-        "MY_SECRET": "s3cret-s3cret",
-        "AWS_API_KEY": "k3y-k3y-k3y",
-    }
-
-    settings = read_settings(environ=environ)
-
-    assert not any(value in repr(settings) for value in environ.values())
-    assert {s.reveal() for s in settings.secrets} >= set(environ.values())
-
-
 def test_both_programs_hide_the_same_of_the_environment() -> None:
     environ = {
         "HF_TOKEN": "hf_abcdefgh",
+        "MY_SECRET": "s3cret-s3cret",
         "AWS_ACCESS_KEY_ID": "AKIA-1234",
         "SMTP_PASSWD": "hunter2",
         "MORPHEUS_TOKEN": "123456",  # told to be the token: hidden though it is a number
         "TOKENIZERS_PARALLELISM": "false",
         "MORPHEUS_LOCAL_DIR": "/opt/morpheus",
     }
-    hidden = {"hf_abcdefgh", "AKIA-1234", "hunter2", "123456"}
+    hidden = {"hf_abcdefgh", "s3cret-s3cret", "AKIA-1234", "hunter2", "123456"}
 
-    assert {s.reveal() for s in read_settings(environ=environ).secrets} == hidden
+    settings = read_settings(environ=environ)
+    assert {s.reveal() for s in settings.secrets} == hidden
+    assert not any(secret in repr(settings) for secret in hidden)
     assert {s.reveal() for s in read_server_settings(environ).secrets} == hidden
 
 

@@ -14,7 +14,6 @@ HOST = "pod-8188.proxy.runpod.net"
 OWN = f"https://{HOST}"
 SOCKET = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
-# Method, headers, whether the door lets it in.
 EVIL = {"Origin": "https://evil.example"}
 # Method, headers, whether the door lets it in.
 ASKED = [

@@ -204,10 +204,7 @@ def test_what_the_index_does_not_give_is_named_and_leaves_nothing(
             "WARNING: Retrying after connection broken by 'Refused()': /simple/x/\nERROR: No matching x",
             "69: package index: can't be reached ('Refused()': /simple/x/); ",
         ),
-        (
-            "WARNING: old\nERROR: No matching\n  distribution\n",
-            "69: package index: No matching; ",
-        ),
+        ("WARNING: old\nERROR: No matching\n  distribution\n", "69: package index: No matching; "),
         ("", "69: package index: pip said nothing; "),
     ],
 )

@@ -25,29 +25,19 @@ def own_index(pip_wheel: Path) -> Iterator[PackageIndex]:
         yield one
 
 
+USERS = {".config/pip/pip.conf": "[global]\nindex-url = https://b.test/s\n"}
+OWN = {"own.conf": "[global]\nindex-url = https://c%20d.test/s\n"}
+OLD = {".pip/pip.conf": "[install]\nindex-url = https://e.test/s\n[global]\nindex-url = x\n"}
+
+
 @pytest.mark.parametrize(
     ("environ", "files", "expected"),
     [
         ({}, {}, "https://pypi.org/simple"),
         ({"PIP_INDEX_URL": "https://a.test/simple/"}, {}, "https://a.test/simple"),
-        (
-            {},
-            {".config/pip/pip.conf": "[global]\nindex-url = https://b.test/s\n"},
-            "https://b.test/s",
-        ),
-        (
-            {"PIP_CONFIG_FILE": "~/own.conf"},
-            {
-                ".config/pip/pip.conf": "[global]\nindex-url = https://b.test/s\n",
-                "own.conf": "[global]\nindex-url = https://c%20d.test/s\n",
-            },
-            "https://c%20d.test/s",
-        ),
-        (
-            {},
-            {".pip/pip.conf": "[install]\nindex-url = https://e.test/s\n[global]\nindex-url = x\n"},
-            "https://e.test/s",
-        ),
+        ({}, USERS, "https://b.test/s"),
+        ({"PIP_CONFIG_FILE": "~/own.conf"}, {**USERS, **OWN}, "https://c%20d.test/s"),
+        ({}, OLD, "https://e.test/s"),
     ],
 )
 def test_the_index_is_the_one_that_pip_would_use(

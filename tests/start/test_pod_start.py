@@ -106,11 +106,8 @@ def test_an_environment_counts_only_whole_and_of_the_same_lock(
     assert fresh.run(PATH=tools).stdout == ("taken\n" if lacks == "nothing" else "made\n")
 
 
-def test_the_programs_exit_code_is_its_own(warm: Host) -> None:
+def test_the_programs_exit_code_is_its_own_and_a_signal_reaches_it(warm: Host) -> None:
     assert warm.run("seven").returncode == 7
-
-
-def test_a_signal_reaches_the_program(warm: Host) -> None:
     process = warm.start("wait")
     assert process.stdout is not None
     while process.stdout.readline() != "waiting\n":
