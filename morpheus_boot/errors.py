@@ -141,6 +141,14 @@ _STORAGE: dict[int, tuple[type[MorpheusError], str, str]] = {
         "the volume's file handle is stale",
         "try again; if it stays, restart the Pod",
     ),
+    **dict.fromkeys(
+        (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS),
+        (
+            StorageFailed,
+            "the volume knows no locks (flock)",
+            "mount it with flock, or take another volume",
+        ),
+    ),
     errno.EACCES: (StorageFailed, "permission denied", "run as the user who owns the volume"),
     errno.EPERM: (StorageFailed, "operation not permitted", "run as the user who owns the volume"),
     errno.ELOOP: (StorageFailed, "links lead round in a circle", "remove the link in its path"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from morpheus_boot.cache import CachedModel
 from morpheus_boot.comfyui.command import comfyui_command
-from morpheus_boot.comfyui.custom_nodes import CustomNodes, Printed, failed_imports
+from morpheus_boot.comfyui.custom_nodes import CustomNodes, Imports
 from morpheus_boot.comfyui.environment import comfyui_environment
 from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.comfyui.links import Link, put_links
@@ -57,18 +57,18 @@ class Launch:
         self._place = choose_place(comfyui.models, self._local / "models", read_mounts())
         self._nodes = self._custom_nodes()
         self._started = False
-        self._printed = Printed()
+        self._imports = Imports()
         self.changed = threading.Event()
         """Set when ComfyUI has started or ended since wait_until_ready() last looked at it."""
 
     def heard(self, line: str) -> None:
         """Takes a line that ComfyUI printed; from the thread that reads its output."""
-        self._printed.add(line)
+        self._imports.add(line)
 
     def turned(self, stage: ServiceStage) -> None:
-        """Says that ComfyUI has started or ended; what the one that ended has printed is forgotten."""
+        """Says that ComfyUI has started or ended; what the one that ended could not import is forgotten."""
         if stage is ServiceStage.ENDED:
-            self._printed.clear()
+            self._imports.clear()
         self.changed.set()
 
     def bring_nodes(self) -> None:
@@ -132,6 +132,8 @@ class Launch:
             layout.node_cache,
             named=manifest.variables,
         )
+        withheld = ", ".join(sorted(settings.environ.keys() - env.keys()))
+        _LOG.debug("withheld from ComfyUI (comfyui.env passes what a node needs): %s", withheld)
         if self._nodes.python_path is not None:
             before = env.get("PYTHONPATH", "")
             env["PYTHONPATH"] = f"{self._nodes.python_path}:{before}".rstrip(":")
@@ -169,7 +171,7 @@ class Launch:
         )
         for u in unlisted:
             _LOG.warning("%s: %s", u.name, u.reason)
-        for failed in failed_imports(self._printed.lines):
+        for failed in self._imports.failed:
             _LOG.warning("custom node %s: ComfyUI can't import it, %s", failed.name, failed.reason)
         return unlisted
 

@@ -11,7 +11,11 @@ _HIDDEN: Final = "[secret]"
 _SECRET_WORD: Final = re.compile(
     r"(?i)(?:token|secret|password|passwd|passphrase|credential|signature|(?:api|access|private)[-_.]?key)"
     r"s?\d*(?![a-z0-9])"
+    # Short ones are whole words: a compass holds none, nor does a PUBLIC_KEY.
+    r"|(?<![a-z0-9])(?:(?:pg)?pass|pwd|pat|auth|(?<!public[-_.])key)\d*(?![a-z0-9])"
 )
+# Where a shell is and was.
+_FOLDERS: Final = frozenset({"PWD", "OLDPWD"})
 # In a URL's query these carry a credential too: the signatures of CloudFront and Azure.
 _QUERY_WORD: Final = re.compile(r"(?i)key\d*(?![a-z0-9])|^(?:policy|sig|auth)$")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -82,7 +86,7 @@ def _carries_credential(name: str) -> bool:
 
 def names_a_secret(name: str) -> bool:
     """Whether ``name``, a variable's, is a secret's by one of its words."""
-    return _SECRET_WORD.search(_HUMP.sub("_", name)) is not None
+    return name not in _FOLDERS and _SECRET_WORD.search(_HUMP.sub("_", name)) is not None
 
 
 def holds_userinfo(value: str) -> bool:

@@ -160,7 +160,7 @@ def read_settings(
         volume_gb=variables.number("MORPHEUS_VOLUME_GB"),
         local_dir=local_dir,
         comfyui_dir=_absolute(overrides.comfyui) or variables.path("COMFYUI_DIR"),
-        comfyui_python=variables.path("COMFYUI_PYTHON"),
+        comfyui_python=variables.program("COMFYUI_PYTHON"),
         comfyui_args=_comfyui_args(variables.text("COMFYUI_ARGS") or ""),
         comfyui_port=comfyui_port,
         fileserver_port=fileserver_port,

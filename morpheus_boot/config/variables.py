@@ -29,6 +29,11 @@ class Variables:
         value = self.text(name)
         return Path(value).expanduser().absolute() if value else None
 
+    def program(self, name: str) -> Path | None:
+        """The value as path() has it, but for a bare name, which is one to be looked up on PATH."""
+        value = self.text(name)
+        return Path(value) if value and "/" not in value else self.path(name)
+
     def token(self, name: str) -> Secret | None:
         """The value as a token, as parse_token() wants it; or None."""
         value = self.text(name)

@@ -16,7 +16,7 @@ from typing import Final
 from morpheus_boot.errors import NotSetUp, WaitedTooLong
 from morpheus_boot.start.environment import make_environment
 from morpheus_boot.start.installed import site_key, site_of
-from morpheus_boot.volume.archive import ArchiveLock, pack, unpack
+from morpheus_boot.volume.archive import ArchiveLock, provide
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.program import run_program
 
@@ -90,18 +90,13 @@ def provide_sdk(
     key = site_key(lock)
     home = local / "queue"
     site, archive = home / f"site-{key}", layout.archives / "serverless" / f"{key}.tar.gz"
-    sdk = Sdk(Path(sys.executable), site)
-    if site.is_dir() or unpack(archive, site):
-        return sdk
-    with archive_lock(f"serverless/{key}"):
-        if not unpack(archive, site):
-            _LOG.info("installing RunPod's SDK, once a volume")
-            venv = make_environment(home, lock, environ)
-            installed = site_of(venv)
-            try:
-                pack(installed, archive)
-            except OSError as error:
-                _LOG.warning("RunPod's SDK can't be kept on the volume (%s)", error.strerror)
-            installed.rename(site)
-            shutil.rmtree(venv)
-    return sdk
+
+    def install(staging: Path) -> bool:
+        _LOG.info("installing RunPod's SDK, once a volume")
+        venv = make_environment(home, lock, environ)
+        site_of(venv).rename(staging)
+        shutil.rmtree(venv)
+        return True
+
+    provide(site, archive, install, archive_lock(f"serverless/{key}"))
+    return Sdk(Path(sys.executable), site)

@@ -2,8 +2,8 @@
 
 import math
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -13,10 +13,10 @@ from morpheus_boot.services.process import ServiceSpec, ending_text
 from morpheus_boot.work.backoff import Backoff
 from morpheus_boot.work.stopping import STOP_SIGNALS
 
-_MENDS: Final = {
-    -signal.SIGKILL: "look whether its memory ran out, and at its lines in the log",
-}
+# What torch says as the last of a traceback, and what that means.
+_NO_DRIVER: Final = "Found no NVIDIA driver"
 _MEND: Final = "read its lines in the log, mend what they say, and start again"
+_MEND_KILLED: Final = "look whether its memory ran out, and at its lines in the log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,6 @@ class Hold:
     service: ServiceSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A service is to be started again from that time of the monotonic clock on."""
-
-    service: str
-    at: float
-
-
 class Stage(Enum):
     """Which services are to run: all that were started, the one of the hold, none."""
 
@@ -105,9 +97,9 @@ class Stage(Enum):
 class Run:
     """Where a run of services stands. Times are of the monotonic clock.
 
-    ``deaths`` are those that count, ``due`` the services to be started again. ``since`` is when services began to be
-    stopped, ``until`` when the hold is over, or when what is still there is killed; ``told`` says that the story has
-    ended; ``error`` is why the run gave up; ``signum`` the signal that ended it or its hold.
+    ``deaths`` are those that count; ``due`` says from when on a service is to be started again. ``since`` is when
+    services began to be stopped, ``until`` when the hold is over, or when what is still there is killed; ``told`` says
+    that the story has ended; ``error`` is why the run gave up; ``signum`` the signal that ended it or its hold.
     """
 
     grace_s: float
@@ -115,7 +107,7 @@ class Run:
     hold: Hold | None = None
     stage: Stage = Stage.UP
     deaths: tuple[Exited, ...] = ()
-    due: tuple[Due, ...] = ()
+    due: Mapping[str, float] = field(default_factory=dict)
     since: float = math.inf
     until: float = math.inf
     told: bool = False
@@ -147,12 +139,12 @@ class Run:
         if backoff_s is None:
             return self._giving_up(_failure(ended), now)
         others = (d for d in self.deaths if d.service != ended.service)
-        due = Due(ended.service, now + backoff_s)
-        return replace(self, deaths=(*others, *row), due=(*self.due, due))
+        due = {**self.due, ended.service: now + backoff_s}
+        return replace(self, deaths=(*others, *row), due=due)
 
     def started(self, service: str) -> "Run":
         """The run once a service that was due runs again."""
-        return replace(self, due=tuple(due for due in self.due if due.service != service))
+        return replace(self, due={name: at for name, at in self.due.items() if name != service})
 
     def at(self, now: float) -> "Run":
         """The run at this time: a hold may be over."""
@@ -161,13 +153,13 @@ class Run:
 
     def stopping(self, now: float) -> "Run":
         """The run from now on to its end."""
-        return replace(self, stage=Stage.STOPPING, due=(), since=now, until=now + self.grace_s)
+        return replace(self, stage=Stage.STOPPING, due={}, since=now, until=now + self.grace_s)
 
     def _giving_up(self, error: BaseException, now: float) -> "Run":
         if self.hold is None:
             return replace(self.stopping(now), error=error)
         until = now + self.hold.seconds
-        return replace(self, stage=Stage.HOLDING, due=(), since=now, until=until, error=error)
+        return replace(self, stage=Stage.HOLDING, due={}, since=now, until=until, error=error)
 
     @property
     def is_over(self) -> bool:
@@ -193,5 +185,12 @@ class Run:
 
 
 def _failure(ended: Exited) -> ServiceFailed:
+    if any(_NO_DRIVER in line for line in ended.lines):
+        return ServiceFailed(
+            ended.service,
+            f"it found no NVIDIA driver on this host ({ending_text(ended.code)})",
+            "take a host with a GPU, or set COMFYUI_ARGS=--cpu",
+        )
     cause = f"it ended by itself ({ending_text(ended.code)}); {quote_lines(ended.lines)}"
-    return ServiceFailed(ended.service, cause, _MENDS.get(ended.code, _MEND))
+    mend = _MEND_KILLED if ended.code == -signal.SIGKILL else _MEND
+    return ServiceFailed(ended.service, cause, mend)

@@ -15,7 +15,7 @@ _PROC: Final = Path("/proc")
 _COMMAND_CHARS: Final = 120
 
 
-def require_free(port: int, what: str, variable: str, host: str = _ANY_ADDRESS) -> None:
+def require_free(port: int, what: str, variable: str) -> None:
     """Makes sure that ``what`` can listen on ``port``: a service itself may notice only after its whole start.
 
     Raises NotSetUp, which names the process that has the port where it can be seen, and the ``variable`` that moves
@@ -25,7 +25,7 @@ def require_free(port: int, what: str, variable: str, host: str = _ANY_ADDRESS) 
         # As servers do: connections of an earlier run that linger must not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((_ANY_ADDRESS, port))
         except OSError as error:
             raise _port_error(port, what, variable, error) from error
 

@@ -73,7 +73,7 @@ class Supervisor:
         self._events: EventQueue[Event | _StartRequested] = EventQueue()
 
     def start(self, spec: ServiceSpec) -> None:
-        """Starts a service and returns when its process is there.
+        """Starts a service, once a run, and returns when its process is there.
 
         Raises:
             ServiceFailed: it can't be started.
@@ -162,10 +162,8 @@ class Supervisor:
             request.done.set_exception(Stopped())
             return
         try:
-            if request.spec.name in self._left:
-                raise ValueError(f"{request.spec.name} is running already")
             self._start(request.spec)
-        except (ServiceFailed, ValueError) as error:
+        except ServiceFailed as error:
             request.done.set_exception(error)
         else:
             request.done.set_result(None)
@@ -195,9 +193,9 @@ class Supervisor:
         for name in run.leaving(tuple(left), now):
             kill_at = run.until if run.stage is Stage.STOPPING else now + self._grace_s
             left[name].request_stop(kill_at)
-        for due in run.due:
-            if due.at <= now and due.service not in left:
-                run = self._start_again(due.service, run, now)
+        for service, at in run.due.items():
+            if at <= now and service not in left:
+                run = self._start_again(service, run, now)
         if run.hold is None or run.stage is not Stage.HOLDING or run.hold.service.name in left:
             return run
         try:
@@ -229,5 +227,5 @@ class Supervisor:
         if any(process.stop_requested for process in self._left.values()):
             return _LOOK_S
         hold_s = run.until - now if run.stage is Stage.HOLDING else _IDLE_S
-        due_s = min((due.at - now for due in run.due), default=_IDLE_S)
+        due_s = min((at - now for at in run.due.values()), default=_IDLE_S)
         return max(0.0, min(hold_s, due_s, _IDLE_S if reaper is None else _REAP_S))

@@ -18,7 +18,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
@@ -92,6 +92,31 @@ def unpack(archive: Path, folder: Path) -> bool:
         return False
     _touch(archive)
     return True
+
+
+def provide(
+    folder: Path,
+    archive: Path,
+    make: Callable[[Path], bool],
+    lock: AbstractContextManager[None] | None = None,
+) -> None:
+    """Puts ``folder`` in place where it isn't: from ``archive``, else made, by one worker at a time with ``lock``.
+
+    ``make`` fills an empty folder and says whether it is worth keeping. Where the volume takes no archive, the next
+    worker makes it, too. Raises OSError where ``folder`` can't be written, and what ``make`` and ``lock`` raise.
+    """
+    if folder.is_dir() or unpack(archive, folder):
+        return
+    with lock or nullcontext():
+        if unpack(archive, folder):
+            return
+        with staged(folder) as staging:
+            worth_keeping = make(staging)
+        if worth_keeping:
+            try:
+                pack(folder, archive)
+            except OSError as error:
+                _LOG.warning("%s: can't be kept on the volume (%s)", archive, error.strerror)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ def environment(*passed: str, **environ: str) -> dict[str, str]:
         *("MORPHEUS_TOKEN", "MORPHEUS_LOCAL_DIR", "HF_TOKEN", "CIVITAI_TOKEN", "RUNPOD_API_KEY"),
         *("RUNPOD_AI_API_KEY", "RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_WEBHOOK_POST_OUTPUT"),
         *("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD", "openai_api_key"),
+        *("MYSQL_PWD", "PGPASS", "GITHUB_PAT", "NPM_AUTH", "SSH_KEY", "OPENAI_KEY"),
     ],
 )
 def test_a_secret_is_withheld_unless_it_is_passed_by_name(name: str) -> None:
@@ -28,7 +29,11 @@ def test_a_secret_is_withheld_unless_it_is_passed_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["RUNPOD_POD_ID", "CUDA_VISIBLE_DEVICES", "PATH", "KEYBOARD", "TOKENIZERS_PARALLELISM"]
+    "name",
+    [
+        *("RUNPOD_POD_ID", "CUDA_VISIBLE_DEVICES", "PATH", "PWD", "OLDPWD", "KEYBOARD"),
+        *("TOKENIZERS_PARALLELISM", "COMPASS", "PUBLIC_KEY", "AUTHOR"),
+    ],
 )
 def test_what_is_no_secret_is_there(name: str) -> None:
     assert environment(**{name: "x"})[name] == "x"

@@ -1,11 +1,13 @@
 """Finding ComfyUI and its interpreter in the layouts of RunPod's images."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from morpheus_boot.comfyui.find import find_comfyui
+from morpheus_boot.config.settings import read_settings
 from morpheus_boot.errors import NotSetUp
 
 
@@ -38,6 +40,14 @@ def test_comfyuis_own_venv_is_its_interpreter_and_a_given_one_wins(
     assert find_comfyui(folder, Path(sys.executable)).python == Path(sys.executable)
     with pytest.raises(NotSetUp, match="COMFYUI_PYTHON"):
         find_comfyui(folder, tmp_path / "no-python")
+
+
+def test_a_bare_name_of_an_interpreter_is_looked_up_on_path(tmp_path: Path) -> None:
+    python = read_settings(environ={"COMFYUI_PYTHON": "python3"}).comfyui_python
+
+    found = find_comfyui(install(tmp_path / "ComfyUI", "venv"), python)
+
+    assert str(found.python) == shutil.which("python3")
 
 
 def test_where_there_is_none_every_place_that_was_looked_at_is_named(tmp_path: Path) -> None:

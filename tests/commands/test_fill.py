@@ -9,7 +9,9 @@ from tests.boot.program import Site
 from tests.commands.one_model import MODEL, cached, name_another_origin
 from tests.testbed.content import read_all, safetensors
 from tests.testbed.faults import Gate, Status
+from tests.testbed.hub import HubStandIn
 from tests.testbed.origin import Origin
+from tests.testbed.shim import Shim
 from tests.wait import wait_until
 
 
@@ -25,6 +27,34 @@ def test_a_fill_that_is_interrupted_says_what_is_kept(site: Site, origin: Origin
         assert fill.stop(signal.SIGINT) == 130
 
     assert "stopped; 786.4 kB of what was on its way are kept" in fill.log
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_what_keeps_nodes_off_the_hub_does_not_keep_a_fill_off_it(
+    site: Site, hub: HubStandIn, variable: str
+) -> None:
+    hub.add("owner/repo", "m.safetensors", safetensors(1000))
+    site.models = site.models.partition("models:")[0] + (
+        f"models: [{{path: {MODEL}, huggingface: {{repo: owner/repo, file: m.safetensors}}}}]\n"
+    )
+    site.environ = {"HF_ENDPOINT": hub.url, variable: "1"}
+
+    ended = site.run("fill", "--retry-for", "1")
+
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("error", ["EOPNOTSUPP", "ENOLCK", "ENOSYS"])
+@pytest.mark.parametrize("command", ["fill", "doctor"])
+def test_a_volume_without_flock_is_named_as_that(
+    site: Site, shim: Shim, command: str, error: str
+) -> None:
+    site.volume.mkdir(exist_ok=True)
+    site.environ = shim.env(root=site.volume, match="flock:", do=f"errno:{error}")
+
+    ended = site.run(command)
+
+    assert "the volume knows no locks (flock)" in ended.err + ended.out
 
 
 def test_a_failure_is_explained_once(site: Site, origin: Origin) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,9 +100,10 @@ class Volume:
         """As a fresh container does; returns what it runs the handler with."""
         self._monkeypatch.setenv("UV_DEFAULT_INDEX", index)
 
-        def archive_lock(what: str) -> nullcontext[None]:
+        @contextmanager
+        def archive_lock(what: str) -> Iterator[None]:
             self.turns.append(what)
-            return nullcontext()
+            yield
 
         return provide_sdk(
             layout=self.layout,
@@ -137,10 +138,11 @@ def test_a_local_disk_that_can_not_be_written_is_not_taken_for_the_volume(tmp_pa
     environ = {"MORPHEUS_LOCAL_DIR": str(tmp_path / "local"), "PATH": str(tmp_path)}
     layout = Layout(tmp_path / "volume")
 
-    def archive_lock(what: str) -> nullcontext[None]:
+    @contextmanager
+    def archive_lock(what: str) -> Iterator[None]:
         pack(tmp_path / "local", layout.archives / f"{what}.tar.gz")  # another worker's
         (tmp_path / "local" / "queue").write_text("in the way")
-        return nullcontext()
+        yield
 
     with pytest.raises(StorageFailed) as caught:
         prepare_queue(

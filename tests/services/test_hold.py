@@ -51,29 +51,21 @@ def test_a_service_that_was_not_up_is_started_for_the_hold() -> None:
     assert watched.said("files") == ["ready", "SIGTERM"]
 
 
-def test_a_hold_ends_by_itself_after_its_time() -> None:
-    watched = Watched()
-    begin = time.monotonic()
-
-    with pytest.raises(NotSetUp):
-        watched.supervisor.run(fail, hold=Hold(0.4, child("files")))
-
-    assert 0.4 <= time.monotonic() - begin < 2
-    assert watched.stages("files") == [ServiceStage.RUNNING, ServiceStage.ENDED]
-
-
-def test_the_failure_is_told_before_the_hold_begins() -> None:
+def test_the_failure_is_told_and_then_a_hold_ends_by_itself_after_its_time() -> None:
     watched = Watched()
     up_at_failure: list[int] = []
+    begin = time.monotonic()
 
     with pytest.raises(NotSetUp):
         watched.supervisor.run(
             fail,
-            hold=Hold(0.1, child("files")),
+            hold=Hold(0.4, child("files")),
             on_failure=lambda _error: up_at_failure.append(len(watched.states)),
         )
 
+    assert 0.4 <= time.monotonic() - begin < 2
     assert up_at_failure == [0]
+    assert watched.stages("files") == [ServiceStage.RUNNING, ServiceStage.ENDED]
 
 
 def test_a_service_that_died_is_started_again_for_the_hold_once_its_remains_are_gone() -> None:

@@ -103,6 +103,17 @@ def test_a_service_that_ends_by_itself_is_named_with_how_and_its_last_lines(
     assert text in str(error)
 
 
+def test_a_host_without_a_driver_is_the_cause_and_not_the_traceback_that_says_so() -> None:
+    said = (
+        "    torch._C._cuda_init()",
+        "RuntimeError: Found no NVIDIA driver on your system. Please",
+    )
+
+    error = run((10, Exited("comfyui", 1, lines=(*said, "it has ended")))).error
+
+    assert "no NVIDIA driver on this host (exit code 1); take a host with a GPU" in str(error)
+
+
 def test_a_hold_keeps_its_service_for_its_time_and_then_stops_it() -> None:
     held = run((10, FAILED), hold=HOLD)
 
@@ -163,7 +174,7 @@ def test_a_second_sigint_holds_up_nothing_and_a_hold_stops_the_others_in_order_t
 
 
 def test_each_death_doubles_the_backoff() -> None:
-    waits = [run_of_deaths(*[died()] * n).due[0].at - (n - 1) * 60 for n in range(1, 5)]
+    waits = [run_of_deaths(*[died()] * n).due["comfyui"] - (n - 1) * 60 for n in range(1, 5)]
 
     assert waits == [0.5, 1, 2, 4]
 
@@ -198,8 +209,8 @@ def test_a_service_that_dies_too_often_is_given_up(deaths: list[Exited], stage: 
 def test_one_services_deaths_do_not_count_for_the_other() -> None:
     after = run_of_deaths(*[died()] * 4, FILES_DIED)
 
-    assert [(due.service, due.at) for due in after.started("comfyui").due] == [("files", 240.5)]
+    assert after.started("comfyui").due == {"files": 240.5}
 
 
 def test_what_is_not_wanted_any_more_is_not_started_again() -> None:
-    assert run_of_deaths(died()).after(TERM, 0.1).due == ()
+    assert run_of_deaths(died()).after(TERM, 0.1).due == {}

@@ -77,31 +77,20 @@ def test_the_grace_of_all_begins_with_the_stop_request() -> None:
     }
 
 
-def test_a_second_sigterm_does_not_break_a_stop() -> None:
-    watched = Watched(grace_s=0.5)
+@pytest.mark.parametrize(("signum", "grace_s"), [(signal.SIGTERM, 0.5), (signal.SIGINT, 1000)])
+def test_a_second_sigterm_breaks_no_stop_and_a_second_sigint_does_not_wait(
+    signum: signal.Signals, grace_s: float
+) -> None:
+    watched = Watched(grace_s)
 
     def story() -> None:
         watched.start("one", "ignore-term")
-        signal_us(signal.SIGTERM)
+        signal_us(signum)
         watched.wait_for("one", "SIGTERM")
-        signal_us(signal.SIGTERM)
-        signal_us(signal.SIGTERM)
+        signal_us(signum)
 
-    assert watched.supervisor.run(story) == signal.SIGTERM
+    assert watched.supervisor.run(story) == signum
     assert watched.said("one") == ["ready", "SIGTERM"]
-    assert watched.states[-1].detail == "killed by SIGKILL"
-
-
-def test_a_second_sigint_does_not_wait() -> None:
-    watched = Watched(grace_s=1000)
-
-    def story() -> None:
-        watched.start("one", "ignore-term")
-        signal_us(signal.SIGINT)
-        watched.wait_for("one", "SIGTERM")
-        signal_us(signal.SIGINT)
-
-    assert watched.supervisor.run(story) == signal.SIGINT
     assert watched.states[-1].detail == "killed by SIGKILL"
 
 

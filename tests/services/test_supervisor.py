@@ -133,16 +133,6 @@ def test_a_service_that_ends_by_itself_ends_the_boot_with_its_last_words() -> No
     assert watched.supervisor.last_lines("two")[-1] == "and then another"
 
 
-def test_a_service_that_was_killed_ends_the_boot_and_says_by_what() -> None:
-    watched = Watched()
-
-    def story() -> None:
-        os.kill(watched.start("one"), signal.SIGKILL)
-
-    with pytest.raises(ServiceFailed, match="killed by SIGKILL"):
-        watched.supervisor.run(story)
-
-
 def test_a_story_that_starts_nothing_ends_the_run_with_it() -> None:
     watched = Watched()
 
@@ -165,17 +155,6 @@ def test_a_service_that_cannot_be_started_names_the_path(spec: ServiceSpec, caus
         watched.supervisor.stopping.wait()
 
     with pytest.raises(ServiceFailed, match=cause):
-        watched.supervisor.run(story)
-
-
-def test_a_service_started_twice_is_a_bug_that_the_story_hears_of() -> None:
-    watched = Watched()
-
-    def story() -> None:
-        watched.start("one")
-        watched.start("one")
-
-    with pytest.raises(ValueError, match="one is running already"):
         watched.supervisor.run(story)
 
 

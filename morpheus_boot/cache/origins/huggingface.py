@@ -3,8 +3,7 @@
 from urllib.parse import urlsplit
 
 import httpx2
-from huggingface_hub import get_hf_file_metadata, hf_hub_url
-from huggingface_hub.constants import MAX_HTTP_DOWNLOAD_SIZE
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -21,6 +20,9 @@ from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from morpheus_boot.volume.digests import sha256_in
+
+# HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE are meant for custom nodes; huggingface_hub has read them at its import.
+constants.HF_HUB_OFFLINE = False
 
 
 class HuggingFaceOrigin:
@@ -63,10 +65,11 @@ class HuggingFaceOrigin:
             raise TransientFailure(
                 f"{self._endpoint} can't be reached ({reason(error)})"
             ) from error
-        if found.size is not None and found.size > MAX_HTTP_DOWNLOAD_SIZE:
+        most_bytes = constants.MAX_HTTP_DOWNLOAD_SIZE
+        if found.size is not None and found.size > most_bytes:
             raise OriginUnavailable(
                 self.subject,
-                f"{self._name} has {found.size} bytes, and above {MAX_HTTP_DOWNLOAD_SIZE} Hugging Face gives a file"
+                f"{self._name} has {found.size} bytes, and above {most_bytes} Hugging Face gives a file"
                 " through Xet alone",
                 "name a smaller file in models.yaml, such as one of several parts",
             )

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from morpheus_boot.config.redact import Secret
-from morpheus_boot.errors import ManifestError, OriginDenied, OriginUnavailable
+from morpheus_boot.errors import ManifestError, MorpheusError, OriginDenied, OriginUnavailable
 from morpheus_boot.work.backoff import Backoff, try_again
 from morpheus_boot.work.program import Ended, run_program
 
@@ -40,10 +40,6 @@ _HELPER: Final = (
 def is_commit(ref: str) -> bool:
     """Whether ``ref`` is a commit's full hash, which stands for the same content for ever."""
     return _COMMIT.fullmatch(ref) is not None
-
-
-class _Missing(Exception):
-    """The repository has not what was asked for."""
 
 
 class _Unreachable(OriginUnavailable):
@@ -103,40 +99,19 @@ class Repository:
         self._git(tree, "init", "--quiet", "--template=")
         # Submodules may name their places relative to this one's.
         self._git(tree, "remote", "add", "origin", self._url)
-        try:
-            self._get_commit(commit, tree)
-            if (tree / ".gitmodules").is_file():
-                self._get_submodules(tree)
-        except _Missing as missing:
-            raise ManifestError(
-                self._subject,
-                f"{self._url} has no commit {commit} with all its submodules ({missing})",
-                "give ref: a tag, or all 40 digits of a commit that it has",
-            ) from missing
+        self._git(tree, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", commit)
+        self._git(tree, "checkout", "--quiet", "--detach", commit)
+        if (tree / ".gitmodules").is_file():
+            update = ("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
+            self._git(tree, *update)
         for path in [*tree.rglob(".git")]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
-    def _get_commit(self, commit: str, tree: Path) -> None:
-        try:
-            self._git(tree, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", commit)
-        except _Missing:
-            # An old server gives out no commit by its hash, so all its branches and tags are asked for.
-            refs = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-            self._git(tree, "fetch", "--quiet", "--no-tags", "origin", *refs)
-        self._git(tree, "checkout", "--quiet", "--detach", commit)
-
-    def _get_submodules(self, tree: Path) -> None:
-        update = ("submodule", "--quiet", "update", "--init", "--recursive")
-        try:
-            self._git(tree, *update, "--depth=1")
-        except _Missing:
-            self._git(tree, *update)
-
     def _git(self, folder: Path, *arguments: str) -> str:
-        """What git prints. Raises _Missing where the repository has no such commit, else as fetch() does."""
+        """What git prints. Raises as fetch() does."""
 
         def attempt() -> str:
             ended = run_program(
@@ -152,10 +127,14 @@ class Repository:
 
         return try_again(attempt, _Unreachable, self._backoff, pause=self._stopping.wait)
 
-    def _failure(self, ended: Ended) -> Exception:
+    def _failure(self, ended: Ended) -> MorpheusError:
         """What git's words come to; all but _Unreachable can't be mended by trying again."""
         if _NO_SUCH_COMMIT.search(ended.err):
-            return _Missing(ended.words)
+            return ManifestError(
+                self._subject,
+                f"{self._url} has no such commit with all its submodules ({ended.words})",
+                "give ref: a tag, or all 40 digits of a commit that it has",
+            )
         submodule = _SUBMODULE.search(ended.err)
         where = f"{submodule[1]} (its submodule)" if submodule else self._url
         if _DENIED.search(ended.err):

@@ -4,7 +4,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from morpheus_boot.comfyui.find import ComfyUI
 from morpheus_boot.config.settings import REPOSITORY
 from morpheus_boot.errors import MorpheusError, all_of, local_error
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.volume.archive import ArchiveLock, pack, staged, unpack
+from morpheus_boot.volume.archive import ArchiveLock, provide
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.work.background import begin, together
 
@@ -46,7 +46,6 @@ class _Brought:
     """The nodes' own files on local disk, and what they ask for; their packages will be in ``site``, if any."""
 
     trees: tuple[Tree, ...]
-    left_out: tuple[LeftOut, ...]
     asked: tuple[Requirements, ...]
     python: Interpreter
     site: Path | None
@@ -138,7 +137,7 @@ class CustomNodes:
                 self.packages = site / PACKAGES
                 self.python_path = write_python_path(self._home / "python-path", self.packages)
         self.folders, self.gate = (self._folder,), self._gate
-        self._brought = _Brought(trees, self.left_out, asked, python, site)
+        self._brought = _Brought(trees, asked, python, site)
         if any((tree.folder / _PRESTARTUP).is_file() for tree in trees):
             self.provide()
 
@@ -149,7 +148,7 @@ class CustomNodes:
             return
         with self._writing():
             outcome = self._packages_of(brought)
-            self.left_out = (*brought.left_out, *outcome.left_out)
+            self.left_out += outcome.left_out
             losers = {loser.name for loser in outcome.left_out}
             kept = [tree for tree in brought.trees if tree.node.name not in losers]
             self._trees.drop_all_but(kept)
@@ -197,22 +196,23 @@ class CustomNodes:
             return error
 
     def _packages_of(self, brought: _Brought) -> Outcome:
-        """What came of the requirements, here or on the volume, else installed now."""
-        site = brought.site
-        if site is None:
-            return Outcome()
-        key = site.name.removeprefix(_SITE)
-        archive = self._shelf / f"{key}.tar.gz"
-        outcome = _kept(site, archive)
-        if outcome is None:
-            with self._archive_lock(f"packages/{key}"):
-                outcome = _kept(site, archive) or self._install(brought, site, archive)
+        """What came of the requirements: here or on the volume, else installed now."""
         for other in self._home.glob(f"{_SITE}*"):
-            if other != site:
-                shutil.rmtree(other, ignore_errors=True)
-        return outcome
+            if other != brought.site or not read_outcome(other).lasting:
+                shutil.rmtree(other)
+        if brought.site is None:
+            return Outcome()
+        key = brought.site.name.removeprefix(_SITE)
+        provide(
+            brought.site,
+            self._shelf / f"{key}.tar.gz",
+            lambda staging: self._install(brought, staging),
+            self._archive_lock(f"packages/{key}"),
+        )
+        return read_outcome(brought.site)
 
-    def _install(self, brought: _Brought, site: Path, archive: Path) -> Outcome:
+    def _install(self, brought: _Brought, site: Path) -> bool:
+        """Installs the packages into ``site``; whether what came of it lasts."""
         _LOG.info("installing what the nodes need beside what ComfyUI's Python holds")
         scratch = self._home / "scratch"
 
@@ -225,28 +225,21 @@ class CustomNodes:
                 stopping=self._stopping,
             )
 
-        with staged(site) as staging:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            outcome = install_packages(brought.asked, find, site)
+        finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir()
-            try:
-                outcome = install_packages(brought.asked, find, staging)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-            _LOG.info("installed: %s", ", ".join(outcome.packages) or "nothing was missing")
-            compile_tree(
-                self._comfyui.python,
-                staging,
-                edited=False,
-                environ=self._environ,
-                stopping=self._stopping,
-            )
-        if outcome.lasting:
-            try:
-                pack(site, archive)
-            except OSError as error:
-                cause = error.strerror
-                _LOG.warning("the nodes' packages can't be kept on the volume (%s)", cause)
-        return outcome
+        _LOG.info("installed: %s", ", ".join(outcome.packages) or "nothing was missing")
+        compile_tree(
+            self._comfyui.python,
+            site,
+            edited=False,
+            environ=self._environ,
+            stopping=self._stopping,
+        )
+        return outcome.lasting
 
     def _look_over(self, tree: Tree) -> None:
         """Says what a user should know of a node that ComfyUI gets; the Manager is kept from changing anything."""
@@ -263,15 +256,3 @@ class CustomNodes:
             _LOG.warning("%s: ComfyUI's own custom_nodes has one, too, and loads both", name)
         if is_manager(tree.folder):
             configure_manager(tree.folder, self._comfyui.folder, self._user)
-
-
-def _kept(site: Path, archive: Path) -> Outcome | None:
-    """The outcome of an earlier installation, here or on the volume, that need not be tried again."""
-    if not site.is_dir() and not unpack(archive, site):
-        return None
-    with suppress(OSError, ValueError):
-        outcome = read_outcome(site)
-        if outcome.lasting:
-            return outcome
-    shutil.rmtree(site, ignore_errors=True)
-    return None

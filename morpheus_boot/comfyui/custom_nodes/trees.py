@@ -13,7 +13,7 @@ from morpheus_boot.comfyui.custom_nodes.fetch import Repository, is_commit
 from morpheus_boot.comfyui.custom_nodes.interpreter import compile_tree
 from morpheus_boot.config.redact import without_secrets
 from morpheus_boot.manifest import NodeSpec
-from morpheus_boot.volume.archive import ArchiveLock, pack, staged, stray_links, unpack
+from morpheus_boot.volume.archive import ArchiveLock, provide, stray_links
 from morpheus_boot.volume.documents import from_document, to_document
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.publish import write_whole
@@ -70,11 +70,20 @@ class Trees:
 
         Raises MorpheusError and Stopped as Repository does; OSError where the local disk can't be written.
         """
-        tree = self._unpacked(node)
-        if tree is not None:
-            return tree
-        with self._archive_lock(f"nodes/{node.name}"):
-            return self._unpacked(node) or self._fetched(node)
+        commit = self._meaning(node)
+        if commit is None:
+            with self._archive_lock(f"refs/{node.name}"):
+                commit = self._meaning(node) or self._ask_for_meaning(node)
+        folder = self._folder / node.name
+        if _commit_in(folder) != commit and folder.exists():
+            shutil.rmtree(folder)
+        provide(
+            folder,
+            self._shelf / f"{node.name}-{commit}.tar.gz",
+            lambda staging: self._fetch(node, commit, staging),
+            self._archive_lock(f"nodes/{node.name}"),
+        )
+        return Tree(node, commit, folder)
 
     def drop_all_but(self, trees: Collection[Tree]) -> None:
         """Removes what lies beside ``trees``, of nodes that are left out or that models.yaml lists no more.
@@ -86,56 +95,24 @@ class Trees:
             if path not in kept:
                 shutil.rmtree(path)
 
-    def _unpacked(self, node: NodeSpec) -> Tree | None:
-        """The tree where neither git nor a network is needed."""
-        commit = self._known_commit(node)
-        if commit is None:
-            return None
-        folder = self._folder / node.name
-        if _commit_in(folder) != commit:
-            if folder.exists():
-                shutil.rmtree(folder)
-            if not unpack(self._archive(node, commit), folder):
-                return None
-        return Tree(node, commit, folder)
-
-    def _fetched(self, node: NodeSpec) -> Tree:
-        repository = Repository(node.name, node.git, environ=self._environ, stopping=self._stopping)
-        known = self._known_commit(node)
-        commit = known or repository.commit_of(node.ref)
-        folder = self._folder / node.name
-        if folder.exists():
-            shutil.rmtree(folder)
+    def _fetch(self, node: NodeSpec, commit: str, folder: Path) -> bool:
         _LOG.info("%s: fetching %s", node.name, commit)
-        with staged(folder) as staging:
-            repository.fetch(commit, staging)
-            for link in stray_links(staging):
-                _LOG.warning(
-                    "%s: %s leads out of it and is left out", node.name, link.relative_to(staging)
-                )
-                link.unlink()
-            (staging / _COMMIT).write_text(commit, "utf-8")
-            compile_tree(
-                self._python,
-                staging,
-                edited=True,
-                environ=self._environ,
-                stopping=self._stopping,
-            )
-        self._keep(node, commit, folder)
-        return Tree(node, commit, folder)
+        self._repository(node).fetch(commit, folder)
+        for link in stray_links(folder):
+            where = link.relative_to(folder)
+            _LOG.warning("%s: %s leads out of it and is left out", node.name, where)
+            link.unlink()
+        (folder / _COMMIT).write_text(commit, "utf-8")
+        compile_tree(
+            self._python, folder, edited=True, environ=self._environ, stopping=self._stopping
+        )
+        return True
 
-    def _keep(self, node: NodeSpec, commit: str, folder: Path) -> None:
-        """Leaves the tree on the volume for the next worker; where it doesn't fit, that one fetches it, too."""
-        try:
-            pack(folder, self._archive(node, commit))
-            if not is_commit(node.ref):
-                meaning = _Meaning(without_secrets(node.git.reveal()), node.ref, commit)
-                write_whole(self._meaning_file(node), to_document(meaning))
-        except OSError as error:
-            _LOG.warning("%s: it can't be kept on the volume (%s)", node.name, error.strerror)
+    def _repository(self, node: NodeSpec) -> Repository:
+        return Repository(node.name, node.git, environ=self._environ, stopping=self._stopping)
 
-    def _known_commit(self, node: NodeSpec) -> str | None:
+    def _meaning(self, node: NodeSpec) -> str | None:
+        """The commit that the node's ref stands for; None where this volume does not know it yet."""
         if is_commit(node.ref):
             return node.ref
         try:
@@ -144,8 +121,15 @@ class Trees:
             return None
         return meaning.commit if is_commit(meaning.commit) else None
 
-    def _archive(self, node: NodeSpec, commit: str) -> Path:
-        return self._shelf / f"{node.name}-{commit}.tar.gz"
+    def _ask_for_meaning(self, node: NodeSpec) -> str:
+        commit = self._repository(node).commit_of(node.ref)
+        meaning = _Meaning(without_secrets(node.git.reveal()), node.ref, commit)
+        try:
+            write_whole(self._meaning_file(node), to_document(meaning))
+        except OSError as error:
+            said = "%s: what '%s' means can't be kept on the volume (%s)"
+            _LOG.warning(said, node.name, node.ref, error.strerror)
+        return commit
 
     def _meaning_file(self, node: NodeSpec) -> Path:
         identity = f"{without_secrets(node.git.reveal())} {node.ref}"

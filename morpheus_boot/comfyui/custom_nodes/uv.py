@@ -27,7 +27,7 @@ from morpheus_boot.start.package_index import (
     index_url,
     pip_settings,
 )
-from morpheus_boot.volume.archive import pack, staged, unpack
+from morpheus_boot.volume.archive import provide
 from morpheus_boot.volume.publish import write_whole
 from morpheus_boot.work.program import run_program
 
@@ -90,27 +90,22 @@ def find_uv(environ: Mapping[str, str], local: Path, shelf: Path) -> Path:
         raise NotSetUp("uv", f"there is none for {platform.machine()}", "install it in the image")
     folder = local / f"uv-{_VERSION}"
     archive = shelf / f"uv-{_VERSION}-{platform.machine()}.tar.gz"
-    if not folder.is_dir() and not unpack(archive, folder):
-        _fetch(wheel, environ, folder)
-        try:
-            pack(folder, archive)
-        except OSError as error:
-            _LOG.warning("uv can't be kept on the volume (%s)", error.strerror)
+    provide(folder, archive, lambda staging: _fetch(wheel, environ, staging))
     return folder / "uv"
 
 
-def _fetch(wheel: Wheel, environ: Mapping[str, str], folder: Path) -> None:
+def _fetch(wheel: Wheel, environ: Mapping[str, str], folder: Path) -> bool:
     _LOG.info("the image has no uv: fetching one from the package index")
     try:
-        with staged(folder) as staging:
-            file = fetch_wheel(wheel, index_url(environ), staging)
-            with zipfile.ZipFile(file) as archive:
-                (staging / "uv").write_bytes(archive.read(f"uv-{_VERSION}.data/scripts/uv"))
-            (staging / "uv").chmod(0o755)
-            file.unlink()
+        file = fetch_wheel(wheel, index_url(environ), folder)
     except OriginUnavailable as error:
         cause = f"the image has none, and it can't be fetched ({error.subject}: {error.cause})"
         raise OriginUnavailable("uv", cause, f"install it in the image, or {error.mend}") from error
+    with zipfile.ZipFile(file) as archive:
+        (folder / "uv").write_bytes(archive.read(f"uv-{_VERSION}.data/scripts/uv"))
+    (folder / "uv").chmod(0o755)
+    file.unlink()
+    return True
 
 
 class Uv:
