@@ -1,11 +1,12 @@
-"""A package index on loopback: PEP 503 pages, one generated wheel, pip's own, and answers made to order."""
+"""A package index on loopback: PEP 503 pages, generated wheels, pip's own, and answers made to order."""
 
 import base64
 import hashlib
 import io
+import re
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,26 +17,38 @@ SAMPLE_PAGE: Final = "/simple/morpheus-sample/"
 SAMPLE_WHEEL: Final = "morpheus_sample-1.0-py3-none-any.whl"
 
 
-def sample_wheel() -> bytes:
-    """A wheel with one module, ``morpheus_sample``, whose VALUE is 42; the same bytes at every call."""
-    info = "morpheus_sample-1.0.dist-info"
+def wheel(name: str, version: str, requires: tuple[str, ...] = ()) -> tuple[str, bytes]:
+    """The file name of a wheel with one module, whose VERSION is its version, and its bytes: at each call the same."""
+    info = f"{name}-{version}.dist-info"
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    needs += "".join(f"Provides-Extra: {extra}\n" for extra in re.findall("extra == '(.*)'", needs))
     files = {
-        "morpheus_sample.py": "VALUE = 42\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: morpheus-sample\nVersion: 1.0\n",
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = "".join(f"{name},{_digest(text)},{len(text)}\n" for name, text in files.items())
+    record = "".join(f"{path},{_digest(text)},{len(text)}\n" for path, text in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
+    return f"{name}-{version}-py3-none-any.whl", zipped(files)
+
+
+def zipped(files: Mapping[str, str]) -> bytes:
+    """An archive of ``files``, at each call the same bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as wheel:
-        for name, text in files.items():
-            wheel.writestr(zipfile.ZipInfo(name), text)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
     return buffer.getvalue()
 
 
 def _digest(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+def sample_wheel() -> bytes:
+    """That of the module ``morpheus_sample``."""
+    return wheel("morpheus_sample", "1.0")[1]
 
 
 def sample_lock(digest: str = hashlib.sha256(sample_wheel()).hexdigest()) -> str:

@@ -36,15 +36,15 @@ def hub_roots(volume_root: Path) -> tuple[Path, ...]:
 def find_hub_file(source: HuggingFaceSource, roots: Iterable[Path]) -> HubFile | None:
     """The file that a cache holds for this repository and revision; None where it has none, or it dangles."""
     for root in roots:
-        for repo in _repositories(root, source.repo):
+        for repo in _repositories(root, source):
             found = _in_repository(repo, source)
             if found is not None:
                 return found
     return None
 
 
-def _repositories(root: Path, repo: str) -> list[Path]:
-    wanted = f"models--{repo.replace('/', '--')}"
+def _repositories(root: Path, source: HuggingFaceSource) -> list[Path]:
+    wanted = f"{source.kind}s--{source.repo.replace('/', '--')}"
     try:
         names = [entry.name for entry in root.iterdir()]
     except OSError:

@@ -4,19 +4,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from morpheus_boot.cache.manifests import EndpointManifest
 from morpheus_boot.config.redact import Secret
 from morpheus_boot.config.settings import LOCK_TIMEOUT_S
+from morpheus_boot.manifest import CIVITAI_HOSTS
 from morpheus_boot.report.state import ModelState
 from morpheus_boot.volume.layout import Layout
 from morpheus_boot.volume.mount import Volume
 from morpheus_boot.work.backoff import Backoff
-
-# Civitai has two domains, with one kind of account.
-_CIVITAI_HOSTS: Final = frozenset({"civitai.com", "civitai.red"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Credentials:
 
     def for_host(self, host: str) -> Secret | None:
         """The token that may go to ``host``."""
-        if host.removeprefix("www.") in _CIVITAI_HOSTS:
+        if host in CIVITAI_HOSTS:
             return self.civitai_token
         return self.hf_token if host == urlsplit(self.hf_endpoint).hostname else None
 

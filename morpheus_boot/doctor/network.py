@@ -12,7 +12,7 @@ from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.http import reason
 from morpheus_boot.doctor.check import Finding, Patient, error, ok, warning
 from morpheus_boot.errors import MorpheusError
-from morpheus_boot.manifest import CivitaiSource, HuggingFaceSource
+from morpheus_boot.manifest import CIVITAI_HOSTS, CivitaiSource, HuggingFaceSource, UrlSource
 from morpheus_boot.work.background import together
 
 _TIMEOUT_S: Final = 10.0
@@ -26,7 +26,9 @@ def look_at_tokens(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     # Those are named already.
     wrong = {error.subject for error in settings.wrong}
-    sources = [type(model.source) for model in patient.manifest.models]
+    sources = [model.source for model in patient.manifest.models]
+    kinds = {type(source) for source in sources}
+    hosts = {source.host for source in sources if isinstance(source, UrlSource)}
     if settings.morpheus_token is not None:
         yield ok("tokens", "MORPHEUS_TOKEN is set: both ports ask for it")
     elif "MORPHEUS_TOKEN" not in wrong:
@@ -37,11 +39,13 @@ def look_at_tokens(patient: Patient) -> Iterator[Finding]:
         )
     if settings.hf_token is not None:
         yield _hugging_face_token(settings.hf_endpoint, settings.hf_token.reveal())
-    elif HuggingFaceSource in sources and "HF_TOKEN" not in wrong:
+    elif (
+        HuggingFaceSource in kinds or urlsplit(settings.hf_endpoint).hostname in hosts
+    ) and "HF_TOKEN" not in wrong:
         yield ok("tokens", "HF_TOKEN is not set: public repositories alone")
     if settings.civitai_token is not None:
         yield ok("tokens", "CIVITAI_TOKEN is set")
-    elif CivitaiSource in sources and "CIVITAI_TOKEN" not in wrong:
+    elif (CivitaiSource in kinds or hosts & CIVITAI_HOSTS) and "CIVITAI_TOKEN" not in wrong:
         yield warning(
             "tokens", "CIVITAI_TOKEN is not set, and many of its models want one", "set it"
         )

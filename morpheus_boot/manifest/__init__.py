@@ -2,6 +2,7 @@
 
 from morpheus_boot.manifest.reader import read_manifest
 from morpheus_boot.manifest.values import (
+    CIVITAI_HOSTS,
     CivitaiSource,
     HuggingFaceSource,
     Manifest,
@@ -12,6 +13,7 @@ from morpheus_boot.manifest.values import (
 )
 
 __all__ = [
+    "CIVITAI_HOSTS",
     "CivitaiSource",
     "HuggingFaceSource",
     "Manifest",

@@ -10,11 +10,12 @@ from pydantic import TypeAdapter
 
 from morpheus_boot.config.redact import Redactor, is_secret_field
 from morpheus_boot.manifest.document import printable
-from morpheus_boot.manifest.values import ModelSpec, NodeSpec
+from morpheus_boot.manifest.values import CIVITAI_HOSTS, ModelSpec, NodeSpec
 
-_CIVITAI_HOSTS: Final = frozenset({"civitai.com", "www.civitai.com"})
 _HUGGING_FACE_HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
-_HUGGING_FACE_FILE: Final = re.compile(r"/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+)")
+_HUGGING_FACE_FILE: Final = re.compile(
+    r"/(?:(dataset|space)s/)?([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+)"
+)
 _CIVITAI_VERSION: Final = re.compile(r"/api/download/models/([1-9][0-9]{0,17})/?")
 _REFERENCE: Final = re.compile(r"\$\{\w+\}")
 _MODEL: Final = TypeAdapter(ModelSpec)
@@ -69,7 +70,7 @@ class Imported:
 
         def replaced(name: str) -> str:
             in_name = re.sub(r"\W", "_", f"{parts.hostname}_{name}").upper()
-            variable = "CIVITAI_TOKEN" if parts.hostname in _CIVITAI_HOSTS else in_name
+            variable = "CIVITAI_TOKEN" if parts.hostname in CIVITAI_HOSTS else in_name
             how = "which whoever had this list has: renew it, and set"
             self.notes.append(Note(line, f"holds a credential, {how} {variable} to it"))
             return f"${{{variable}}}"
@@ -83,7 +84,7 @@ class Imported:
             is_secret = is_secret_field(query_field)
             if is_secret and not _REFERENCE.search(value):
                 query_field = f"{name}={replaced(name)}"  # noqa: PLW2901 - the same field, public
-            if not (is_secret and parts.hostname in _CIVITAI_HOSTS):
+            if not (is_secret and parts.hostname in CIVITAI_HOSTS):
                 fields.append(query_field)
         return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query="&".join(fields)))
 
@@ -110,12 +111,13 @@ def source_fields(url: str) -> dict[str, Any]:
         return {"url": url}
     version = _CIVITAI_VERSION.fullmatch(parts.path)
     # Any more of a query may choose another file of the version than its primary one.
-    if version and parts.hostname in _CIVITAI_HOSTS and not parts.query:
+    if version and parts.hostname in CIVITAI_HOSTS and not parts.query:
         return {"civitai": int(version[1])}
     file = _HUGGING_FACE_FILE.fullmatch(parts.path)
     if file and parts.hostname in _HUGGING_FACE_HOSTS and parts.query in {"", "download=true"}:
-        repo, revision, path = map(unquote, file.groups())
-        return {"huggingface": {"repo": repo, "file": path, "revision": revision}}
+        repo, revision, path = map(unquote, file.groups()[1:])
+        kind = {"type": file[1]} if file[1] else {}
+        return {"huggingface": {"repo": repo, "file": path, "revision": revision, **kind}}
     return {"url": url}
 
 

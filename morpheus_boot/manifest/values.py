@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass
@@ -108,6 +109,12 @@ _ModelPath = Annotated[str, _checked(rules.wrong_model_path)]
 _Ref = Annotated[str, _checked(rules.wrong_ref)]
 
 
+# Its domains green, blue and red are one service, with one kind of account (src/server/utils of civitai/civitai).
+CIVITAI_HOSTS: Final = frozenset(
+    f"{www}civitai.{domain}" for www in ("", "www.") for domain in ("com", "green", "red")
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class UrlSource:
     """A model at an http, https or file URL.
@@ -117,6 +124,11 @@ class UrlSource:
 
     url: Secret
     hidden: tuple[Secret, ...] = ()
+
+    @property
+    def host(self) -> str:
+        """The host that it names; empty for a file."""
+        return urlsplit(self.url.reveal()).hostname or ""
 
     @property
     def identity(self) -> str:
@@ -129,17 +141,25 @@ class HuggingFaceSource:
     """One file of a repository on Hugging Face; ``revision`` is a branch, a tag or a commit."""
 
     repo: Annotated[str, _checked(rules.wrong_repo)] = Field(
-        description="owner/name, such as h94/IP-Adapter"
+        description="owner/name, such as h94/IP-Adapter, and type beside it for a dataset or a space"
     )
     file: Annotated[str, _checked(rules.wrong_file)] = Field(
         description="the file's path in the repository"
     )
     revision: _Ref = Field(default="main", description="a branch, a tag or a commit")
+    kind: Literal["model", "dataset", "space"] = Field(
+        default="model", validation_alias="type", description="model, dataset or space"
+    )
+
+    @property
+    def repo_path(self) -> str:
+        """The repository as the hub's addresses have it: owner/name, datasets/owner/name, spaces/owner/name."""
+        return self.repo if self.kind == "model" else f"{self.kind}s/{self.repo}"
 
     @property
     def identity(self) -> str:
         """The file's name as records compare it."""
-        return f"huggingface:{self.repo}/{self.file}@{self.revision}"
+        return f"huggingface:{self.repo_path}/{self.file}@{self.revision}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +193,7 @@ class ModelSpec:
     )
     huggingface: HuggingFaceSource | None = Field(
         default=None,
-        description="{repo: owner/name, file: path in it, revision: where it is not main}",
+        description="{repo: owner/name, file: path in it, revision: where it is not main, type: dataset or space}",
     )
     civitai: _Whole | None = Field(default=None, description="a model version's id, such as 131960")
     sha256: Annotated[str, _checked(rules.wrong_sha256), AfterValidator(str.lower)] | None = Field(

@@ -15,9 +15,9 @@ from morpheus_boot.volume.archive import digest_of
 from tests.boot.given import PYTHON, REAL, START_LIMIT_S, site_with_comfyui
 from tests.boot.program import Site
 from tests.custom_nodes.git_server import GitServer, commit, git_server
-from tests.custom_nodes.wheels import offer, wheel
+from tests.custom_nodes.wheels import offer
 from tests.custom_nodes.world import make_python
-from tests.package_index import PackageIndex, package_index
+from tests.package_index import PackageIndex, package_index, wheel
 from tests.wait import wait_until
 
 TELLING = """

@@ -68,6 +68,13 @@ def findings(ended: Ended) -> list[dict[str, str]]:
     return listed
 
 
+def test_a_url_of_one_of_civitais_domains_wants_civitais_token(site: Site, origin: Origin) -> None:
+    site.models = site.models.replace(origin.url, "http://civitai.red")
+    site.environ = {**site.environ, "http_proxy": origin.url}
+
+    assert "CIVITAI_TOKEN is not set, and many of its models want one" in site.run("doctor").out
+
+
 def test_a_machine_that_is_set_up_has_no_errors_and_nothing_is_left_on_it(site: Site) -> None:
     site.volume.mkdir()
 

@@ -14,8 +14,9 @@ from morpheus_boot.errors import ManifestError, OriginUnavailable, SeveralErrors
 from morpheus_boot.start.package_index import index_url
 from morpheus_boot.work.stopping import Stopped
 from tests.custom_nodes.git_server import commit, git
-from tests.custom_nodes.wheels import offer, telltale, wheel
+from tests.custom_nodes.wheels import offer, telltale
 from tests.custom_nodes.world import World
+from tests.package_index import wheel
 from tests.wait import wait_until
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from morpheus_boot.errors import ManifestError, OriginUnavailable
 from tests.custom_nodes.git_server import git
-from tests.custom_nodes.wheels import offer, project, unbuildable, wheel
+from tests.custom_nodes.wheels import offer, project, unbuildable
 from tests.custom_nodes.world import World
+from tests.package_index import wheel
 
 
 def state_of(python: Path) -> Mapping[Path, int]:

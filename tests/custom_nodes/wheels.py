@@ -1,13 +1,10 @@
-"""Distributions made to order, and an index page of several versions."""
+"""Source distributions made to order, and an index page of several versions."""
 
-import base64
-import hashlib
 import io
-import re
 import zipfile
 from collections.abc import Mapping
 
-from tests.package_index import PackageIndex
+from tests.package_index import PackageIndex, zipped
 
 _BACKEND = """
 import os, zipfile
@@ -40,21 +37,6 @@ _TELL = """
 """
 
 
-def wheel(name: str, version: str, requires: tuple[str, ...] = ()) -> tuple[str, bytes]:
-    """The file name and the bytes of a wheel with one module, whose VERSION is its version."""
-    info = f"{name}-{version}.dist-info"
-    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
-    needs += "".join(f"Provides-Extra: {extra}\n" for extra in re.findall("extra == '(.*)'", needs))
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{path},{_digest(text)},{len(text)}\n" for path, text in files.items())
-    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
-    return f"{name}-{version}-py3-none-any.whl", _zip(files)
-
-
 def unbuildable(name: str) -> tuple[str, bytes]:
     """A source distribution, version 1.0, whose build needs a compiler that is not there."""
     return _source(name, _FAIL)
@@ -70,7 +52,7 @@ def _source(name: str, finish: str) -> tuple[str, bytes]:
         **project(name, finish),
         "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
     }
-    return f"{name}-1.0.zip", _zip({f"{name}-1.0/{path}": text for path, text in files.items()})
+    return f"{name}-1.0.zip", zipped({f"{name}-1.0/{path}": text for path, text in files.items()})
 
 
 def project(name: str, finish: str = _TELL) -> dict[str, str]:
@@ -95,16 +77,3 @@ def unzip(content: bytes) -> Mapping[str, bytes]:
     """The files of a wheel."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-def _zip(files: Mapping[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(zipfile.ZipInfo(path), text)
-    return buffer.getvalue()
-
-
-def _digest(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"

@@ -20,8 +20,8 @@ from morpheus_boot.config.redact import Secret
 from morpheus_boot.manifest import NodeSpec
 from morpheus_boot.volume.layout import Layout
 from tests.custom_nodes.git_server import GitServer, commit, git_server
-from tests.custom_nodes.wheels import unzip, wheel
-from tests.package_index import PackageIndex, package_index
+from tests.custom_nodes.wheels import unzip
+from tests.package_index import PackageIndex, package_index, wheel
 
 NUMPY = "2.4.6"
 QUICK = LockTimes(beat_s=0.1, silence_s=5.0, deadline_s=60.0, poll_s=0.02)

@@ -160,7 +160,7 @@ def test_a_local_disk_that_can_not_be_written_is_not_taken_for_the_volume(tmp_pa
 
 def value(sdk: Sdk) -> str:
     ended = run(
-        [sdk.python, "-c", "import morpheus_sample as s; print(s.VALUE, s.__file__)"],
+        [sdk.python, "-c", "import morpheus_sample as s; print(s.VERSION, s.__file__)"],
         {"PYTHONPATH": str(sdk.site)},
     )
     return ended.stdout.strip() or ended.stderr
@@ -173,7 +173,7 @@ def test_the_first_worker_installs_it_and_the_second_needs_no_network(
     second = volume.provide("two", NOTHING_LISTENS)
 
     for sdk in (first, second):
-        assert value(sdk).startswith(f"42 {sdk.site}/")
+        assert value(sdk).startswith(f"1.0 {sdk.site}/")
     assert [path.stem.removesuffix(".tar") for path in volume.archives] == [
         what.removeprefix("serverless/") for what in volume.turns
     ]
@@ -193,8 +193,8 @@ def test_a_damaged_archive_is_made_again(volume: Volume, index: PackageIndex) ->
     volume.provide("one", index.url)
     volume.archives[0].write_bytes(b"damaged")
 
-    assert value(volume.provide("two", index.url)).startswith("42")
-    assert value(volume.provide("three", NOTHING_LISTENS)).startswith("42")
+    assert value(volume.provide("two", index.url)).startswith("1.0")
+    assert value(volume.provide("three", NOTHING_LISTENS)).startswith("1.0")
 
 
 def test_a_volume_that_can_not_keep_it_is_a_warning(
@@ -203,5 +203,5 @@ def test_a_volume_that_can_not_keep_it_is_a_warning(
     volume.layout.archives.parent.mkdir(parents=True)
     volume.layout.archives.write_text("in the way")
 
-    assert value(volume.provide("one", index.url)).startswith("42")
+    assert value(volume.provide("one", index.url)).startswith("1.0")
     assert "can't be kept on the volume" in caplog.text

@@ -33,5 +33,5 @@ def fresh(shared: Host, tmp_path: Path) -> Host:
 @pytest.fixture(scope="session")
 def warm(shared: Host) -> Host:
     """The shared host once its environment is there."""
-    assert shared.said()["value"] == 42
+    assert shared.said()["value"] == "1.0"
     return shared

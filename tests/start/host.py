@@ -22,7 +22,7 @@ print(json.dumps({
     "pid": os.getpid(),
     "prefix": sys.prefix,
     "pythonpath": os.environ["PYTHONPATH"],
-    "value": morpheus_sample.VALUE,
+    "value": morpheus_sample.VERSION,
 }), flush=True)
 if "keep" in sys.argv:
     from contextlib import nullcontext

@@ -76,7 +76,7 @@ def host_with_a_pip(folder: Path) -> Path:
 
 
 def sample_value(venv: Path) -> str:
-    ended = run([venv / "bin" / "python", "-c", "import morpheus_sample as s; print(s.VALUE)"])
+    ended = run([venv / "bin" / "python", "-c", "import morpheus_sample as s; print(s.VERSION)"])
     return ended.stdout.strip() or ended.stderr
 
 
@@ -98,7 +98,7 @@ def test_a_python_without_pip_makes_a_whole_environment_from_the_index_alone(
 
     assert ended.returncode == 0, ended.stderr
     (venv,) = (tmp_path / "local").glob("venv-*")
-    assert sample_value(venv) == "42"
+    assert sample_value(venv) == "1.0"
     assert (venv / "lock.txt").read_text() == lock.read_text()
     assert list(venv.rglob("morpheus_sample.*.pyc"))
     assert not list(venv.glob("*.whl"))
@@ -119,7 +119,7 @@ def test_uv_is_used_where_there_is_one_and_pip_where_it_fails(
         (tools / "uv").symlink_to(UV)
         environ |= {"UV_DEFAULT_INDEX": environ["PIP_INDEX_URL"], "PIP_INDEX_URL": NOTHING_LISTENS}
 
-    assert sample_value(make_environment(lock.parent / "local", lock, environ)) == "42"
+    assert sample_value(make_environment(lock.parent / "local", lock, environ)) == "1.0"
 
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warnings == (["uv can't install (error: too old): trying pip"] if fails else [])
@@ -163,7 +163,7 @@ def test_what_a_killed_build_left_and_what_nobody_runs_is_removed_and_what_runs_
         venv = make_environment(local, lock, environ)
 
     assert set(local.glob("venv-*")) == {venv, running}
-    assert sample_value(venv) == "42"
+    assert sample_value(venv) == "1.0"
 
 
 def test_a_folder_where_nothing_may_be_executed_is_refused_before_anything_is_made(

@@ -44,7 +44,7 @@ def test_the_first_start_makes_the_environment_and_becomes_the_program(
     assert process.returncode == 0, err
 
     said = json.loads(out)
-    assert (said["value"], said["arguments"]) == (42, ["up", "a b", "*"])
+    assert (said["value"], said["arguments"]) == ("1.0", ["up", "a b", "*"])
     assert (said["folder"], said["pid"]) == (str(Path.cwd()), process.pid)
     assert said["pythonpath"] == f"{fresh.root}:/user's own"
     assert Path(said["prefix"]).parent == fresh.local
@@ -68,12 +68,12 @@ def test_the_second_start_runs_no_python_but_the_environments_own(
 def test_it_is_found_through_a_link_and_from_any_folder_and_takes_nothing_from_there(
     warm: Host, tmp_path: Path
 ) -> None:
-    (tmp_path / "morpheus_sample.py").write_text("VALUE = 13\n")
+    (tmp_path / "morpheus_sample.py").write_text("VERSION = 13\n")
     (tmp_path / "link").symlink_to(warm.root / "pod_start.sh")
 
     said = json.loads(run(["bash", "link", "plan"], warm.environ(), tmp_path).stdout)
 
-    assert (said["value"], said["folder"]) == (42, str(tmp_path))
+    assert (said["value"], said["folder"]) == ("1.0", str(tmp_path))
     assert said["pythonpath"] == str(warm.root)
 
 
@@ -86,7 +86,7 @@ def test_a_local_folder_in_any_form_that_the_settings_take_holds_one_environment
 
     said = warm.said(MORPHEUS_LOCAL_DIR=given, HOME=warm.local.parent)
 
-    assert said["value"] == 42
+    assert said["value"] == "1.0"
     assert set(warm.local.glob("venv-*")) == there
 
 
@@ -139,7 +139,7 @@ def test_the_next_container_takes_its_environment_from_the_volume_unless_it_is_d
         PIP_INDEX_URL=fresh.index.url if damaged else NOTHING_LISTENS,
     )
 
-    assert said["value"] == 42
+    assert said["value"] == "1.0"
     assert Path(said["prefix"]).parent == fresh.local
     assert ("its packages come from the volume" in said["stderr"]) is not damaged
     assert archive.exists() is not damaged
@@ -239,7 +239,7 @@ def test_a_build_that_was_killed_is_made_again(fresh: Host, pip_wheel: Path) -> 
             os.kill(pid, signal.SIGKILL)
         process.communicate(timeout=10)
 
-    assert fresh.said()["value"] == 42
+    assert fresh.said()["value"] == "1.0"
     assert not killed.exists()
 
 

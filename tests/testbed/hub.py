@@ -22,7 +22,9 @@ STRANGER: Final = (
     "hf_testbedstrangeraaaaaaaaaaaaaaaa"  # an account that may read public repositories alone
 )
 
-_RESOLVE: Final = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_RESOLVE: Final = re.compile(
+    r"/(?P<repo>(?:(?:datasets|spaces)/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"
+)
 _CACHE: Final = "/api/resolve-cache/models/"
 
 
@@ -31,7 +33,6 @@ class Access(Enum):
 
     PUBLIC = "public"
     GATED = "gated"
-    PRIVATE = "private"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,8 @@ def _refusal(repository: _Repository | None, request: Request) -> Reply | None:
     token = _token(request)
     if token not in (None, READER, STRANGER):
         return _error(401, None, "Invalid credentials in Authorization header")
-    if repository is None or (repository.access is Access.PRIVATE and token != READER):
-        # Who isn't logged in gets 401, whether the repository is missing or private.
+    if repository is None:
+        # Who isn't logged in gets 401, since it could be a private one.
         status = 401 if token is None else 404
         return _error(status, "RepoNotFound", "Repository not found")
     if repository.access is Access.GATED and token != READER:

@@ -2,21 +2,15 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from tests.testbed.exchange import Reply, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One request, its ``headers`` in lower case, and the status that it got."""
+class Seen(Request):
+    """One request, and the status that it got."""
 
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    address: str
     status: int
 
 
@@ -40,14 +34,8 @@ class Ledger:
 
     def begin(self, request: Request, reply: Reply) -> None:
         """A reply is about to go out."""
-        seen = Seen(
-            request.method,
-            request.path,
-            request.query,
-            request.headers,
-            request.address,
-            reply.status,
-        )
+        asked = {each.name: getattr(request, each.name) for each in fields(Request)}
+        seen = Seen(**asked, status=reply.status)
         with self._lock:
             self._seen.append(seen)
             self._running += 1

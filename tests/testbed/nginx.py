@@ -11,7 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final, Self
 
+from morpheus_boot.smoke.inner import free_ports
 from tests.testbed.certificates import ServerCertificate
+from tests.wait import wait_until
 
 _CONF: Final = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log crit;
@@ -43,7 +45,7 @@ class Nginx:
         self._folder = Path(tempfile.mkdtemp(prefix="nginx-"))
         self.certificate = ServerCertificate.below(self._folder / "certificate")
         self._late = _late_server(first_byte_s)
-        http, https = _free_port(), _free_port()
+        http, https = free_ports(2)
         self.http, self.https = f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}"
         conf = self._folder / "nginx.conf"
         conf.write_text(
@@ -62,7 +64,7 @@ class Nginx:
         if os.geteuid() == 0:
             command += ["-g", "user root;"]
         self._process = subprocess.Popen(command)
-        _wait_for(http)
+        wait_until(lambda: _listens(http))
 
     def __enter__(self) -> Self:
         return self
@@ -96,20 +98,6 @@ def _late_server(seconds: float) -> ThreadingHTTPServer:
     return server
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -46,12 +46,6 @@ class SignedStorage:
             self._signatures[signature] = _Signature(path, self.valid_requests)
         return f"{self.origin.other_url}{quote(path)}?{_FIELD}={signature}"
 
-    def expire(self) -> None:
-        """Makes every URL signed so far void."""
-        with self._lock:
-            for signature in self._signatures.values():
-                signature.valid_requests = 0
-
     def _answer(self, request: Request) -> Reply | Resource | None:
         if "authorization" in request.headers:
             return _error(400, "InvalidArgument", "Only one auth mechanism allowed")

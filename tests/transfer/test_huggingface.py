@@ -1,6 +1,8 @@
 """Hugging Face as an origin: huggingface_hub resolves, our engine moves the bytes, the token goes to the hub alone."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -34,6 +36,20 @@ def test_a_file_in_lfs_is_fetched_and_checked_against_its_etag(
     assert record is not None
     assert record.sha256 == sha256(WEIGHTS)
     assert record.origin == "huggingface:owner/repo/sub/m.safetensors@main"
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_a_file_of_a_dataset_or_a_space_is_fetched(
+    worker: Worker, hub: HubStandIn, kind: Literal["dataset", "space"]
+) -> None:
+    hub.add(f"{kind}s/{SOURCE.repo}", SOURCE.file, WEIGHTS, access=Access.GATED)
+    wanted = hub_model("loras/m.safetensors", replace(SOURCE, kind=kind))
+
+    with pytest.raises(OriginDenied, match=f"accept its terms at {hub.url}/{kind}s/owner/repo"):
+        worker.fill(wanted)
+    (cached,) = worker.with_hub(hub.url, READER).fill(wanted)
+
+    assert cached.file.read_bytes() == read_all(WEIGHTS)
 
 
 def test_a_small_file_in_git_is_fetched(worker: Worker, hub: HubStandIn) -> None:

@@ -89,6 +89,7 @@ def test_a_redirect_to_a_stranger_is_followed_without_what_was_meant_for_the_ori
     [
         ("civitai.com", "civitai-token"),
         ("civitai.red", "civitai-token"),
+        ("civitai.green", "civitai-token"),
         ("www.civitai.red", "civitai-token"),
         ("hub.example", "hf-token"),
         ("huggingface.co", None),

@@ -21,6 +21,7 @@ from morpheus_boot.cache.origins.addresses import is_forbidden
 from morpheus_boot.cache.origins.origin import Address, TransientFailure, Validator
 from morpheus_boot.config.redact import Secret, without_secrets
 from morpheus_boot.errors import OriginDenied, OriginUnavailable
+from morpheus_boot.manifest import CIVITAI_HOSTS
 
 FIRST_BYTE: Final = {"Range": "bytes=0-0"}
 TRY_LATER: Final = "try again later, nothing is wrong here: its server is busy or out of order"
@@ -242,7 +243,7 @@ def refuse(response: requests.Response, subject: str, *, signed: bool) -> None:
     if status == 416 or (signed and status in (401, 403, 410)):
         raise TransientFailure(said)
     if status in (401, 403):
-        raise OriginDenied(subject, said, _denied_mend(response.url))
+        raise OriginDenied(subject, said, _denied_mend(response))
     raise OriginUnavailable(subject, said, "check its URL in models.yaml")
 
 
@@ -263,11 +264,12 @@ def _refuse_body(response: requests.Response, subject: str, where: str) -> None:
         )
 
 
-def _denied_mend(url: str) -> str:
-    host = urlsplit(url).hostname or ""
-    if host.endswith(("civitai.com", "civitai.red")):
+def _denied_mend(response: requests.Response) -> str:
+    host = urlsplit(response.url).hostname
+    if host in CIVITAI_HOSTS:
         return "set CIVITAI_TOKEN to a token that may download it"
-    if host.endswith("huggingface.co"):
+    # Of other hosts HF_ENDPOINT's alone was sent a token.
+    if host == "huggingface.co" or "Authorization" in response.request.headers:
         return "set HF_TOKEN to a token that may read it"
     return "check its URL and token"
 

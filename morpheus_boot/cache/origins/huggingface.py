@@ -31,7 +31,7 @@ class HuggingFaceOrigin:
     def __init__(self, subject: str, source: HuggingFaceSource, credentials: Credentials) -> None:
         self.subject = subject
         self._source = source
-        self._name = f"{source.repo}/{source.file}@{source.revision}"
+        self._name = f"{source.repo_path}/{source.file}@{source.revision}"
         self._token = credentials.hf_token
         self._endpoint = credentials.hf_endpoint
 
@@ -39,7 +39,11 @@ class HuggingFaceOrigin:
         """HEADs the file. Its ETag is its SHA-256 where the file is in LFS or Xet (X-Linked-Etag)."""
         source = self._source
         url = hf_hub_url(
-            source.repo, source.file, revision=source.revision, endpoint=self._endpoint
+            source.repo,
+            source.file,
+            repo_type=source.kind,
+            revision=source.revision,
+            endpoint=self._endpoint,
         )
         try:
             found = get_hf_file_metadata(
@@ -49,7 +53,7 @@ class HuggingFaceOrigin:
             raise OriginDenied(
                 self.subject,
                 f"{self._name} is gated",
-                f"accept its terms at {self._endpoint}/{source.repo}, and set HF_TOKEN to that account's token",
+                f"accept its terms at {self._endpoint}/{source.repo_path}, and set HF_TOKEN to that account's token",
             ) from error
         except RepositoryNotFoundError as error:
             raise self._not_found(error) from error

@@ -1,7 +1,5 @@
 """A model behind a plain URL, http or https."""
 
-from urllib.parse import urlsplit
-
 from morpheus_boot.cache.options import Credentials
 from morpheus_boot.cache.origins.http import FIRST_BYTE, Client
 from morpheus_boot.cache.origins.origin import Address, Resolved
@@ -18,8 +16,8 @@ class WebOrigin:
         self.subject = subject
         self._source = source
         self._client = client
-        host = urlsplit(source.url.reveal()).hostname or ""
-        self._address = Address(source.url, credentials.for_host(host), frozenset({host}))
+        token = credentials.for_host(source.host)
+        self._address = Address(source.url, token, frozenset({source.host}))
 
     def resolve(self) -> Resolved:
         """Asks for the first byte: unlike HEAD, every origin answers that, behind signed URLs too."""
