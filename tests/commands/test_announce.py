@@ -4,8 +4,8 @@ from pathlib import Path
 
 from morpheus_boot.cache.lock.heartbeat import Heart, read_beat
 from morpheus_boot.cache.lock.workers import seen_worker
-from morpheus_boot.config.settings import Invocation, read_settings
-from morpheus_boot.deployment import announce, read_deployment
+from morpheus_boot.config.settings import Invocation, Settings, read_settings
+from morpheus_boot.deployment import Deployment, announce, read_deployment
 from tests.testbed.mounts import fill_up, mounted
 from tests.wait import wait_until
 
@@ -21,35 +21,34 @@ def test_a_heart_whose_first_beat_did_not_fit_goes_on_beating(tmp_path: Path) ->
             heart.end()
 
 
-def test_a_boot_on_a_full_volume_has_a_heart(tmp_path: Path) -> None:
-    manifest = tmp_path / "models.yaml"
+def deployment_on(folder: Path, volume: Path) -> tuple[Deployment, Settings]:
+    manifest = folder / "models.yaml"
     manifest.write_text("version: 1\nmodels: []\n")
+    environ = {"MORPHEUS_VOLUME": str(volume), "MORPHEUS_MODELS": str(manifest)}
+    settings = read_settings(environ=environ)
+    return read_deployment(Invocation(settings)), settings
+
+
+def test_a_boot_on_a_full_volume_has_a_heart(tmp_path: Path) -> None:
     with mounted(tmp_path / "volume", "size=64k") as volume:
-        environ = {"MORPHEUS_VOLUME": str(volume), "MORPHEUS_MODELS": str(manifest)}
-        invocation = Invocation(read_settings(environ=environ))
-        deployment = read_deployment(invocation)
+        deployment, settings = deployment_on(tmp_path, volume)
         ballast = fill_up(volume)
 
         heart = announce(deployment)
         ballast.unlink()
         heart.end()
 
-        seen = seen_worker(deployment.volume.layout, invocation.settings.worker)
+        seen = seen_worker(deployment.volume.layout, settings.worker)
         assert seen is not None
         assert seen.ended
 
 
 def test_a_manifest_that_fits_is_left_where_the_heartbeat_does_not(tmp_path: Path) -> None:
-    manifest = tmp_path / "models.yaml"
-    manifest.write_text("version: 1\nmodels: []\n")
-    environ = {"MORPHEUS_VOLUME": str(tmp_path / "volume"), "MORPHEUS_MODELS": str(manifest)}
-    invocation = Invocation(read_settings(environ=environ))
-    deployment = read_deployment(invocation)
+    deployment, settings = deployment_on(tmp_path, tmp_path / "volume")
     layout = deployment.volume.layout
     layout.ours.mkdir(parents=True)
     layout.workers.write_text("in the way of the heartbeats' folder")
 
-    heart = announce(deployment)
-    heart.end()
+    announce(deployment).end()
 
-    assert (layout.manifests / f"{invocation.settings.endpoint}.json").exists()
+    assert (layout.manifests / f"{settings.endpoint}.json").exists()

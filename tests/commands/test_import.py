@@ -35,16 +35,6 @@ def imported(tmp_path: Path, written: str) -> Manifest:
     return read_manifest(file, {"HOST_EXAMPLE_TOKEN": "t0ken", "HOST_EXAMPLE_LOGIN": "me:pw"})
 
 
-def identities(tmp_path: Path, written: str) -> dict[str, str]:
-    return {m.path: m.source.identity for m in imported(tmp_path, written).models}
-
-
-def mistakes(written: str) -> list[str]:
-    with pytest.raises(MorpheusError) as raised:
-        read_resources("list.txt", written)
-    return str(raised.value).splitlines()
-
-
 def test_the_customers_list_becomes_a_models_yaml_that_plan_can_read(tmp_path: Path) -> None:
     resources = tmp_path / "morpheus_resources_sdxl.txt"
     resources.write_text(CUSTOMERS_LIST)
@@ -75,26 +65,13 @@ def test_the_customers_list_becomes_a_models_yaml_that_plan_can_read(tmp_path: P
         "ComfyUI-Manager": ("https://github.com/ltdrdata/ComfyUI-Manager", "HEAD"),
         "ComfyUI_InstantID": ("https://github.com/cubiq/ComfyUI_InstantID.git", "HEAD"),
     }
-
-
-def test_a_literal_token_is_named_by_its_line_and_is_nowhere_in_what_is_printed(
-    tmp_path: Path,
-) -> None:
-    resources = tmp_path / "list.txt"
-    resources.write_text(CUSTOMERS_LIST)
-
-    ended = Site(tmp_path, "version: 1\n").run("import", str(resources))
-
-    assert "list.txt line 7 holds a credential" in ended.err
+    # The token that a line holds is named by its line, and is nowhere in what is printed.
+    assert "morpheus_resources_sdxl.txt line 7 holds a credential" in ended.err
     assert "CIVITAI_TOKEN" in ended.err
     assert "0123456789abcdef" not in ended.out + ended.err
-
-
-def test_a_line_with_a_placeholder_for_a_url_stays_as_a_comment(tmp_path: Path) -> None:
-    text = read_resources("l", "URL_AUTH, insightface, DUMMY_URL").text("l")
-
     assert (
-        "# Line 1 is left out: 'DUMMY_URL' is no URL.\n#   URL_AUTH, insightface, DUMMY_URL" in text
+        "# Line 11 is left out: 'DUMMY_URL' is no URL.\n#   URL_AUTH, insightface, DUMMY_URL"
+        in ended.out
     )
 
 
@@ -139,13 +116,15 @@ def test_another_hosts_credentials_come_from_the_environment(tmp_path: Path) -> 
 def test_a_url_becomes_the_source_that_says_the_same(
     tmp_path: Path, url: str, identity: str
 ) -> None:
-    assert identities(tmp_path, f"URL_AUTH,loras/a.bin,{url}") == {"loras/a.bin": identity}
+    [model] = imported(tmp_path, f"URL_AUTH,loras/a.bin,{url}").models
+
+    assert (model.path, model.source.identity) == ("loras/a.bin", identity)
 
 
 def test_windows_line_ends_a_byte_order_mark_and_blank_lines_are_nothing(tmp_path: Path) -> None:
-    written = "\ufeffMODEL, vae, o/r, a.bin\r\n\r\n  # no more\r\n\r\n"
+    [model] = imported(tmp_path, "\ufeffMODEL, vae, o/r, a.bin\r\n\r\n  # no more\r\n\r\n").models
 
-    assert identities(tmp_path, written) == {"vae/a.bin": "huggingface:o/r/a.bin@main"}
+    assert (model.path, model.source.identity) == ("vae/a.bin", "huggingface:o/r/a.bin@main")
 
 
 def test_of_two_lines_with_one_path_the_first_counts_and_the_other_stays_as_a_comment(
@@ -157,18 +136,13 @@ def test_of_two_lines_with_one_path_the_first_counts_and_the_other_stays_as_a_co
 
     assert [m.source.identity for m in manifest.models] == ["huggingface:o/r/a.bin@main"]
     assert [n.git.reveal() for n in manifest.nodes] == ["https://h/n"]
-    assert (
-        "Line 2 is left out: an earlier line has this path"
-        in (tmp_path / "models.yaml").read_text()
-    )
-    assert (
-        "Line 4 is left out: an earlier line has this name"
-        in (tmp_path / "models.yaml").read_text()
-    )
+    text = (tmp_path / "models.yaml").read_text()
+    assert "Line 2 is left out: an earlier line has this path" in text
+    assert "Line 4 is left out: an earlier line has this name" in text
 
 
 def test_all_mistakes_are_named_at_once_each_with_its_line() -> None:
-    said = mistakes(
+    listed = (
         "WGET,a,https://host/a\n"
         "URL_AUTH,../a.bin,https://host/a\n"
         "URL_AUTH,a.bin,https://host/a\n"
@@ -178,6 +152,10 @@ def test_all_mistakes_are_named_at_once_each_with_its_line() -> None:
         "URL_AUTH,vae/a.bin,ftp://host/a\n"
     )
 
+    with pytest.raises(MorpheusError) as raised:
+        read_resources("list.txt", listed)
+
+    said = str(raised.value).splitlines()
     assert [line.split(":")[0].partition(",")[0] for line in said] == [
         f"list.txt line {number}" for number in range(1, 8)
     ]

@@ -9,12 +9,11 @@ import pytest
 from morpheus_boot.cache.records import read_record, write_record
 from morpheus_boot.volume.layout import Layout
 from tests.boot.program import Site
+from tests.commands.one_model import MODEL, WEIGHTS
 from tests.testbed.content import safetensors, sha256
 from tests.testbed.faults import Status
 from tests.testbed.hub import HubStandIn
 from tests.testbed.origin import Origin
-
-WEIGHTS = safetensors(100_000)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -100,11 +99,7 @@ def test_a_branch_is_not_mistaken_for_one_whose_name_ends_like_it(
     assert f"ref: {commit}" in ended.out, ended.err
 
 
-def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(
-    tmp_path: Path, origin: Origin
-) -> None:
-    url = origin.serve("/m.safetensors", WEIGHTS)
-    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(site: Site) -> None:
     assert "fill the cache first" in site.run("pin").err
     assert site.run("fill").code == 0
 
@@ -112,13 +107,11 @@ def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(
 
 
 def test_the_digest_of_what_the_origin_has_no_more_is_not_pinned(
-    tmp_path: Path, origin: Origin
+    site: Site, origin: Origin
 ) -> None:
-    url = origin.serve("/m.safetensors", WEIGHTS)
-    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
     assert site.run("fill").code == 0
-    for other in (safetensors(100_000, seed=2), safetensors(100_512)):
-        origin.serve("/m.safetensors", other)
+    for other in (safetensors(WEIGHTS.size_bytes, seed=2), safetensors(100_512)):
+        origin.serve("/a.safetensors", other)
 
         ended = site.run("pin")
 
@@ -127,23 +120,19 @@ def test_the_digest_of_what_the_origin_has_no_more_is_not_pinned(
         assert "fill the cache first" in ended.err
 
 
-def test_the_digest_of_a_damaged_model_is_not_pinned(tmp_path: Path, origin: Origin) -> None:
-    url = origin.serve("/m.safetensors", WEIGHTS)
-    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+def test_the_digest_of_a_damaged_model_is_not_pinned(site: Site) -> None:
     assert site.run("fill").code == 0
-    record = read_record(Layout(site.volume), "loras/m.safetensors")
+    record = read_record(Layout(site.volume), MODEL)
     assert record is not None
     write_record(Layout(site.volume), replace(record, damaged=True))
 
     assert "sha256" not in site.run("pin").out
 
 
-def test_the_first_failure_ends_it_and_nothing_is_printed(tmp_path: Path, origin: Origin) -> None:
-    url = origin.serve("/m.safetensors", WEIGHTS)
-    origin.misbehave("/m.safetensors", Status(404))
-    site = Site(tmp_path, f"version: 1\nmodels:\n  - {{path: loras/m.safetensors, url: '{url}'}}\n")
+def test_the_first_failure_ends_it_and_nothing_is_printed(site: Site, origin: Origin) -> None:
+    origin.misbehave("/a.safetensors", Status(404))
 
     ended = site.run("pin")
 
     assert (ended.code, ended.out) == (69, "")
-    assert "loras/m.safetensors" in ended.err
+    assert MODEL in ended.err

@@ -11,7 +11,7 @@ from tests.boot.program import Ended, Site
 from tests.testbed.content import read_all, safetensors
 
 FULL = Path("/dev/full")
-COMMANDS = [("--help",), ("--version",), ("fill", "--help"), ("plan", "--json"), ("status",)]
+COMMANDS = [("--help",), ("--version",), ("plan", "--json"), ("status",)]
 
 
 @pytest.fixture

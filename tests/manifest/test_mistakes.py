@@ -53,61 +53,40 @@ def test_all_mistakes_are_named_at_once_in_the_order_of_their_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        (
-            "version: 1\n\nmodles: []",
-            "line 3, modles: 'modles' is not a known key; did you mean models?",
-        ),
+        ("version: 1\n\nmodles: []", "line 3, modles: {} is not a known key; did you mean models?"),
         (
             "version: 1\nzzz: 1",
-            (
-                "line 2, zzz: 'zzz' is not a known key;"
-                " use version, volume, comfyui, models, custom_nodes"
-            ),
+            "line 2, zzz: {} is not a known key; use version, volume, comfyui, models, custom_nodes",
         ),
         ("models: []", "line 1, version: is missing; give 1"),
-        (
-            "version: 1\nmodels: [{path: vae/a, civitai: 1, size_bytes: 1}]",
-            (
-                "line 2, models[0].size_bytes: 'size_bytes' is not a known key; use path, url,"
-                " huggingface, civitai, sha256, size, required, preload, links"
-            ),
-        ),
         ("version: 1\n{a: b}: 1", "line 2: a key is not text; write a name before the colon"),
         ("version: 1\n? [c]\n: 2", "line 2: a key is not text; write a name before the colon"),
         (
             "version: 1\nvolume: {size_gib: 20}",
-            "line 2, volume.size_gib: 'size_gib' is not a known key; did you mean size_gb?",
+            "line 2, volume.size_gib: {} is not a known key; did you mean size_gb?",
         ),
         (
             "version: 1\ncomfyui: {arg: []}",
-            "line 2, comfyui.arg: 'arg' is not a known key; did you mean args?",
+            "line 2, comfyui.arg: {} is not a known key; did you mean args?",
         ),
         (
             "version: 1\nmodels:\n- path: vae/a\n  huggingface:\n    repo: o/n\n    file: a\n    revison: b",
-            (
-                "line 7, models[0].huggingface.revison: 'revison' is not a known key;"
-                " did you mean revision?"
-            ),
+            "line 7, models[0].huggingface.revison: {} is not a known key; did you mean revision?",
         ),
         (
             "version: 1\ncustom_nodes:\n- {name: A, git: https://h/o/n, reff: v1}",
-            "line 3, custom_nodes[0].reff: 'reff' is not a known key; did you mean ref?",
+            "line 3, custom_nodes[0].reff: {} is not a known key; did you mean ref?",
         ),
         (
             "version: 1\nmodels:\n- path: vae/a\n  url: http://h/a\n  path: vae/b",
             "line 5, models[0].path: stands here a second time, after line 3; keep one of the two",
         ),
-        (
-            "version: 1\nmodels:\n- <<: {civitai: 1}\n  civitai: 1\n  path: vae/a",
-            (
-                "line 3, models[0].<<: '<<' is not a known key; use path, url, huggingface, civitai,"
-                " sha256, size, required, preload, links"
-            ),
-        ),
     ],
 )
 def test_a_key_that_is_wrong_is_named_with_the_one_that_was_meant(text: str, error: str) -> None:
-    assert errors(text) == [f"models.yaml {error}"]
+    key = error.partition(":")[0].rpartition(" ")[2].rpartition(".")[2]
+
+    assert errors(text) == [f"models.yaml {error.format(repr(key))}"]
 
 
 @pytest.mark.parametrize("version", ["2", "1.0", "'1'", "one", "[1]", "~"])
@@ -125,7 +104,8 @@ path: vae/a, ulr: http://h/a           => ulr: 'ulr' is not a known key; did you
 path: vae/a, civitai: 1, SHA256: x     => SHA256: 'SHA256' is not a known key; did you mean sha256?
 path: vae/a, civitai: 1, sha: x        => sha: 'sha' is not a known key; did you mean sha256?
 path: vae/a, civitai: 1, preloaded: x  => preloaded: 'preloaded' is not a known key; did you mean preload?
-path: vae/a, civitai: 1, size_bytes: 1 => size_bytes: 'size_bytes' is not a known key; use path, url, huggingface, ...
+path: vae/a, civitai: 1, size_bytes: 1 => size_bytes: 'size_bytes' is not a known key; use path, ..., preload, links
+path: vae/a, civitai: 1, <<: {civitai: 1} => <<: '<<' is not a known key; use path, url, huggingface, ...
 path: vae/a, '${A}': 1                 => ${A}: '${A}' is not a known key; use ... & : has no source; give exactly ...
 path: vae/a                            => : has no source; give exactly one of url, huggingface, civitai
 path: vae/a, civitai: 1, url: file:/a  => : has civitai and url; give exactly one of url, huggingface, civitai
@@ -227,22 +207,22 @@ _WRONG_FILES = [
     ("path", "cause"),
     [*_WRONG_FILES, ("a", "is in no folder"), (".git/a", "begins with a dot")],
 )
-def test_a_path_or_a_link_that_is_not_below_its_folder_is_refused(path: str, cause: str) -> None:
+def test_a_path_a_link_or_a_file_that_is_not_below_its_folder_is_refused(
+    path: str, cause: str
+) -> None:
     (of_path,) = model_errors(f'path: "{path}", url: http://h/a')
     (of_link,) = model_errors(f'path: clip/x, url: http://h/a, links: [clip/y, "{path}"]')
+    of_file = model_errors(f'path: vae/a, huggingface: {{repo: o/n, file: "{path}"}}')
 
     assert of_path.startswith("path: '")
     assert of_path.endswith(f"' {cause}; {_PATH}")
     assert of_link.startswith("links[1]: '")
     assert f"' {cause}; give a list of more places" in of_link
-
-
-@pytest.mark.parametrize(("file", "cause"), _WRONG_FILES)
-def test_a_file_of_a_repository_stays_in_it(file: str, cause: str) -> None:
-    (error,) = model_errors(f'path: vae/a, huggingface: {{repo: o/n, file: "{file}"}}')
-
-    assert error.startswith("huggingface.file: '")
-    assert error.endswith(f"' {cause}; give the file's path in the repository")
+    # A repository may have files at its top, and hidden ones.
+    assert len(of_file) == ((path, cause) in _WRONG_FILES)
+    for error in of_file:
+        assert error.startswith("huggingface.file: '")
+        assert error.endswith(f"' {cause}; give the file's path in the repository")
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "20GB", "1e3", ".inf", ".nan", "'20'", "[20]", "0.0"])
@@ -377,7 +357,10 @@ def test_a_variable_that_no_shell_could_set_is_refused(name: str) -> None:
         ),
         ("version: [", "line 1: is not YAML (did not find expected node content); check the"),
         ("version: 1\nmodels: 'x\n", "line 3: is not YAML (found unexpected end of stream, while"),
-        ("version: 1\nmodels:\n\t- path: x", "line 3: is not YAML (found character that cannot"),
+        (
+            "version: 1\nmodels:\n\t- path: x",
+            "line 3: is not YAML (found character that cannot start any token); indent with spaces, not with tabs",
+        ),
         ("x: {a: ${B}}", "line 1: is not YAML (did not find expected ',' or '}'); put quotes"),
         ("x: *none", "line 1: is not YAML (found undefined alias"),
         (
@@ -393,12 +376,6 @@ def test_what_can_not_be_read_at_all_is_one_error_with_its_line(
     (found,) = errors(text)
 
     assert found.startswith(f"models.yaml {error}")
-
-
-def test_a_tab_is_named_as_what_is_wrong() -> None:
-    (error,) = errors("version: 1\nmodels:\n\t- path: x")
-
-    assert error.endswith("; indent with spaces, not with tabs")
 
 
 def test_aliases_of_aliases_and_of_themselves_are_read_once() -> None:

@@ -1,59 +1,42 @@
 """The manifest that the repository ships: the service's own."""
 
 from morpheus_boot.config.settings import REPOSITORY
-from morpheus_boot.manifest import HuggingFaceSource, Manifest, UrlSource, read_manifest
+from morpheus_boot.manifest import read_manifest
+
+CHECKPOINT = "checkpoints/talmendoxl_v11_beta.safetensors"
+PULID = "ip-adapter_pulid_sdxl_fp16.safetensors"
 
 
-def shipped() -> Manifest:
-    return read_manifest(REPOSITORY / "models.yaml", {})
+def test_it_names_the_services_models_and_nodes_on_the_volume_that_was_bought() -> None:
+    manifest = read_manifest(REPOSITORY / "models.yaml", {})
 
-
-def test_it_names_the_services_models_and_where_each_comes_from() -> None:
-    controlnet = "lllyasviel/ControlNet-v1-1"
-
-    assert {model.path: model.source.identity for model in shipped().models} == {
-        "checkpoints/talmendoxl_v11_beta.safetensors": "https://civitai.com/api/download/models/131960",
-        "ipadapter/ip-adapter_pulid_sdxl_fp16.safetensors": (
-            "huggingface:huchenlei/ipadapter_pulid/ip-adapter_pulid_sdxl_fp16.safetensors@main"
-        ),
+    assert {model.path: model.source.identity for model in manifest.models} == {
+        CHECKPOINT: "https://civitai.com/api/download/models/131960",
+        f"ipadapter/{PULID}": f"huggingface:huchenlei/ipadapter_pulid/{PULID}@main",
         "ipadapter/ip-adapter-plus-face_sdxl.bin": (
             "huggingface:h94/IP-Adapter/sdxl_models/ip-adapter-plus-face_sdxl_vit-h.bin@main"
         ),
         **{
-            f"controlnet/{name}": f"huggingface:{controlnet}/{name}@main"
-            for name in (
-                "control_v11p_sd15_openpose.pth",
-                "control_v11f1p_sd15_depth.pth",
-                "control_v11p_sd15_canny.pth",
-                "control_v11p_sd15_scribble.pth",
+            f"controlnet/control_v11{name}.pth": (
+                f"huggingface:lllyasviel/ControlNet-v1-1/control_v11{name}.pth@main"
             )
+            for name in ("p_sd15_openpose", "f1p_sd15_depth", "p_sd15_canny", "p_sd15_scribble")
         },
     }
-
-
-def test_the_checkpoint_alone_is_preloaded() -> None:
-    assert [model.path for model in shipped().models if model.preload] == [
-        "checkpoints/talmendoxl_v11_beta.safetensors"
-    ]
-
-
-def test_pulid_finds_its_model_in_its_own_folder_too() -> None:
-    assert {model.path: model.links for model in shipped().models if model.links} == {
-        "ipadapter/ip-adapter_pulid_sdxl_fp16.safetensors": (
-            "pulid/ip-adapter_pulid_sdxl_fp16.safetensors",
-        )
+    assert all(model.required for model in manifest.models)
+    assert [model.path for model in manifest.models if model.preload] == [CHECKPOINT]
+    # PuLID looks in a folder of its own, too.
+    assert {model.path: model.links for model in manifest.models if model.links} == {
+        f"ipadapter/{PULID}": (f"pulid/{PULID}",)
     }
-
-
-def test_every_model_is_required() -> None:
-    assert all(model.required for model in shipped().models)
-
-
-def test_the_customers_nodes_are_named_and_the_manager_is_not() -> None:
-    assert {node.name: node.git.reveal() for node in shipped().nodes} == {
+    assert {node.name: node.git.reveal() for node in manifest.nodes} == {
         "ComfyUI-PuLID": "https://github.com/ceutaseguridad/PuLID_ComfyUI",
         "ComfyUI-Advanced-ControlNet": "https://github.com/Kosinkadink/ComfyUI-Advanced-ControlNet",
     }
+    assert manifest.volume.size_gb == 20
+    # It needs no variable, and holds no token.
+    assert manifest.secrets == ()
+    assert (manifest.comfyui.args, manifest.comfyui.env) == ((), ())
 
 
 def test_the_manager_stands_there_commented_out_ready_to_be_taken() -> None:
@@ -61,22 +44,3 @@ def test_the_manager_stands_there_commented_out_ready_to_be_taken() -> None:
 
     assert "  # - name: ComfyUI-Manager\n" in text
     assert "https://github.com/ltdrdata/ComfyUI-Manager\n" in text
-
-
-def test_the_volume_is_the_one_that_was_bought() -> None:
-    assert shipped().volume.size_gb == 20
-
-
-def test_it_needs_no_variable_and_holds_no_token() -> None:
-    manifest = shipped()
-
-    assert manifest.secrets == ()
-    assert all(
-        isinstance(model.source, HuggingFaceSource)
-        or (isinstance(model.source, UrlSource) and "?" not in model.source.url.reveal())
-        for model in manifest.models
-    )
-
-
-def test_comfyui_gets_neither_arguments_nor_variables() -> None:
-    assert (shipped().comfyui.args, shipped().comfyui.env) == ((), ())
