@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from morpheus_boot.cache.checks import complaint, proves_completeness
+from morpheus_boot.cache.checks import TooShort, complaint, proves_completeness
 from morpheus_boot.cache.hub_cache import HubFile
 from morpheus_boot.cache.options import FillContext
 from morpheus_boot.cache.origins.origin import Resolved
@@ -40,7 +40,10 @@ def take_over(step: Step, context: FillContext, resolutions: Resolutions) -> Cac
     stat = file.stat()
     resolved: Resolved | None = None
     digest = hub.sha256 if hub else None
-    wrong = complaint(file, model.path)
+    odd = complaint(file, model.path)
+    # A digest of models.yaml, which the file is read for below, is the last word.
+    outweighed = hub is None and model.sha256 is not None and not isinstance(odd, TooShort)
+    wrong: str | None = None if outweighed else odd
     if wrong is None and (hub or (model.size_bytes is None and model.sha256 is None)):
         resolved = _ask(file, model, resolutions)
     wrong = wrong or _contradiction(model, resolved, stat.st_size, hub)
@@ -50,6 +53,8 @@ def take_over(step: Step, context: FillContext, resolutions: Resolutions) -> Cac
     if wrong:
         _LOG.warning("%s: %s can't be taken over: %s", model.path, file, wrong)
         return None
+    if odd:
+        _LOG.warning("%s: its SHA-256 is the right one, but %s", model.path, odd)
     if step.found is not None:
         step.file.parent.mkdir(parents=True, exist_ok=True)
         step.found.rename(step.file)

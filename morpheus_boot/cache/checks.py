@@ -18,8 +18,16 @@ _TORCH: Final = (".pth", ".pt", ".bin", ".ckpt")
 _TEXTUAL: Final = (".json", ".yaml", ".yml", ".txt", ".md", ".xml", ".html", ".csv")
 
 
+class TooShort(str):
+    """The complaint that a file ends before its header says: no loader reads it, whatever digest was promised."""
+
+    __slots__ = ()
+
+
 def complaint(path: Path, name: str) -> str | None:
     """What is wrong with the file at ``path`` that is to be the model ``name``, or None.
+
+    But for TooShort, a digest that is promised and agrees outweighs it.
 
     Safetensors must parse and add up to the file's length; .pth, .pt, .bin and .ckpt must begin as a zip or a
     pickle, and a zip must have its end record; nothing but a textual type may be HTML, XML or JSON.
@@ -31,12 +39,12 @@ def complaint(path: Path, name: str) -> str | None:
         head = file.read(_HEAD_BYTES)
         suffix = Path(name).suffix.lower()
         if size_bytes == 0:
-            return "it is empty"
+            return TooShort("it is empty")
         kind = None if suffix in _TEXTUAL else _text_kind(head)
         if suffix in _SAFETENSORS:
             # Parsed first: the length that it begins with may happen to look like text.
             wrong = _safetensors_complaint(file.read, head, size_bytes)
-            return f"it is {kind}, not a model" if wrong and kind else wrong
+            return type(wrong)(f"it is {kind}, not a model") if wrong and kind else wrong
         if kind:
             return f"it is {kind}, not a model"
         if head.startswith(b"PK"):
@@ -76,10 +84,10 @@ def _safetensors_complaint(
     read: Callable[[int], bytes], head: bytes, size_bytes: int
 ) -> str | None:
     if len(head) < 8:
-        return "it is too short for a safetensors header"
+        return TooShort("it is too short for a safetensors header")
     (header_bytes,) = struct.unpack("<Q", head[:8])
     if header_bytes > min(_MAX_SAFETENSORS_HEADER, size_bytes - 8):
-        return "its safetensors header does not fit into the file"
+        return TooShort("its safetensors header does not fit into the file")
     raw = head[8 : 8 + header_bytes]
     raw += read(header_bytes - len(raw))
     try:
@@ -91,14 +99,17 @@ def _safetensors_complaint(
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return "its safetensors header does not parse"
     if expected != size_bytes:
-        return f"its safetensors header adds up to {expected} bytes, the file has {size_bytes}"
+        kind = TooShort if size_bytes < expected else str
+        return kind(
+            f"its safetensors header adds up to {expected} bytes, the file has {size_bytes}"
+        )
     return None
 
 
 def _zip_complaint(tail: bytes, size_bytes: int) -> str | None:
     at = tail.rfind(_ZIP_END)
     if at < 0 or at + 22 > len(tail):
-        return "its zip archive has no end record"
+        return TooShort("its zip archive has no end record")
     directory_bytes, directory_at = struct.unpack("<LL", tail[at + 12 : at + 20])
     end_at = size_bytes - len(tail) + at
     zip64 = 0xFFFFFFFF in (directory_bytes, directory_at)

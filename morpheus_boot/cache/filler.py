@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from morpheus_boot.cache.adopt import READ_ONLY, take_over
-from morpheus_boot.cache.checks import complaint
+from morpheus_boot.cache.checks import TooShort, complaint
 from morpheus_boot.cache.lock.lock import MOST_POLLS, ModelLock
 from morpheus_boot.cache.manifests import require_no_conflict
 from morpheus_boot.cache.options import FillContext
@@ -323,8 +323,10 @@ def _check(part: ModelPart, model: ModelSpec, version: Version, digest: str) -> 
     if version.sha256 is not None and digest != version.sha256:
         raise Damaged(f"its SHA-256 is {digest}, not {version.sha256}")
     wrong = complaint(part.path, model.path)
-    if wrong:
+    if wrong and (version.sha256 is None or isinstance(wrong, TooShort)):
         raise Damaged(wrong)
+    if wrong:
+        _LOG.warning("%s: its SHA-256 is the right one, but %s", model.path, wrong)
 
 
 def _is_taken(part: ModelPart, model: ModelSpec, error: OSError) -> bool:

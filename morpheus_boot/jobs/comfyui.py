@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any, Final, Self
 
 import aiohttp
@@ -180,8 +181,10 @@ class ComfyUIClient:
             raise _translated(error) from error
         return answer.status, parse_plainly(content)
 
-    def _nonsense(self, path: str, status: int) -> ComfyUIFails:
-        return ComfyUIFails("ComfyUI", f"it answered {path} with {status}", "look at its log")
+    def _nonsense(self, path: str, status: int) -> ComfyUISilent:
+        # 503 is our guard's while the volume is away, which passes.
+        kind = ComfyUISilent if status == HTTPStatus.SERVICE_UNAVAILABLE else ComfyUIFails
+        return kind("ComfyUI", f"it answered {path} with {status}", "look at its log")
 
 
 def read_ending(entry: Json, job: JobId) -> Ending:

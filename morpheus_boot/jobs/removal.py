@@ -18,7 +18,7 @@ from typing import Final
 
 from morpheus_boot.cache.lock.workers import seen_workers, volume_time
 from morpheus_boot.errors import MorpheusError, is_full, storage_errors
-from morpheus_boot.jobs.files import is_folder, names_in, open_or_make, opened_folder
+from morpheus_boot.jobs.files import FOLDER, is_folder, names_in, open_or_make, opened_folder
 from morpheus_boot.jobs.names import JobId
 from morpheus_boot.jobs.store import JobStore
 from morpheus_boot.volume.flock import open_locked
@@ -214,19 +214,44 @@ def _remove_tree(parent: int, name: str) -> bool:
     """
     failure = OSError(errno.ENOTEMPTY, "it fills as it is emptied")
     for again in range(_ROUNDS):
+        if not _exists(parent, name):
+            return again > 0
         try:
-            # Safe against links put in its way since Python 3.3 (rmtree.avoids_symlink_attacks).
-            shutil.rmtree(name, dir_fd=parent)
+            if is_folder(parent, name):
+                # Safe against links put in its way since Python 3.3 (rmtree.avoids_symlink_attacks).
+                shutil.rmtree(name, dir_fd=parent)
+            else:
+                os.unlink(name, dir_fd=parent)
+        except RecursionError:
+            _flatten(parent, name)
         except OSError as error:
             failure = error
-            if not _exists(parent, name):
-                return again > 0
-            if not is_folder(parent, name):
-                os.unlink(name, dir_fd=parent)
-                return True
+            if error.errno == errno.EMFILE:
+                _flatten(parent, name)
         else:
             return True
     raise failure
+
+
+def _flatten(parent: int, name: str) -> None:
+    """Removes a folder too deep for rmtree(), which has each level open: what it holds is moved up first.
+
+    Raises OSError.
+    """
+    pending = [name]
+    while pending:
+        at = pending.pop()
+        fd = os.open(at, FOLDER, dir_fd=parent)
+        try:
+            for held in names_in(fd):
+                if is_folder(fd, held):
+                    pending.append(f"{name}.{secrets.token_hex(6)}")
+                    os.rename(held, pending[-1], src_dir_fd=fd, dst_dir_fd=parent)
+                else:
+                    os.unlink(held, dir_fd=fd)
+        finally:
+            os.close(fd)
+        os.rmdir(at, dir_fd=parent)
 
 
 def _exists(parent: int, name: str) -> bool:

@@ -223,12 +223,16 @@ class Runner:
 
     async def _tick(self) -> None:
         """Each second: looks for requests to cancel, and tells the volume of progress."""
+        refused = False
         while True:
             await asyncio.sleep(self._times.tick_s)
             try:
                 await self._look_for_cancels()
+                refused = False
             except MorpheusError as error:
-                _log.warning("jobs: %s", error)
+                if not refused:
+                    _log.warning("jobs: %s", error)
+                refused = True
             for run in self.runs:
                 with contextlib.suppress(MorpheusError):  # the first time is in the log
                     await self._tell(run)

@@ -1,5 +1,6 @@
 """The network volume: which directory it is, what it is mounted from, and how much room it has."""
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from morpheus_boot.volume.layout import Layout
 MOUNT_PATHS: Final = (Path("/workspace/job_data"), Path("/runpod-volume"), Path("/workspace"))
 _OFF_RUNPOD: Final = "job_data"
 _MOUNTS_FILE: Final = Path("/proc/self/mountinfo")
+# What is deeper than a path can name was not made through one: a few bytes.
+_NOT_COUNTED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _NETWORK_KINDS: Final = ("fuse", "nfs", "ceph", "cifs", "9p")
 
 
@@ -147,18 +150,25 @@ def bytes_below(folder: Path) -> int:
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    try:
-        entries: Iterable[os.DirEntry[str]] = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _sizes(Path(entry.path))
-        else:
+    pending = [folder]
+    while pending:  # a recursion would end where a client has nested a thousand folders
+        for entry in _entries(pending.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(Path(entry.path))
+                continue
             try:
                 yield entry.stat(follow_symlinks=False).st_size
             except FileNotFoundError:
                 continue  # another worker renamed or removed it between the listing and the stat
+
+
+def _entries(folder: Path) -> "Iterable[os.DirEntry[str]]":
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        if error.errno not in _NOT_COUNTED:
+            raise
+        return ()
 
 
 def size_text(size_bytes: int | None) -> str:

@@ -18,6 +18,7 @@ from tests.cache.worker import MIB, Worker, hub_model, model
 from tests.testbed.civitai import CivitaiStandIn
 from tests.testbed.content import (
     Content,
+    literal,
     read_all,
     safetensors,
     sha256,
@@ -55,6 +56,35 @@ def put(file: Path, content: bytes) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     return file
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (read_all(WEIGHTS) + b"12345678", None),
+        (b'{"a": 1}', "it is JSON"),
+        (read_all(WEIGHTS)[:-8], "adds up"),
+    ],
+)
+def test_a_digest_that_agrees_is_the_last_word_but_of_a_file_that_ends_too_early(
+    worker: Worker, origin: Origin, *, is_there: bool, content: bytes, complaint: str | None
+) -> None:
+    wanted = literal(content)
+    url = origin.serve("/a", wanted)
+    named = model(PATH, url, sha256=sha256(wanted), size_bytes=len(content))
+    file = worker.layout.model(PATH)
+    if is_there:
+        put(file, content)
+
+    if complaint is None:
+        worker.fill(named)
+
+        assert file.read_bytes() == content
+        assert (origin.count("/a").requests == 0) == is_there
+    else:
+        with pytest.raises(OriginUnavailable, match=complaint):
+            worker.fill(named)
 
 
 def test_a_whole_file_without_a_record_costs_one_request_and_no_bytes(

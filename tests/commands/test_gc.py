@@ -15,7 +15,7 @@ from morpheus_boot.volume.layout import Layout
 from tests.boot.program import Site
 from tests.cache.worker import model
 from tests.commands.one_model import WEIGHTS, cached, document
-from tests.testbed.content import write_to
+from tests.testbed.content import nest, write_to
 from tests.testbed.faults import Gate
 from tests.testbed.origin import Origin
 
@@ -156,7 +156,7 @@ def test_removes_old_jobs_but_never_one_that_is_at_work(site: Site) -> None:
     old_job(site, "running-1", JobStatus.RUNNING, "living")
     old_job(site, "queued-1", JobStatus.QUEUED, "living")
     old_job(site, "lost-1", JobStatus.RUNNING, "gone")
-    (layout.jobs / "bare-1").mkdir()
+    nest(layout.jobs / "bare-1")
     os.utime(layout.jobs / "bare-1", (1, 1))
     (layout.jobs / "new-1").mkdir()
     options = ("gc", "--json", "--jobs-older-than", "2")

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from tests.fileserver.serving import FileServer, names_in
+from tests.testbed.content import nest
 from tests.testbed.shim import Shim
 from tests.wait import wait_until
 
@@ -62,11 +63,15 @@ def test_links_go_and_what_they_lead_to_stays(
     assert (tmp_path / "kept").read_bytes() == b"kept"
 
 
-def test_a_file_in_a_jobs_place_goes(shared: FileServer, job: str) -> None:
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, nest])
+def test_whatever_is_in_a_jobs_place_goes(
+    shared: FileServer, job: str, make: Callable[[Path], None]
+) -> None:
     (shared.volume / "jobs").mkdir(exist_ok=True)
-    (shared.volume / "jobs" / job).write_bytes(b"")
+    make(shared.volume / "jobs" / job)
     assert shared.post(f"/cleanup/{job}").status_code == 200
-    assert not (shared.volume / "jobs" / job).exists()
+    assert not os.path.lexists(shared.volume / "jobs" / job)
+    assert names_in(shared.volume / ".morpheus/trash") == []
 
 
 def test_uploads_and_cleanups_of_one_job_at_once_end_whole(

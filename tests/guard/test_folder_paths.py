@@ -40,7 +40,7 @@ def places(tmp_path: Path) -> Places:
 @pytest.fixture
 def folder_paths(places: Places) -> OldFolderPaths:
     guarded = OldFolderPaths(places)
-    hold_to(places, guarded)
+    hold_to(places, guarded, lambda: True)
     return guarded
 
 
@@ -83,3 +83,12 @@ def test_a_prefix_through_a_link_is_refused(folder_paths: OldFolderPaths, places
     for prefix in ("link/x", "../out/x", "/etc/x"):
         with pytest.raises(ValueError, match="Invalid filename prefix"):
             folder_paths.get_save_image_path(prefix, places.jobs)
+
+
+def test_nothing_is_saved_while_the_volume_is_away(places: Places) -> None:
+    """A prompt may run for longer than the volume stays."""
+    guarded = OldFolderPaths(places)
+    hold_to(places, guarded, lambda: False)
+
+    with pytest.raises(OSError, match="not mounted any more"):
+        guarded.get_save_image_path("j1/output/x", places.jobs)

@@ -1,13 +1,23 @@
 """From ComfyUI's port no route reads or writes on the volume outside of jobs/."""
 
 import json
+import shutil
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from morpheus_boot.smoke import samples
-from tests.guard.served import PICTURE, REAL, SECRET, Served, everything, named, real_only
+from tests.guard.served import (
+    PICTURE,
+    REAL,
+    SECRET,
+    Served,
+    everything,
+    named,
+    plain,
+    real_only,
+)
 
 
 def list_of(jobs: Path) -> set[str]:
@@ -74,6 +84,28 @@ def test_uploads_inside_work(closed: Served) -> None:
     assert (closed.jobs / "j2" / "input" / "up.png").read_bytes() == PICTURE
     assert closed.upload("/upload/image", PICTURE, "up.png").json()["type"] == "input"
     assert (closed.local / "input" / "up.png").read_bytes() == PICTURE
+
+
+def test_nothing_is_stored_while_the_volume_is_away(closed: Served) -> None:
+    """After an unmount its path names the bare mount point."""
+    root = closed.volume.root
+    away = root.rename(root.with_name("away"))
+    root.mkdir()
+    fields = {"type": "output", "subfolder": "j3/input"}
+    try:
+        answers = [
+            closed.upload("/upload/image", PICTURE, "x.png", **fields),
+            closed.prompt(plain("j3/output/x")),
+        ]
+        left = list(root.iterdir())
+    finally:
+        shutil.rmtree(root)
+        away.rename(root)
+
+    assert {answer.status_code for answer in answers} == {503}
+    assert "volume: it is not mounted" in answers[0].json()["detail"]
+    assert left == []
+    assert closed.upload("/upload/image", PICTURE, "x.png", **fields).ok
 
 
 @real_only

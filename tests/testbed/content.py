@@ -131,3 +131,15 @@ def write_to(content: Content, path: Path) -> Path:
 def _drawn(seed: int) -> bytes:
     period = hashlib.shake_256(seed.to_bytes(8, "little")).digest(_PERIOD_BYTES)
     return period + period[:PIECE_BYTES]
+
+
+def nest(folder: Path, depth: int = 1500) -> None:
+    """Makes folders in one another, deeper than a recursion goes and a process may have open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    at = os.open(folder, os.O_PATH)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_PATH, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import posixpath
 import site
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .door import Door
 from .middleware import ComfyUI, make_middleware, sandbox_documents
 from .paths import Places, is_within
+from .routes import VOLUME_GONE
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -34,13 +36,15 @@ def install(environ: Mapping[str, str]) -> None:
     folder_paths = importlib.import_module("folder_paths")
     server = importlib.import_module("server").PromptServer.instance
     places = _places(environ, folder_paths)
-    hold_to(places, folder_paths)
+    is_there = watch_volume(places)
+    hold_to(places, folder_paths, is_there)
     manager = getattr(server, "node_replace_manager", None)
     comfyui = ComfyUI(
         places,
         _told(environ, "MORPHEUS_NODE_WORKER"),
         importlib.import_module("nodes").NODE_CLASS_MAPPINGS,
         (lambda _prompt: None) if manager is None else manager.apply_replacements,
+        is_there,
     )
     digest = environ.get("MORPHEUS_NODE_TOKEN_SHA256")
     _put_first(
@@ -80,7 +84,26 @@ def _put_first(app: web.Application, middleware: Middleware) -> None:
     app.on_startup.append(stay_first)
 
 
-def hold_to(places: Places, folder_paths: Any) -> None:
+def watch_volume(places: Places) -> Callable[[], bool]:
+    """Whether the volume is the one of now, by the inode of its `.morpheus/` (as volume/presence.py does).
+
+    After an unmount its path names the bare mount point, which takes every write.
+    """
+    folder = Path(places.jobs).parent / ".morpheus"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    inode = folder.stat().st_ino
+
+    def is_there() -> bool:
+        try:
+            return folder.stat().st_ino == inode
+        except OSError:
+            return False
+
+    return is_there
+
+
+def hold_to(places: Places, folder_paths: Any, is_volume_there: Callable[[], bool]) -> None:
     """Holds ComfyUI's ``folder_paths`` to ``places``: its core nodes ask it for every path but a model's.
 
     A request doesn't show the names that come over a link or inside another value. ComfyUI refuses those itself since
@@ -110,6 +133,8 @@ def hold_to(places: Places, folder_paths: Any) -> None:
         folder = posixpath.join(output_dir, posixpath.dirname(posixpath.normpath(filename_prefix)))
         if not is_within(output_dir, folder):
             raise ValueError(f"Invalid filename prefix: {filename_prefix!r}")
+        if not is_volume_there():
+            raise OSError(VOLUME_GONE.detail)
         return save_path(filename_prefix, output_dir, image_width, image_height)
 
     folder_paths.get_annotated_filepath = get_annotated_filepath

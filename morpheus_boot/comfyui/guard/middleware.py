@@ -18,6 +18,7 @@ from .paths import Places, Sender, is_job_id
 from .prompts import Destination, Json, Refusal, decide
 from .routes import (
     CLOSED,
+    VOLUME_GONE,
     Denial,
     refuse_preview,
     refuse_upload,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # older versions of aiohttp don't have these names
 # The runner of jobs (jobs/comfyui.py) says here whose files the prompt makes.
 _JOB_HEADER = "X-Morpheus-Job"
 _FRESH_BYTES = 8
+_UPLOADS = frozenset({"/upload/image", "/upload/mask"})
+_STORES = _UPLOADS | {"/prompt"}
 # What a browser runs scripts of: SVG and XHTML, too.
 _DOCUMENTS = ("html", "xml", "xsl")
 
@@ -44,6 +47,7 @@ class ComfyUI:
     worker: str
     classes: Mapping[str, Any]
     replace_nodes: Callable[[Json], object]
+    is_volume_there: Callable[[], bool]
 
 
 def make_middleware(comfyui: ComfyUI, door: Door) -> Middleware:
@@ -102,13 +106,15 @@ def _route(request: web.Request) -> str:
 async def _refuse(request: web.Request, comfyui: ComfyUI) -> web.Response | None:
     """The answer to what may not be; None: ComfyUI answers, the prompt put right."""
     route, denial = _route(request), None
+    if route in _STORES and request.method == "POST" and not comfyui.is_volume_there():
+        return _denied(VOLUME_GONE)
     if route == "/prompt" and request.method == "POST":
         return await _refuse_prompt(request, comfyui)
     if route.startswith("/api/assets"):
         denial = CLOSED
     elif route == "/view":
         denial = refuse_view(request.query, comfyui.places)
-    elif route in {"/upload/image", "/upload/mask"}:
+    elif route in _UPLOADS:
         denial = await _refuse_upload(request, comfyui.places)
     elif route.startswith("/experiment/models/preview/"):
         named = request.match_info

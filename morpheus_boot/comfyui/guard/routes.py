@@ -21,6 +21,7 @@ class Denial(NamedTuple):
 
 # ComfyUI's assets read and write among the models; the boot switches them off.
 CLOSED = Denial(404, "assets: they are closed here")
+VOLUME_GONE = Denial(503, "volume: it is not mounted any more; mount it again")
 _OUTSIDE = Denial(403, "filename: it lies outside of ComfyUI's directories")
 _NOT_UPLOADED = Denial(
     400,
