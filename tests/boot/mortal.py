@@ -1,8 +1,8 @@
 """As a ComfyUI's main.py: lists one model, refuses strangers, and at its first start fails where it is told to.
 
 ``--cut WHAT,WHAT``: these requests get no answer, each once. ``--die WHAT``: it ends instead of answering;
-``--die-after WHAT``: right after its answer. WHAT is a path, or ``stranger`` for a request without the token. Once it was started before, it
-listens only when the file ``gate`` is there.
+``--die-after WHAT``: right after its answer. WHAT is a path, or ``stranger`` for a request without the token. Once it
+was started before, it listens only when the file ``gate`` is there.
 """
 
 import json
