@@ -12,7 +12,7 @@ from morpheus_boot.config.redact import Secret
 from morpheus_boot.errors import OriginUnavailable
 from morpheus_boot.manifest import HuggingFaceSource
 from tests.cache.worker import Worker, hub_model, model
-from tests.testbed.content import Generated
+from tests.testbed.content import Content
 from tests.testbed.faults import Redirect
 from tests.testbed.hub import HubStandIn
 from tests.testbed.origin import Origin
@@ -130,7 +130,7 @@ def test_a_file_that_hugging_face_gives_through_xet_alone_is_one_clear_line(
 ) -> None:
     source = HuggingFaceSource("owner/repo", "huge.safetensors")
     path = hub.add(source.repo, source.file, WEIGHTS, xet=True)
-    huge = Generated(50_000_000_001)
+    huge = Content(50_000_000_001)
     file = hub._repositories[source.repo].snapshots[hub.commit(source.repo)][source.file]
     object.__setattr__(file, "content", huge)
 
