@@ -113,9 +113,6 @@ class CivitaiStandIn:
             "sizeKB": version.content.size_bytes / 1024,
             "name": version.name,
             "type": "Model",
-            "metadata": {"format": "SafeTensor", "size": "pruned", "fp": "fp16"},
-            "pickleScanResult": "Success",
-            "virusScanResult": "Success",
             "hashes": {"SHA256": version.digest},
             "primary": True,
             "downloadUrl": url,
@@ -123,11 +120,7 @@ class CivitaiStandIn:
         document = {
             "id": version_id,
             "modelId": version_id // 2,
-            "name": "v1.0",
-            "baseModel": "SDXL 1.0",
-            "status": "Published",
             "availability": "EarlyAccess" if version.access is Access.EARLY else "Public",
-            "model": {"name": version.name, "type": "Checkpoint", "nsfw": False, "poi": False},
             "files": [] if version.access is Access.ARCHIVED else [file],
             "downloadUrl": url,
         }

@@ -4,7 +4,6 @@ Master and chunkserver live in one network namespace, the clients A and B in one
 is a matter of the mount alone: whatever uses ``.a`` goes through A's client, in whichever namespace it runs.
 """
 
-import atexit
 import contextlib
 import os
 import shutil
@@ -53,12 +52,10 @@ class MooseFS:
 
     def __init__(self) -> None:
         sweep()
-        self._pid = os.getpid()
         self._root = Path(tempfile.mkdtemp(prefix="moosefs-"))
         self._name = f"{_PREFIX}{os.getpid()}-{self._root.name.removeprefix('moosefs-')}"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folders = 0
-        atexit.register(self._down_at_exit)
         try:
             self._make_network()
             self._start_servers()
@@ -105,17 +102,12 @@ class MooseFS:
 
     def down(self) -> None:
         """Takes everything down and away, hung or not. A second call does nothing."""
-        atexit.unregister(self._down_at_exit)
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.wait(_COMMAND_TIMEOUT_S)
         self._processes.clear()
         _clear(self._name, self._root)
-
-    def _down_at_exit(self) -> None:
-        if os.getpid() == self._pid:  # not in a forked child
-            self.down()
 
     def _namespace(self, member: str) -> str:
         return f"{self._name}-{member}"
