@@ -103,13 +103,6 @@ def test_a_wrong_method_is_405(shared: FileServer) -> None:
     assert shared.post("/download/a/b").status_code == 405
 
 
-def test_docs_are_there_when_asked_for(start: Callable[..., FileServer]) -> None:
-    server = start(env={"MORPHEUS_DOCS": "1"})
-    assert server.get("/docs").status_code == 200
-    paths = server.get("/openapi.json").json()["paths"]
-    assert {"/upload", "/download/{job}/{path}", "/download/{job}", "/cleanup/{job}"} <= set(paths)
-
-
 def test_without_a_volume_only_the_boots_routes_answer(start: Callable[..., FileServer]) -> None:
     server = start(volume="")
     for path in ("/health", "/status", "/", "/metrics"):

@@ -2,7 +2,6 @@ import email.message
 import hashlib
 import os
 import socket
-from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import quote
@@ -18,23 +17,17 @@ from tests.wait import wait_until
 CONTENT = os.urandom(MIB)
 
 
-@pytest.fixture(scope="module", params=["small", "large"])
-def size(request: pytest.FixtureRequest) -> int:
-    """Small files are read at once, large ones piece by piece."""
-    return 1000 if request.param == "small" else MIB
-
-
 @pytest.fixture
-def path(shared: FileServer, job: str, size: int) -> str:
-    shared.output(job, "a.png", CONTENT[:size])
+def path(shared: FileServer, job: str) -> str:
+    shared.output(job, "a.png", CONTENT)
     return f"/download/{job}/a.png"
 
 
-def test_a_file_comes_whole_as_an_attachment(shared: FileServer, path: str, size: int) -> None:
+def test_a_file_comes_whole_as_an_attachment(shared: FileServer, path: str) -> None:
     answer = shared.get(path)
     assert answer.status_code == 200
-    assert answer.content == CONTENT[:size]
-    assert answer.headers["content-length"] == str(size)
+    assert answer.content == CONTENT
+    assert answer.headers["content-length"] == str(MIB)
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["content-disposition"] == 'attachment; filename="a.png"'
     assert answer.headers["accept-ranges"] == "bytes"
@@ -74,22 +67,20 @@ def test_files_of_every_size_come_whole(shared: FileServer, job: str, content: b
         ("Bytes = 1-2", slice(1, 3)),
     ],
 )
-def test_a_range_is_206(shared: FileServer, path: str, size: int, asked: str, meant: slice) -> None:
+def test_a_range_is_206(shared: FileServer, path: str, asked: str, meant: slice) -> None:
     answer = shared.get(path, headers={"Range": asked})
-    begin, end, _ = meant.indices(size)
+    begin, end, _ = meant.indices(MIB)
     assert answer.status_code == 206
-    assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/{size}"
+    assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/{MIB}"
     assert answer.content == CONTENT[begin:end]
 
 
 @pytest.mark.parametrize("asked", ["bytes=5000000-", "bytes=5000000-6000000", "bytes=-0"])
-def test_a_range_outside_the_file_is_416(
-    shared: FileServer, path: str, size: int, asked: str
-) -> None:
+def test_a_range_outside_the_file_is_416(shared: FileServer, path: str, asked: str) -> None:
     answer = shared.get(path, headers={"Range": asked})
     assert answer.status_code == 416
-    assert answer.headers["content-range"] == f"bytes */{size}"
-    assert str(size) in answer.json()["detail"]
+    assert answer.headers["content-range"] == f"bytes */{MIB}"
+    assert str(MIB) in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -107,12 +98,10 @@ def test_a_range_outside_the_file_is_416(
         "bytes=\u0661-2".encode(),
     ],
 )
-def test_what_is_no_range_is_the_whole_file(
-    shared: FileServer, path: str, size: int, asked: str
-) -> None:
+def test_what_is_no_range_is_the_whole_file(shared: FileServer, path: str, asked: str) -> None:
     answer = shared.get(path, headers={"Range": asked})
     assert answer.status_code == 200
-    assert len(answer.content) == size
+    assert len(answer.content) == MIB
 
 
 def test_several_ranges_come_as_parts(shared: FileServer, path: str) -> None:
@@ -258,7 +247,9 @@ def test_every_name_is_read_back_from_its_header(name: str) -> None:
     assert message.get_filename() == name.strip() or "%" in header or name != name.strip()
 
 
-@pytest.mark.parametrize("name", ["missing", "folder", "link", "dangling", "fifo", "in-link/f"])
+@pytest.mark.parametrize(
+    "name", ["missing", "folder", "link", "own-link", "dangling", "fifo", "in-link/f", "file/below"]
+)
 def test_what_is_no_file_of_the_job_is_404(
     shared: FileServer, job: str, tmp_path: Path, name: str
 ) -> None:
@@ -266,6 +257,7 @@ def test_what_is_no_file_of_the_job_is_404(
     output = shared.output(job, "file", b"x").parent
     (output / "folder").mkdir()
     (output / "link").symlink_to(tmp_path / "f")
+    (output / "own-link").symlink_to("file")
     (output / "dangling").symlink_to("nowhere")
     (output / "in-link").symlink_to(tmp_path)
     os.mkfifo(output / "fifo")
@@ -297,39 +289,34 @@ def test_only_outputs_are_served(shared: FileServer, job: str) -> None:
     assert shared.get(f"/download/{job}/../input/a.bin").status_code == 404
 
 
-def test_a_file_replaced_in_mid_download_is_served_to_its_end(shared: FileServer, job: str) -> None:
+@pytest.mark.parametrize("fate", ["replaced", "removed"])
+def test_a_file_that_goes_in_mid_download_is_served_to_its_end(
+    shared: FileServer, job: str, fate: str
+) -> None:
     file = shared.output(job, "f", CONTENT * 40)
     with shared.get(f"/download/{job}/f", stream=True) as answer:
         first = answer.raw.read(1000)
-        file.with_name("new").write_bytes(b"new")
-        file.with_name("new").replace(file)
+        if fate == "removed":
+            assert shared.post(f"/cleanup/{job}").json()["message"] == "removed"
+        else:
+            file.with_name("new").write_bytes(b"new")
+            file.with_name("new").replace(file)
         rest = answer.raw.read()
     assert first + rest == CONTENT * 40
-    assert shared.get(f"/download/{job}/f").content == b"new"
+    after = shared.get(f"/download/{job}/f")
+    assert after.status_code == 404 if fate == "removed" else after.content == b"new"
 
 
-def test_a_file_removed_in_mid_download_is_served_to_its_end(shared: FileServer, job: str) -> None:
-    shared.output(job, "f", CONTENT * 40)
-    with shared.get(f"/download/{job}/f", stream=True) as answer:
-        first = answer.raw.read(1000)
-        assert shared.post(f"/cleanup/{job}").json()["message"] == "removed"
-        rest = answer.raw.read()
-    assert first + rest == CONTENT * 40
-
-
-def test_a_file_cut_in_mid_download_ends_short_and_is_seen_to(
-    start: Callable[..., FileServer],
-) -> None:
-    server = start()
-    file = server.output("j", "f", CONTENT * 40)
-    with server.connect() as client:
-        client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+def test_a_file_cut_in_mid_download_ends_short_and_is_seen_to(impatient: FileServer) -> None:
+    file = impatient.output("cut", "f", CONTENT * 40)
+    with impatient.connect() as client:
+        client.sendall(b"GET /download/cut/f HTTP/1.1\r\nHost: x\r\n\r\n")
         client.recv(1000)
         os.truncate(file, MIB)
         assert len(read_to_end(client)) < 39 * MIB
-    wait_until(lambda: server.log.count("WARNING") == 1)
-    assert "became shorter" in server.log
-    assert "ERROR" not in server.log
+    wait_until(lambda: "became shorter" in impatient.log)
+    assert impatient.log.count("WARNING") == 1
+    assert "ERROR" not in impatient.log
 
 
 def test_a_slow_reader_gets_every_byte(shared: FileServer, job: str) -> None:
@@ -348,18 +335,16 @@ def test_a_slow_reader_gets_every_byte(shared: FileServer, job: str) -> None:
     assert got.hexdigest() == hashlib.sha256(content).hexdigest()
 
 
-def test_a_client_that_leaves_lets_go_of_the_file(start: Callable[..., FileServer]) -> None:
-    server = start()
+def test_a_client_that_leaves_lets_go_of_the_file(shared: FileServer, job: str) -> None:
     # So large that nobody could read it to its end: it is all holes.
-    os.truncate(server.output("j", "f", b""), 2**40)
-    server.get("/health")
-    before = server.descriptors
+    os.truncate(shared.output(job, "f", b""), 2**40)
+    shared.get("/health")
+    before = shared.descriptors
     for _ in range(10):
-        with server.connect() as client:
-            client.sendall(b"GET /download/j/f HTTP/1.1\r\nHost: x\r\n\r\n")
+        with shared.connect() as client:
+            client.sendall(b"GET /download/%s/f HTTP/1.1\r\nHost: x\r\n\r\n" % job.encode())
             client.recv(100)
-    wait_until(lambda: server.descriptors <= before)
-    assert "ERROR" not in server.log
+    wait_until(lambda: shared.descriptors <= before)
 
 
 def test_a_reader_that_stops_is_cut_off(impatient: FileServer) -> None:

@@ -42,13 +42,6 @@ def test_a_jobs_files_are_opened(layout: Layout) -> None:
     assert read(layout, "deep/er/g") == b"deep"
 
 
-@pytest.mark.parametrize("path", ["missing", "deep", "deep/missing", "f/below", "dangling"])
-def test_what_is_no_file_is_missing(layout: Layout, path: str) -> None:
-    (layout.jobs / "j/output/dangling").symlink_to("nowhere")
-    with pytest.raises(NoSuchFile):
-        read(layout, path)
-
-
 @pytest.mark.parametrize("at", ["jobs", "jobs/j", "jobs/j/output", "jobs/j/output/deep", "file"])
 @pytest.mark.parametrize("to", ["absolute", "relative"])
 def test_a_link_anywhere_on_the_way_is_missing(layout: Layout, at: str, to: str) -> None:
@@ -79,12 +72,6 @@ def test_what_is_no_regular_file_is_missing(layout: Layout, kind: str) -> None:
     with pytest.raises(NoSuchFile):
         read(layout, "odd")
     assert [str(output.path) for output in list_outputs(layout, JobId("j"))] == ["deep/er/g", "f"]
-
-
-def test_a_link_to_the_jobs_own_file_is_missing_too(layout: Layout) -> None:
-    (layout.jobs / "j/output/same").symlink_to("f")
-    with pytest.raises(NoSuchFile):
-        read(layout, "same")
 
 
 def test_what_vanishes_while_it_is_listed_takes_nothing_else_with_it(layout: Layout) -> None:

@@ -155,7 +155,11 @@ def check(answer: requests.Response, operation: Operation, named: dict[str, Any]
 
 def test_whatever_is_sent_is_answered_as_it_is_declared(start: Callable[..., FileServer]) -> None:
     server = start(env={"MORPHEUS_DOCS": "1", "MORPHEUS_WORKER": "w"})
+    assert server.get("/docs").status_code == 200
     document = server.get("/openapi.json").json()
+    assert {"/upload", "/uploads", "/download/{job}/{path}", "/jobs/{job}"} <= set(
+        document["paths"]
+    )
     for operation in operations(document):
         server.output(THERE["job"], THERE["path"], b"picture")
         server.post("/jobs", json={"workflow": GRAPH, "worker_job_id": THERE["job"]})

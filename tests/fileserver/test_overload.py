@@ -30,23 +30,20 @@ def test_where_all_are_at_work_a_new_request_is_503(impatient: FileServer) -> No
     wait_until(lambda: impatient.parts == [])
 
 
-def test_slow_loris_by_two_hundred_while_real_clients_go_on(
-    start: Callable[..., FileServer],
-) -> None:
-    server = start()
-    server.output("j", "f", os.urandom(2 * MIB))
+def test_slow_loris_by_two_hundred_while_real_clients_go_on(shared: FileServer, job: str) -> None:
+    shared.output(job, "f", os.urandom(2 * MIB))
     body, headers = form(bytes(MIB))
     with ExitStack() as clients:
         for number in range(200):
-            client = clients.enter_context(server.connect())
+            client = clients.enter_context(shared.connect())
             head = upload_head(len(body), headers)
             client.sendall(head[:40] if number % 2 else head + body[:500])
-        wait_until(lambda: server.descriptors > 200)
+        wait_until(lambda: shared.descriptors > 200)
         for number in range(30):
-            assert server.get("/download/j/f").status_code == 200
-            assert server.upload(bytes(100_000), f"{number}").status_code == 200
-    wait_until(lambda: server.parts == [])
-    wait_until(lambda: server.descriptors < 40)
+            assert shared.get(f"/download/{job}/f").status_code == 200
+            assert shared.upload(bytes(100_000), f"{number}").status_code == 200
+    wait_until(lambda: shared.parts == [])
+    wait_until(lambda: shared.descriptors < 40)
 
 
 def test_many_downloads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:
@@ -62,32 +59,30 @@ def test_many_downloads_at_once_fit_in_memory(start: Callable[..., FileServer]) 
         assert server.peak_rss_bytes < 2 * MOST_RSS_BYTES
 
 
-def test_many_uploads_at_once_fit_in_memory(start: Callable[..., FileServer]) -> None:
-    server = start()
+def test_many_uploads_at_once_fit_in_memory(shared: FileServer) -> None:
     body, headers = form(bytes(40 * MIB))
     with ExitStack() as clients:
         for _ in range(100):
-            client = clients.enter_context(server.connect())
+            client = clients.enter_context(shared.connect())
             client.sendall(upload_head(len(body), headers) + body[:MIB])
         # The first ones may gather a mebibyte before they write, the others have to do with less.
-        wait_until(lambda: len(server.parts) > 90, 20)
-        assert server.get("/health").status_code == 200
-        assert server.peak_rss_bytes < MOST_RSS_BYTES
-    wait_until(lambda: server.parts == [], 20)
+        wait_until(lambda: len(shared.parts) > 90, 20)
+        assert shared.get("/health").status_code == 200
+        assert shared.peak_rss_bytes < MOST_RSS_BYTES
+    wait_until(lambda: shared.parts == [], 20)
 
 
-def test_a_flood_of_tiny_pieces_fits_in_memory(start: Callable[..., FileServer]) -> None:
+def test_a_flood_of_tiny_pieces_fits_in_memory(shared: FileServer, job: str) -> None:
     """A body in chunks of one byte costs its sender more than us."""
-    server = start()
-    body, headers = form(b"x" * 200_000, worker_job_id="j")
+    body, headers = form(b"x" * 200_000, worker_job_id=job)
     chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     head = (
         b"POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
     )
-    answer = server.raw(head + headers + b"\r\n" + chunked)
+    answer = shared.raw(head + headers + b"\r\n" + chunked)
     assert b" 200 OK" in answer
-    assert (server.input_of("j") / "a.bin").stat().st_size == 200_000
-    assert server.peak_rss_bytes < MOST_RSS_BYTES
+    assert (shared.input_of(job) / "a.bin").stat().st_size == 200_000
+    assert shared.peak_rss_bytes < MOST_RSS_BYTES
 
 
 def test_a_hung_volume_holds_up_nothing_but_itself(
