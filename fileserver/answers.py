@@ -64,13 +64,6 @@ class Refused(MorpheusError):
         self.headers = headers
 
 
-class NoVolume(Refused):
-    """The server runs without a volume: the boot gave up before it found one."""
-
-    def __init__(self) -> None:
-        super().__init__(503, "volume", "there is none", "see /status for what stopped the boot")
-
-
 class TooSlow(Refused):
     """The client has stopped sending."""
 

@@ -1,6 +1,6 @@
 """The application: every route, and what stands behind it."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fastapi import FastAPI
@@ -8,9 +8,9 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from pydantic import BaseModel
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fileserver.answers import ErrorAnswer, JobPath, LastResort, NoVolume, answer_errors
+from fileserver.answers import ErrorAnswer, JobPath, LastResort, Refused, answer_errors
 from fileserver.boot import BootStatus, add_boot_routes
 from fileserver.downloads import Downloads, add_download_routes
 from fileserver.job_routes import add_job_routes
@@ -44,17 +44,6 @@ class CleanupAnswer(BaseModel):
     worker_job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Volume:
-    """What serves the volume, in threads of its own: reads don't wait behind writes."""
-
-    layout: Layout
-    threads: VolumeThreads
-    intake: Intake
-    downloads: Downloads
-    jobs: Jobs
-
-
 def build_app(
     settings: ServerSettings, presence: Presence | None, runner: Runner | None
 ) -> ASGIApp:
@@ -64,7 +53,6 @@ def build_app(
     """
     boot = BootStatus(settings.local_dir)
     metrics = Metrics(boot)
-    volume = _volume(settings, presence, runner)
     api = FastAPI(
         title="Morpheus file server",
         version=__version__,
@@ -74,65 +62,63 @@ def build_app(
     )
     answer_errors(api)
     add_boot_routes(api, boot)
-    add_upload_route(api, volume.intake if volume else None, metrics)
-    add_tus_routes(api, TusUploads(volume.intake) if volume else None, metrics, settings.limits)
-    add_download_routes(api, volume.downloads if volume else None)
-    add_job_routes(api, volume.jobs if volume else None, settings.limits)
-    _add_cleanup_route(api, volume)
-    _add_metrics_route(api, volume, metrics, runner)
+    if presence is None:
+        api.router.default = _no_volume
+        _add_metrics_route(api, metrics)
+    else:
+        _add_volume_routes(api, settings, presence, runner, metrics)
     if runner is not None:
         runner.on_ended(lambda status: metrics.jobs_ended.labels(status).inc())
     app = LastResort(TokenGate(TusProtocol(api), settings.token), settings.limits.connections)
     return CountedRequests(app, metrics)
 
 
-def _volume(
-    settings: ServerSettings, presence: Presence | None, runner: Runner | None
-) -> _Volume | None:
-    if presence is None:
-        return None
-    layout = presence.layout
+async def _no_volume(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """In the place of every route that needs one: the boot gave up before it found it."""
+    raise Refused(503, "volume", "there is none", "see /status for what stopped the boot")
+
+
+def _add_volume_routes(
+    api: FastAPI,
+    settings: ServerSettings,
+    presence: Presence,
+    runner: Runner | None,
+    metrics: Metrics,
+) -> None:
+    layout, limits = presence.layout, settings.limits
+    # Reads don't wait behind writes.
     reading = VolumeThreads(presence, "read", _READERS, _WAITING)
     writing = VolumeThreads(presence, "write", _WRITERS, _WAITING)
-    return _Volume(
-        layout,
-        writing,
-        Intake(layout, writing, settings.limits),
-        Downloads(layout, reading),
-        Jobs(layout, writing, runner, settings.times.silence_s, settings.limits.job_files),
-    )
+    intake = Intake(layout, writing, limits)
+    jobs = Jobs(layout, writing, runner, settings.times.silence_s, limits.job_files)
+    add_upload_route(api, intake, metrics)
+    add_tus_routes(api, TusUploads(intake), metrics, limits)
+    add_download_routes(api, Downloads(layout, reading))
+    add_job_routes(api, jobs, limits)
 
-
-def _add_cleanup_route(app: FastAPI, volume: _Volume | None) -> None:
-    @app.post("/cleanup/{job}")
+    @api.post("/cleanup/{job}")
     async def cleanup(job: JobPath) -> CleanupAnswer:
-        if volume is None:
-            raise NoVolume
-        layout, job_id = volume.layout, JobId(job)
-        await volume.jobs.end(job_id)
-        removed = await volume.threads.run(lambda: remove_job(layout, job_id))
-        volume.intake.counts.forget(job_id)
+        job_id = JobId(job)
+        await jobs.end(job_id)
+        removed = await writing.run(lambda: remove_job(layout, job_id))
+        intake.counts.forget(job_id)
         return CleanupAnswer(
             message="removed" if removed else "there was no such job", worker_job_id=job
         )
 
+    async def of_volume() -> list[Metric]:
+        more = [] if runner is None else await _work_of(runner)
+        return more + await _jobs_on(layout, writing)
+
+    _add_metrics_route(api, metrics, of_volume)
+
 
 def _add_metrics_route(
-    app: FastAPI,
-    volume: _Volume | None,
-    metrics: Metrics,
-    runner: Runner | None,
+    api: FastAPI, metrics: Metrics, more: Callable[[], Awaitable[list[Metric]]] | None = None
 ) -> None:
-    @app.get("/metrics", response_class=Response)
+    @api.get("/metrics", response_class=Response)
     async def page() -> Response:
-        more = [] if runner is None else await _work_of(runner)
-        if volume is not None:
-            jobs = await _count_jobs(volume)
-            if jobs is not None:
-                more.append(gauge("morpheus_jobs", "Jobs that have files on the volume.", jobs))
-            answers = float(jobs is not None)
-            more.append(gauge("morpheus_volume_answers", "1 where jobs/ can be read.", answers))
-        return Response(metrics.page(more), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.page(await more() if more else []), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _work_of(runner: Runner) -> list[Metric]:
@@ -144,10 +130,12 @@ async def _work_of(runner: Runner) -> list[Metric]:
     return work
 
 
-async def _count_jobs(volume: _Volume) -> int | None:
-    """How many jobs have files; None where the volume does not say so in time."""
-    layout = volume.layout
+async def _jobs_on(layout: Layout, threads: VolumeThreads) -> list[Metric]:
+    """How many jobs have files, and whether the volume says so in time."""
+    answers = "morpheus_volume_answers", "1 where jobs/ can be read."
     try:
-        return await volume.threads.run(lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S)
+        jobs = await threads.run(lambda: count_jobs(layout), deadline_s=_METRICS_DEADLINE_S)
     except MorpheusError:
-        return None
+        return [gauge(*answers, 0)]
+    counted = gauge("morpheus_jobs", "Jobs that have files on the volume.", jobs)
+    return [counted, gauge(*answers, 1)]

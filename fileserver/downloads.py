@@ -20,7 +20,7 @@ from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from fileserver.answers import JobPath, NoVolume, Refused, StreamCut
+from fileserver.answers import JobPath, Refused, StreamCut
 from fileserver.threads import VolumeThreads
 from morpheus_boot.errors import MorpheusError, StorageFailed, storage_error
 from morpheus_boot.jobs.files import NoSuchFile, OpenFile, Output, list_outputs, open_output
@@ -299,15 +299,13 @@ class _AnyPath(PathConvertor):
 register_url_convertor("any_path", _AnyPath())
 
 
-def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
-    """Adds the routes; without a volume (``downloads`` None) each says so."""
+def add_download_routes(app: FastAPI, downloads: Downloads) -> None:
+    """Adds ``/download``: one output, or all of them."""
 
     @app.head("/download/{job}", response_class=Response)
     @app.get("/download/{job}", response_class=Response)
     async def all_outputs(request: Request, job: JobPath) -> Response:
         """All of the job's outputs as a zip."""
-        if downloads is None:
-            raise NoVolume
         return await downloads.archive(request, JobId(job))
 
     partly: dict[int | str, dict[str, Any]] = {
@@ -321,6 +319,4 @@ def add_download_routes(app: FastAPI, downloads: Downloads | None) -> None:
         request: Request, job: JobPath, path: str, *, inline: bool = False
     ) -> Response:
         """One of the job's outputs."""
-        if downloads is None:
-            raise NoVolume
         return await downloads.file(request, JobId(job), OutputPath.parse(path), inline=inline)

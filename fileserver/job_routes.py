@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from fileserver.answers import JobPath, NoVolume
+from fileserver.answers import JobPath
 from fileserver.bodies import read_body
 from fileserver.jobs import Jobs
 from morpheus_boot.config.variables import Limits
@@ -21,8 +21,8 @@ class JobAnswer(BaseModel):
     status: Status
 
 
-def add_job_routes(app: FastAPI, jobs: Jobs | None, limits: Limits) -> None:
-    """Adds the routes; without a volume (``jobs`` None) each says so."""
+def add_job_routes(app: FastAPI, jobs: Jobs, limits: Limits) -> None:
+    """Adds the routes."""
 
     @app.post(
         "/jobs",
@@ -30,21 +30,15 @@ def add_job_routes(app: FastAPI, jobs: Jobs | None, limits: Limits) -> None:
         openapi_extra=_job_body(),
     )
     async def post(request: Request) -> JobAnswer:
-        if jobs is None:
-            raise NoVolume
         job, record = await jobs.post(await read_body(request, limits))
         return JobAnswer(worker_job_id=job.text, status=record.status)
 
     @app.get("/jobs/{job}")
     async def get(job: JobPath) -> JobView:
-        if jobs is None:
-            raise NoVolume
         return await jobs.view(JobId(job))
 
     @app.post("/jobs/{job}/cancel")
     async def cancel(job: JobPath) -> JobAnswer:
-        if jobs is None:
-            raise NoVolume
         record = await jobs.cancel(JobId(job))
         return JobAnswer(worker_job_id=job, status=record.status)
 

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fileserver.answers import NoVolume, Refused, TooSlow, json_error
+from fileserver.answers import Refused, TooSlow, json_error
 from fileserver.bodies import FileBody, announced_bytes, decode
 from fileserver.metrics import Metrics
 from fileserver.uploads import Intake, PartFile, too_large, upload_answer
@@ -213,15 +213,13 @@ def _require_version(request: Request, tus_resumable: _Given = "") -> None:
 _VERSIONED: Final = [Depends(_require_version)]
 
 
-def add_tus_routes(
-    app: FastAPI, uploads: TusUploads | None, metrics: Metrics, limits: Limits
-) -> None:
-    """Adds the routes; without a volume (``uploads`` None) each but OPTIONS says so."""
+def add_tus_routes(app: FastAPI, uploads: TusUploads, metrics: Metrics, limits: Limits) -> None:
+    """Adds the routes."""
     _add_reading(app, uploads, limits)
     _add_writing(app, uploads, metrics)
 
 
-def _add_reading(app: FastAPI, uploads: TusUploads | None, limits: Limits) -> None:
+def _add_reading(app: FastAPI, uploads: TusUploads, limits: Limits) -> None:
     able = {
         "tus-version": _VERSION,
         "tus-extension": "creation,termination,expiration",
@@ -238,21 +236,19 @@ def _add_reading(app: FastAPI, uploads: TusUploads | None, limits: Limits) -> No
 
     @app.head(_ONE, response_class=Response, dependencies=_VERSIONED)
     async def offset(upload: _Upload) -> Response:
-        return Response(headers=_told(await _at_hand(uploads).find(UploadId(upload))))
+        return Response(headers=_told(await uploads.find(UploadId(upload))))
 
     @app.get(_ONE, response_model=ResumableAnswer)
     async def get(upload: _Upload) -> Response:
-        known = _at_hand(uploads)
-        found = await known.find(UploadId(upload))
-        return JSONResponse(_answer(known.layout, found).model_dump(), headers=_told(found))
+        found = await uploads.find(UploadId(upload))
+        return JSONResponse(_answer(uploads.layout, found).model_dump(), headers=_told(found))
 
 
-def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> None:
+def _add_writing(app: FastAPI, uploads: TusUploads, metrics: Metrics) -> None:
     @app.post(_ROUTE, status_code=201, response_model=ResumableAnswer, dependencies=_VERSIONED)
     async def create(
         request: Request, upload_length: _Given = "", upload_metadata: _Given = ""
     ) -> Response:
-        known = _at_hand(uploads)
         if "upload-defer-length" in request.headers:
             raise Refused(
                 400,
@@ -261,10 +257,10 @@ def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> 
                 "send Upload-Length",
             )
         size_bytes = _number("Upload-Length", upload_length)
-        made = await known.create(_plan(size_bytes, upload_metadata.strip()))
+        made = await uploads.create(_plan(size_bytes, upload_metadata.strip()))
         # Relative: whatever proxy stands before us, this leads through it.
         told = {**_progress(made), "location": f"uploads/{made.id}"}
-        return JSONResponse(_answer(known.layout, made).model_dump(), 201, told)
+        return JSONResponse(_answer(uploads.layout, made).model_dump(), 201, told)
 
     @app.patch(
         _ONE,
@@ -274,26 +270,19 @@ def _add_writing(app: FastAPI, uploads: TusUploads | None, metrics: Metrics) -> 
         dependencies=_VERSIONED,
     )
     async def append(request: Request, upload: _Upload, upload_offset: _Given = "") -> Response:
-        known = _at_hand(uploads)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _CONTENT_TYPE:
             raise Refused(415, "upload", "the body's type is another one", f"send {_CONTENT_TYPE}")
         offset_bytes = _number("Upload-Offset", upload_offset)
-        now = await known.append(UploadId(upload), offset_bytes, request)
+        now = await uploads.append(UploadId(upload), offset_bytes, request)
         if now.is_complete and offset_bytes < now.plan.size_bytes:
             metrics.uploaded.inc(now.plan.size_bytes)
         return Response(status_code=_EMPTY, headers=_progress(now))
 
     @app.delete(_ONE, status_code=_EMPTY, response_class=Response, dependencies=_VERSIONED)
     async def end(upload: _Upload) -> Response:
-        await _at_hand(uploads).remove(UploadId(upload))
+        await uploads.remove(UploadId(upload))
         return Response(status_code=_EMPTY)
-
-
-def _at_hand(uploads: TusUploads | None) -> TusUploads:
-    if uploads is None:
-        raise NoVolume
-    return uploads
 
 
 def _number(name: str, value: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from fileserver.answers import NoVolume, Refused
+from fileserver.answers import Refused
 from fileserver.bodies import FileBody, UploadForm, announced_bytes, receive_piece
 from fileserver.metrics import Metrics
 from fileserver.threads import VolumeThreads
@@ -229,13 +229,11 @@ def upload_answer(layout: Layout, target: Target, size_bytes: int) -> UploadAnsw
     )
 
 
-def add_upload_route(app: FastAPI, intake: Intake | None, metrics: Metrics) -> None:
-    """Adds ``POST /upload``; without a volume (``intake`` None) it says so."""
+def add_upload_route(app: FastAPI, intake: Intake, metrics: Metrics) -> None:
+    """Adds ``POST /upload``."""
 
     @app.post("/upload", openapi_extra=_FORM)
     async def upload(request: Request) -> UploadAnswer:
-        if intake is None:
-            raise NoVolume
         limits = intake.limits
         if announced_bytes(request) > limits.upload_bytes + limits.form_bytes:
             raise too_large(limits.upload_bytes, _MEND)

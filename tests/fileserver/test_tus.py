@@ -301,4 +301,4 @@ def test_nothing_is_done_without_the_token_nor_without_a_volume(
     given = {**told, "X-Morpheus-Token": "t0ken"}
     assert ask(server, "POST", "/uploads", given).status_code == 503
     assert ask(server, "HEAD", NOWHERE, given).status_code == 503
-    assert ask(server, "OPTIONS", "/uploads", given).status_code == 204
+    assert ask(server, "OPTIONS", "/uploads", given).status_code == 503
