@@ -102,8 +102,13 @@ def test_a_branch_is_not_mistaken_for_one_whose_name_ends_like_it(
 def test_a_digest_that_its_origin_does_not_name_comes_from_the_filled_cache(site: Site) -> None:
     assert "fill the cache first" in site.run("pin").err
     assert site.run("fill").code == 0
-
     assert sha256(WEIGHTS) in site.run("pin").out
+
+    record = read_record(Layout(site.volume), MODEL)
+    assert record is not None
+    write_record(Layout(site.volume), replace(record, damaged=True))
+
+    assert "sha256" not in site.run("pin").out
 
 
 def test_the_digest_of_what_the_origin_has_no_more_is_not_pinned(
@@ -118,15 +123,6 @@ def test_the_digest_of_what_the_origin_has_no_more_is_not_pinned(
         assert "sha256" not in ended.out
         assert f"size: {other.size_bytes}" in ended.out
         assert "fill the cache first" in ended.err
-
-
-def test_the_digest_of_a_damaged_model_is_not_pinned(site: Site) -> None:
-    assert site.run("fill").code == 0
-    record = read_record(Layout(site.volume), MODEL)
-    assert record is not None
-    write_record(Layout(site.volume), replace(record, damaged=True))
-
-    assert "sha256" not in site.run("pin").out
 
 
 def test_the_first_failure_ends_it_and_nothing_is_printed(site: Site, origin: Origin) -> None:

@@ -154,15 +154,20 @@ def test_two_starts_at_once_make_one_environment_and_both_use_it(fresh: Host) ->
     assert fresh.index.paths().count(f"/files/{SAMPLE_WHEEL}") == 1
 
 
+# What is told, the signal, and the code that the program itself would end with.
+STOPS = [
+    ([], signal.SIGTERM, 0),
+    (["-v", "--volume", "plan", "files"], signal.SIGINT, 0),
+    (["--models", "plan"], signal.SIGHUP, 0),
+    (["plan"], signal.SIGTERM, 143),
+    (["fill"], signal.SIGINT, 130),
+    (["plan"], signal.SIGHUP, 129),
+]
+
+
+# Once Python runs, options may stand before the command.
 @pytest.mark.parametrize(
-    ("arguments", "number", "code"),
-    [
-        ([], signal.SIGTERM, 0),
-        (["-v", "--volume", "plan", "files"], signal.SIGINT, 0),
-        (["-q", "plan"], signal.SIGTERM, 143),
-        (["fill"], signal.SIGINT, 130),
-        (["fill"], signal.SIGHUP, 129),
-    ],
+    ("arguments", "number", "code"), [*STOPS, (["-q", "plan"], signal.SIGTERM, 143)]
 )
 def test_a_stop_while_the_environment_is_made_ends_all_of_it(
     fresh: Host, pip_wheel: Path, arguments: list[str], number: int, code: int
@@ -181,17 +186,7 @@ def test_a_stop_while_the_environment_is_made_ends_all_of_it(
         assert not list(host.local.glob("venv-*"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "number", "code"),
-    [
-        ([], signal.SIGTERM, 0),
-        (["--models", "plan"], signal.SIGINT, 0),
-        (["files"], signal.SIGHUP, 0),
-        (["plan"], signal.SIGTERM, 143),
-        (["plan"], signal.SIGINT, 130),
-        (["plan"], signal.SIGHUP, 129),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "number", "code"), STOPS)
 def test_a_stop_while_a_python_is_looked_for_ends_all_of_it(
     fresh: Host, tmp_path: Path, arguments: list[str], number: int, code: int
 ) -> None:
