@@ -104,46 +104,36 @@ def json_error(status: int, detail: str, headers: dict[str, str] | None = None) 
 
 def answer_errors(app: FastAPI) -> None:
     """Makes ``app`` answer every error in the one form."""
-    app.add_exception_handler(MorpheusError, _error_answer)
-    app.add_exception_handler(RequestValidationError, _invalid_answer)
-    app.add_exception_handler(HTTPException, _no_route_answer)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _bug_answer)
 
+    @app.exception_handler(MorpheusError)
+    async def ours(_request: Request, error: MorpheusError) -> Response:
+        status = status_of(error)
+        if status >= _FAILING:
+            _LOG.warning("%s", error)
+        return json_error(status, str(error), error.headers if isinstance(error, Refused) else None)
 
-async def _error_answer(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, MorpheusError):
-        raise error
-    status = status_of(error)
-    if status >= _FAILING:
-        _LOG.warning("%s", error)
-    return json_error(status, str(error), error.headers if isinstance(error, Refused) else None)
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        told = "; ".join(
+            f"{'.'.join(str(place) for place in e['loc'])}: {e['msg']}" for e in error.errors()
+        )
+        return json_error(422, told)
 
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        told = (
+            f"{request.method} {request.url.path}: {_NO_ROUTE.get(error.status_code, error.detail)}"
+        )
+        return json_error(error.status_code, told, dict(error.headers or {}))
 
-async def _no_route_answer(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    told = f"{request.method} {request.url.path}: {_NO_ROUTE.get(error.status_code, error.detail)}"
-    return json_error(error.status_code, told, dict(error.headers or {}))
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        """Nobody reads it; it is an answer only so that a client's leaving is not taken for a bug."""
+        return Response(status_code=400)
 
-
-async def _invalid_answer(_request: Request, error: Exception) -> Response:
-    """For a request that FastAPI itself found wrong."""
-    if not isinstance(error, RequestValidationError):
-        raise error
-    told = "; ".join(
-        f"{'.'.join(str(place) for place in e['loc'])}: {e['msg']}" for e in error.errors()
-    )
-    return json_error(422, told)
-
-
-async def _gone(_request: Request, _error: Exception) -> Response:
-    """Nobody reads it; it is an answer only so that a client's leaving is not taken for a bug."""
-    return Response(status_code=400)
-
-
-async def _bug_answer(_request: Request, _error: Exception) -> Response:
-    return json_error(500, "server: a bug of ours; its log says more")
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, _error: Exception) -> Response:
+        return json_error(500, "server: a bug of ours; its log says more")
 
 
 class LastResort:

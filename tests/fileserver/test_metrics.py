@@ -64,10 +64,9 @@ def test_requests_are_counted_by_route_and_status_and_bytes_by_direction(
     assert "morpheus_comfyui_queue" not in counted
 
 
-def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) -> None:
-    server = start()
+def test_the_boots_state_is_there_as_gauges(shared: FileServer) -> None:
     state = BootState(version="1", worker="w", endpoint="e", pid=1, started_at="now")
-    boot = StateBoard(state_file(server.local_dir), state, Redactor())
+    boot = StateBoard(state_file(shared.local_dir), state, Redactor())
     with boot.phase("fill"):
         pass
     boot.put_model(ModelState("a", ModelStage.PRESENT, 10, 10))
@@ -77,7 +76,7 @@ def test_the_boots_state_is_there_as_gauges(start: Callable[..., FileServer]) ->
     boot.put_service(ServiceState("queue", ServiceStage.ENDED, None))
     boot.set_volume(VolumeState("/workspace", 1000))
     boot.set_readiness(Readiness.READY)
-    shown = metrics(server)
+    shown = metrics(shared)
     assert shown['morpheus_boot_readiness{state="ready"}'] == 1
     assert shown['morpheus_boot_readiness{state="starting"}'] == 0
     assert shown['morpheus_boot_phase_seconds{phase="fill"}'] >= 0
@@ -136,25 +135,28 @@ def test_comfyuis_queue_is_asked_for_with_the_token(
     assert set(tokens) == {"t0ken"}  # the runner listens to it, too
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b'{"exec_info": {}}'])
 def test_a_comfyui_that_says_nothing_of_its_queue_costs_that_number_alone(
-    start: Callable[..., FileServer], answer: bytes
+    start: Callable[..., FileServer],
 ) -> None:
+    answers = [b"", b"[]", b'{"exec_info": {}}']
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=say, args=(listener, answer), daemon=True).start()
+        threading.Thread(target=say, args=(listener, answers), daemon=True).start()
         port = str(listener.getsockname()[1])
-        shown = metrics(start(env={"COMFYUI_PORT": port, "MORPHEUS_WORKER": "w"}))
+        server = start(env={"COMFYUI_PORT": port, "MORPHEUS_WORKER": "w"})
+        while answers:
+            shown = metrics(server)
+            assert "morpheus_comfyui_queue" not in shown
+            assert shown["morpheus_volume_answers"] == 1
+            answers.pop(0)
         listener.shutdown(socket.SHUT_RDWR)
-    assert "morpheus_comfyui_queue" not in shown
-    assert shown["morpheus_volume_answers"] == 1
 
 
-def say(listener: socket.socket, body: bytes) -> None:
-    """Answers every request with ``body``, and with nothing where there is none."""
+def say(listener: socket.socket, bodies: list[bytes]) -> None:
+    """Answers every request with the first of ``bodies``, and with nothing where that is empty."""
     with contextlib.suppress(OSError), ExitStack() as kept:
         while True:
             client = kept.enter_context(listener.accept()[0])
             client.recv(4096)
-            if body:
+            if body := b"".join(bodies[:1]):
                 client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
                 client.sendall(body)
