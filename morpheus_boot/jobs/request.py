@@ -25,8 +25,16 @@ from morpheus_boot.volume.layout import Layout
 _Body = TypeVar("_Body", bound=BaseModel)
 
 _FIELDS_OF_OURS: Final = frozenset({"workflow_name", "worker_job_id"})
+# One of them says what the body is.
+_FORMS: Final = frozenset({"workflow_name", "workflow", "prompt"})
 # A workflow's own depth comes on top of what is in its parameters.
 _GRAPH_DEPTH: Final = 2 * MAX_DEPTH
+# All that ComfyUI reads of a node: "is_changed": [NaN] comes along in the metadata of a picture.
+_NODE_KEYS: Final = frozenset({"class_type", "inputs", "_meta"})
+# What ComfyUI's own body has beside its graph, and says nothing here.
+_PROMPT_KEYS: Final = frozenset(
+    {"prompt", "prompt_id", "client_id", "number", "front", "extra_data"}
+)
 _API_KEYS: Final = ("comfy_org_api_key", "api_key_comfy_org")
 
 
@@ -123,12 +131,32 @@ def _document(body: bytes) -> dict[str, Any]:
         _refuse((), f"it is nested more than {MAX_DEPTH} deep")
     except ValueError as error:
         raise NoJob("job", f"the body is not JSON ({error})", "send a JSON object") from error
-    if isinstance(document, dict) and set(document) == {"input"}:
+    if isinstance(document, dict) and "input" in document and not _FORMS & set(document):
+        # RunPod's own fields stand beside it: id, webhook, policy, s3Config.
         document = document["input"]
     if not isinstance(document, dict):
         raise NoJob("job", "it is not a JSON object", "send {...}")
-    held: dict[str, Any] = require_plain(document, _refuse)
+    held: dict[str, Any] = require_plain(_as_graph_body(document), _refuse)
     return held
+
+
+def _as_graph_body(document: dict[str, Any]) -> dict[str, Any]:
+    """``document``, its graph under our name for it and without what ComfyUI ignores in it."""
+    if isinstance(document.get("prompt"), dict) and not {"workflow_name", "workflow"} & set(
+        document
+    ):
+        ours = {name: value for name, value in document.items() if name not in _PROMPT_KEYS}
+        document = {**ours, "workflow": document["prompt"]}
+    graph = document.get("workflow")
+    if not isinstance(graph, dict):
+        return document
+    nodes = {
+        node_id: {k: v for k, v in node.items() if k in _NODE_KEYS}
+        if isinstance(node, dict)
+        else node
+        for node_id, node in graph.items()
+    }
+    return {**document, "workflow": nodes}
 
 
 def _refuse(place: Place, cause: str) -> NoReturn:
@@ -173,7 +201,12 @@ def _graph_job(document: dict[str, Any]) -> JobRequest:
     job = _job_id(given.worker_job_id)
     images = tuple(_image(n, image) for n, image in enumerate(given.images or ()))
     _refuse_twice(images)
-    names = {image.given_name: f"{job}/input/{image.name} [output]" for image in images}
+    # ComfyUI's page writes the folder's name behind a picture's.
+    names = {
+        f"{image.given_name}{folder}": f"{job}/input/{image.name} [output]"
+        for image in images
+        for folder in ("", " [input]")
+    }
     return JobRequest(job, Form.GRAPH, None, _with_images(given.workflow, names), images)
 
 

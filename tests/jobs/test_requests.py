@@ -105,10 +105,42 @@ def test_a_picture_may_come_as_a_data_uri_with_line_breaks_and_any_name(
     assert (worker.volume.jobs / job / "input" / "a_ picture_.png").is_file()
 
 
-def test_a_job_as_runpod_wraps_it_is_taken(worker: Worker, job: str) -> None:
-    ended = worker.done({"input": rescale_graph(job)})
+@pytest.mark.parametrize("name", ["face.png", "clipspace/m.png"])
+def test_a_picture_may_be_named_with_its_folder_behind_it(
+    worker: Worker, job: str, name: str
+) -> None:
+    request = rescale_graph(job)
+    request["images"][0]["name"] = name
+    request["workflow"]["load"]["inputs"]["image"] = f"{name} [input]"
+
+    worker.done(request)
+
+
+@pytest.mark.parametrize("beside", [{}, {"id": "a1", "webhook": "https://example.com/h"}])
+def test_a_job_as_runpod_wraps_it_is_taken(
+    worker: Worker, job: str, beside: dict[str, Any]
+) -> None:
+    ended = worker.done({**beside, "input": rescale_graph(job)})
 
     assert ended["worker_job_id"] == job
+
+
+def test_a_graph_as_comfyui_takes_it_is_taken(worker: Worker, job: str) -> None:
+    request = rescale_graph(job)
+    request["prompt"] = request.pop("workflow")
+
+    assert worker.done({**request, "client_id": "c"})["worker_job_id"] == job
+
+
+def test_what_comfyui_ignores_of_a_node_is_ignored(worker: Worker, job: str) -> None:
+    request = rescale_graph(job)
+    request["workflow"]["load"]["is_changed"] = [float("nan")]
+    content = json.dumps(request)
+
+    answer = worker.files.post("/jobs", data=content)
+
+    assert answer.status_code == 202
+    worker.ended(job)
 
 
 def test_a_text_stays_a_text(worker: Worker, job: str) -> None:
