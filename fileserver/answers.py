@@ -91,11 +91,6 @@ _STATUS: Final[dict[type[MorpheusError], int]] = {
 }
 
 
-def status_of(error: MorpheusError) -> int:
-    """The HTTP status for an error of ours; 500 where the volume fails."""
-    return error.status if isinstance(error, Refused) else _STATUS.get(type(error), 500)
-
-
 def json_error(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer for what is wrong; a name in ``detail`` need not be UTF-8."""
     text = detail.encode(errors="backslashreplace").decode()
@@ -107,10 +102,13 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(MorpheusError)
     async def ours(_request: Request, error: MorpheusError) -> Response:
-        status = status_of(error)
+        if isinstance(error, Refused):
+            status, headers = error.status, error.headers
+        else:
+            status, headers = _STATUS.get(type(error), 500), None
         if status >= _FAILING:
             _LOG.warning("%s", error)
-        return json_error(status, str(error), error.headers if isinstance(error, Refused) else None)
+        return json_error(status, str(error), headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:

@@ -31,16 +31,9 @@ def test_it_is_200_however_often_and_also_when_there_was_none(shared: FileServer
 
 @pytest.mark.parametrize("job_id", ["..", ".", "%2e%2e", "a%2fb", "checkpoints", "a%00", "x" * 129])
 def test_what_is_no_job_id_is_refused(shared: FileServer, job_id: str) -> None:
-    status, _ = raw_post(shared, f"/cleanup/{job_id}")
-    assert status in {404, 422}
-
-
-def raw_post(server: FileServer, target: str) -> tuple[int, bytes]:
-    answer = server.raw(
-        f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
-    )
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split(b" ", 2)[1]), body
+    head = f"POST /cleanup/{job_id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close"
+    answer = shared.raw(f"{head}\r\n\r\n".encode())
+    assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 422 "))
 
 
 @pytest.mark.parametrize("where", ["job", "inside", "deep", "to a file"])
