@@ -161,6 +161,8 @@ class MooseFS:
             )
         self._wait_until(lambda: _is_mount(self.a) and _is_mount(self.b))
         self._wait_until(self._can_write)
+        # Until the chunkserver has told the master of its disk, the volume has no room, and a fill would be refused.
+        self._wait_until(lambda: all(os.statvfs(root).f_bavail for root in (self.a, self.b)))
         self._inside("a", "mfssetgoal", "-r", "1", str(self.a))
         # Removed files would stay in the trash for a day, and with them their chunks.
         self._inside("a", "mfssettrashtime", "-r", "0", str(self.a))
