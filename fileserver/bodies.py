@@ -1,7 +1,11 @@
 """Bodies of requests as they arrive: all of one, a file's bytes alone, or a multipart form that holds them."""
 
 import asyncio
+import re
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import Final
+from urllib.parse import unquote
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -16,6 +20,11 @@ _FILE: Final = "file"
 _JOB: Final = "worker_job_id"
 _SUB_DIR: Final = "sub_dir"
 _MOST_PARTS: Final = 32
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+# RFC 5987: a character set, a language, and the text in %XX.
+_EXTENDED_NAME: Final = re.compile(
+    r"""filename\*\s*=\s*([\w.-]+)'[^']*'([^;\s"]+)""", re.IGNORECASE
+)
 
 
 class FileBody:
@@ -137,7 +146,9 @@ class UploadForm(FileBody):
             self._given.add(name)
         self._in_file, self._name = name == _FILE, name
         if self._in_file:
-            file_name = decode(options.get(b"filename", b""))
+            file_name = _extended_name(decode(self._disposition)) or _words(
+                decode(options.get(b"filename", b""))
+            )
             if not file_name:
                 raise Refused(422, name, "it has no filename", "send a file, not a text")
             self.file_name = FileName.from_client(file_name)
@@ -204,6 +215,25 @@ def decode(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _extended_name(disposition: str) -> str | None:
+    """The file's name where it stands as ``filename*``, which the form's parser leaves out."""
+    found = _EXTENDED_NAME.search(_QUOTED.sub('""', disposition))
+    try:
+        return unquote(found[2], found[1]) if found else None
+    except LookupError:  # no such character set
+        return None
+
+
+def _words(name: str) -> str:
+    """``name`` as mail programs' encoders spell it (RFC 2047), or as it is."""
+    if "=?" not in name:
+        return name
+    try:
+        return str(make_header(decode_header(name)))
+    except (HeaderParseError, LookupError, ValueError):
+        return name
 
 
 def _bad(error: FormParserError) -> Refused:

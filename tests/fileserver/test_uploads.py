@@ -26,6 +26,28 @@ from tests.fileserver.serving import (
 from tests.wait import wait_until
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("filename=\"_.png\"; filename*=UTF-8''%C3%B1.png", "ñ.png"),
+        ("filename*=iso-8859-1'en'%F1.png", "ñ.png"),
+        ("filename*=UTF-8''..%2F..%2Fa.png", "a.png"),
+        ("filename=a.png; filename*=nonsense''%62.png", "a.png"),
+        ("filename=\"a; filename*=UTF-8''b.png\"", "a; filename_=UTF-8''b.png"),
+        ('filename="=?utf-8?B?w7EucG5n?="', "ñ.png"),
+        ('filename="=?utf-8?Q?=C3=B1.png?="', "ñ.png"),
+        ('filename="=?nonsense?B?w7EucG5n?=.png"', "=_nonsense_B_w7EucG5n_=.png"),
+        ('filename="=?utf-8?B?x?="', "=_utf-8_B_x_="),
+    ],
+)
+def test_a_files_name_may_be_spelt_as_any_client_does(given: str, kept: str) -> None:
+    upload = UploadForm("multipart/form-data; boundary=b", 10_000)
+    head = f'--b\r\nContent-Disposition: form-data; name="file"; {given}\r\n\r\n'
+    upload.feed(f"{head}x\r\n--b--\r\n".encode())
+
+    assert upload.finish().text == kept
+
+
 def test_an_upload_lies_whole_where_the_answer_says(shared: FileServer, job: str) -> None:
     content = os.urandom(3 * MIB + 17)
     answer = shared.upload(content, "in put.png", worker_job_id=job, sub_dir="a/b")
