@@ -171,13 +171,14 @@ def _file(output: Output, folder: str) -> FileView:
 
 def _answer(job: JobId, record: JobRecord, folder: str) -> dict[str, Any]:
     if record.form is Form.GRAPH:
-        # Its clients take each for a picture or a film: a text is in the files alone.
-        images = [
-            {"filename": path, "type": "path", "data": f"{folder}/{path}"}
-            for path in record.made
-            if kind_of(path) != "text"
-        ]
-        return {"images": images} if images else {"status": "success_no_images", "images": []}
+        # Its clients take each of images for a picture or a film.
+        images: list[dict[str, str]] = []
+        texts: list[dict[str, str]] = []
+        for path in record.made:
+            listed = texts if kind_of(path) == "text" else images
+            listed.append({"filename": path, "type": "path", "data": f"{folder}/{path}"})
+        none = {} if images else {"status": "success_no_images"}
+        return {**none, "images": images, **({"texts": texts} if texts else {})}
     answer: dict[str, Any] = {"worker_job_id": job.text}
     for path in record.made:
         if (kind := kind_of(path)) in _MEDIA:

@@ -277,20 +277,23 @@ class Front:
         if outcome["status"] == "done":
             if outcome.get("output") is None:
                 return {"error": "the job was cleaned up before it was answered"}
-            return self._with_pictures(outcome["output"], outcome["worker_job_id"], stop)
+            return self._with_content(outcome["output"], outcome["worker_job_id"], stop)
         error = outcome.get("error") or f"the job was {outcome['status']}"
         if outcome.get("node_errors"):
             said = json.dumps(outcome["node_errors"], ensure_ascii=False)
             error = f"{error}; node_errors: {said}"
         return {"error": error}
 
-    def _with_pictures(
+    def _with_content(
         self, output: Mapping[str, Any], job: str, stop: threading.Event
     ) -> dict[str, Any]:
         """worker-comfyui's answer holds the files themselves, where the queue takes so much."""
-        left_bytes, images = _MOST_FILE_BYTES, []
-        for image in output.get("images") or ():
-            content = self._files.download(job, image["filename"], stop, left_bytes)
+        left_bytes = _MOST_FILE_BYTES
+        held: dict[str, list[dict[str, str]]] = {
+            kind: [] for kind in ("images", "texts") if kind in output
+        }
+        for kind, file in [(listed, file) for listed in held for file in output[listed]]:
+            content = self._files.download(job, file["filename"], stop, left_bytes)
             if content is None:
                 warning = (
                     f"the results as base64 are more than the {_ANSWER_LIMIT_BYTES / 1e6:.0f} MB that RunPod's "
@@ -299,8 +302,8 @@ class Front:
                 return {**output, "worker_job_id": job, "warning": warning}
             left_bytes -= len(content)
             data = base64.b64encode(content).decode()
-            images.append({"filename": image["filename"], "type": "base64", "data": data})
-        return {**output, "images": images} if images else dict(output)
+            held[kind].append({"filename": file["filename"], "type": "base64", "data": data})
+        return {**output, **held}
 
 
 def _request(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def test_films_sounds_and_texts_count_as_pictures_do(worker: Worker, job: str) -
     assert dict(told) == wanted
     answered = [image["filename"] for image in ended["output"]["images"]]
     assert answered == ["x_00001_.mp4", "a sound.flac"]
+    assert [text["filename"] for text in ended["output"]["texts"]] == ["text_say.txt"]
     text = worker.volume.jobs / job / "output" / "text_say.txt"
     assert text.read_text() == "two\nlines"
 
