@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fileserver.answers import ErrorAnswer, JobPath, LastResort, Refused, answer_errors
@@ -69,8 +70,16 @@ def build_app(
         _add_volume_routes(api, settings, presence, runner, metrics)
     if runner is not None:
         runner.on_ended(lambda status: metrics.jobs_ended.labels(status).inc())
-    app = LastResort(TokenGate(TusProtocol(api), settings.token), settings.limits.connections)
-    return CountedRequests(app, metrics)
+    gate: ASGIApp = TokenGate(TusProtocol(api), settings.token, settings.cors_origins)
+    if settings.cors_origins:
+        gate = CORSMiddleware(
+            gate,
+            settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    return CountedRequests(LastResort(gate, settings.limits.connections), metrics)
 
 
 async def _no_volume(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -25,6 +25,7 @@ class ServerSettings:
     local_dir: Path
     worker: str | None
     token: Secret | None
+    cors_origins: tuple[str, ...]
     job_ttl_hours: float | None
     comfyui_port: int
     secrets: tuple[Secret, ...]
@@ -60,6 +61,7 @@ def read_server_settings(environ: Mapping[str, str] | None = None) -> ServerSett
         local_dir=local_dir,
         worker=_worker(variables.text("MORPHEUS_WORKER")),
         token=token,
+        cors_origins=variables.origins("MORPHEUS_CORS_ORIGINS"),
         job_ttl_hours=variables.number("MORPHEUS_JOB_TTL_HOURS"),
         comfyui_port=comfyui_port,
         secrets=(*((token,) if token else ()), *secrets_in(env)),

@@ -27,10 +27,10 @@ _FORM_TIMEOUT_S: Final = 10.0
 class TokenGate:
     """Wraps an application: what the door refuses reaches nothing of it but /health and /ping."""
 
-    def __init__(self, app: ASGIApp, token: Secret | None) -> None:
+    def __init__(self, app: ASGIApp, token: Secret | None, origins: tuple[str, ...]) -> None:
         self._app = app
         digest = None if token is None else hashlib.sha256(token.reveal().encode()).digest()
-        self._door = Door(digest)
+        self._door = Door(digest, origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on, or answers 401, at ``/`` with the form, or 403."""

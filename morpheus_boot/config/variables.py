@@ -34,6 +34,11 @@ class Variables:
         value = self.text(name)
         return Path(value) if value and "/" not in value else self.path(name)
 
+    def origins(self, name: str) -> tuple[str, ...]:
+        """The value as origins of web pages, with commas between them."""
+        parted = (self.text(name) or "").split(",")
+        return tuple(origin.strip().rstrip("/") for origin in parted if origin.strip())
+
     def token(self, name: str) -> Secret | None:
         """The value as a token, as parse_token() wants it; or None."""
         value = self.text(name)

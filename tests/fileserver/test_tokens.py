@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -38,6 +39,28 @@ CLOSED = [
     ("GET", "/ping/../status"),
     ("GET", "/%68ealth/../status"),
 ]
+
+
+def test_the_pages_of_a_named_origin_may_ask_first_and_need_the_token_then(
+    tmp_path: Path,
+) -> None:
+    origin = "https://app.example"
+    env = {"MORPHEUS_TOKEN": TOKEN, "MORPHEUS_CORS_ORIGINS": f"https://b.example, {origin}/"}
+    server = FileServer(tmp_path, env=env)
+    asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    wants = {"Access-Control-Request-Headers": "authorization,content-type"}
+
+    preflight = requests.options(f"{server.url}/jobs", headers={**asks, **wants}, timeout=10)
+    foreign = {**asks, "Origin": "https://other.example"}
+    refused = requests.options(f"{server.url}/jobs", headers=foreign, timeout=10)
+    asked = requests.get(f"{server.url}/status", headers={"Origin": origin}, timeout=10)
+    server.stop()
+
+    assert (preflight.status_code, asked.status_code) == (200, 401)
+    for answer in (preflight, asked):
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+    assert "authorization" in preflight.headers["Access-Control-Allow-Headers"]
+    assert "Access-Control-Allow-Origin" not in refused.headers
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)

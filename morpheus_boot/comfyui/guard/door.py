@@ -44,9 +44,10 @@ def form(method: str, *, wrong: bool) -> str:
 class Door:
     """Opens for whoever has the token, and for no page of another site by its visitor's browser."""
 
-    def __init__(self, digest: bytes | None) -> None:
-        """``digest``: the SHA-256 of the token; None: there is no token."""
+    def __init__(self, digest: bytes | None, origins: Iterable[str] = ()) -> None:
+        """``digest``: the SHA-256 of the token; None: there is no token. The pages of ``origins`` are no strangers."""
         self._digest = digest
+        self._origins = frozenset(origin.encode() for origin in origins)
 
     def refusal(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         """401, 403 or None, which is to come in.
@@ -61,7 +62,9 @@ class Door:
                 return None
             if not any(self.is_right(given) for given in _in_cookies(fields)):
                 return UNAUTHORIZED
-        return FORBIDDEN if _is_risky(method, fields) and _is_foreign(fields) else None
+        if not _is_risky(method, fields) or self._origins.intersection(_values(fields, b"origin")):
+            return None
+        return FORBIDDEN if _is_foreign(fields) else None
 
     def is_right(self, given: bytes) -> bool:
         """Whether ``given`` is the token, in constant time."""
