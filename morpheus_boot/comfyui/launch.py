@@ -142,6 +142,7 @@ class Launch:
             worker=settings.worker,
             volume_root=layout.root,
             token=settings.morpheus_token,
+            origins=settings.cors_origins,
             gate=self._nodes.gate,
             packages=self._nodes.packages,
         )

@@ -28,6 +28,7 @@ def our_node_environment(
     worker: str,
     volume_root: Path,
     token: Secret | None,
+    origins: tuple[str, ...],
     gate: Path | None,
     packages: Path | None,
 ) -> dict[str, str]:
@@ -39,6 +40,7 @@ def our_node_environment(
         "MORPHEUS_NODE_JOBS": str(jobs),
         "MORPHEUS_NODE_WORKER": worker,
         "MORPHEUS_NODE_MOUNTS": ":".join(map(str, dict.fromkeys((volume_root, *MOUNT_PATHS)))),
+        "MORPHEUS_NODE_ORIGINS": " ".join(origins),
     }
     if token is not None:
         env["MORPHEUS_NODE_TOKEN_SHA256"] = hashlib.sha256(token.reveal().encode()).hexdigest()

@@ -71,6 +71,7 @@ class Settings:
     hf_endpoint: str
     civitai_token: Secret | None
     morpheus_token: Secret | None
+    cors_origins: tuple[str, ...]
     job_ttl_hours: float | None
     limits: Limits
     hold_s: float
@@ -169,6 +170,7 @@ def read_settings(
         hf_endpoint=(variables.text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         civitai_token=variables.token("CIVITAI_TOKEN"),
         morpheus_token=variables.token("MORPHEUS_TOKEN"),
+        cors_origins=variables.origins("MORPHEUS_CORS_ORIGINS"),
         job_ttl_hours=variables.number("MORPHEUS_JOB_TTL_HOURS"),
         limits=read_limits(variables),
         hold_s=_hold_s(variables.text("MORPHEUS_HOLD_S"), runpod),

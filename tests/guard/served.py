@@ -177,6 +177,7 @@ def variables(folder: Path, *, token: str | None = TOKEN) -> dict[str, str]:
         "MORPHEUS_NODE_JOBS": str(folder / "volume" / "jobs"),
         "MORPHEUS_NODE_WORKER": WORKER,
         "MORPHEUS_NODE_MOUNTS": ":".join(mounts),
+        "MORPHEUS_NODE_ORIGINS": "https://app.example",
     }
     if token is not None:
         told["MORPHEUS_NODE_TOKEN_SHA256"] = hashlib.sha256(token.encode()).hexdigest()

@@ -26,6 +26,20 @@ ASKED = [
 ]
 
 
+def test_the_pages_of_a_named_origin_may_ask_first_and_need_the_token_then(closed: Served) -> None:
+    asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    url = f"{closed.url}/prompt"
+
+    answers = [requests.request(m, url, headers=asks, timeout=10) for m in ("OPTIONS", "GET")]
+    foreign = {**asks, "Origin": "https://other.example"}
+    stranger = requests.options(url, headers=foreign, timeout=10)
+
+    assert [answer.status_code for answer in (*answers, stranger)] == [204, 401, 401]
+    for answer in answers:
+        assert answer.headers["Access-Control-Allow-Origin"] == asks["Origin"]
+    assert "Access-Control-Allow-Origin" not in stranger.headers
+
+
 @pytest.mark.parametrize(("method", "target"), ASKED)
 def test_without_the_token_there_is_401_and_nothing_else(
     closed: Served, method: str, target: str

@@ -66,6 +66,17 @@ class Door:
             return None
         return FORBIDDEN if _is_foreign(fields) else None
 
+    def cors_headers(self, origin: str) -> dict[str, str]:
+        """What lets a page of ``origin`` read an answer; empty for a stranger's."""
+        if origin.encode(errors="replace") not in self._origins:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": "DELETE, GET, OPTIONS, PATCH, POST, PUT",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Morpheus-Token",
+            "Vary": "Origin",
+        }
+
     def is_right(self, given: bytes) -> bool:
         """Whether ``given`` is the token, in constant time."""
         digest = hashlib.sha256(given).digest()

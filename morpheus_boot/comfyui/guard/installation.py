@@ -29,7 +29,8 @@ def install(environ: Mapping[str, str]) -> None:
     """Guards the running ComfyUI before it listens, as the boot says in ComfyUI's environment.
 
     MORPHEUS_NODE_JOBS is ComfyUI's output directory, _WORKER ours among the workers, _MOUNTS (parted by colons) where
-    workers may see the volume, _TOKEN_SHA256 (hex digits) the token's digest, if there is one.
+    workers may see the volume, _ORIGINS (parted by spaces) whose pages are no strangers,
+    _TOKEN_SHA256 (hex digits) the token's digest, if there is one.
 
     Raises whatever stands in the way.
     """
@@ -47,9 +48,9 @@ def install(environ: Mapping[str, str]) -> None:
         is_there,
     )
     digest = environ.get("MORPHEUS_NODE_TOKEN_SHA256")
-    _put_first(
-        server.app, make_middleware(comfyui, Door(bytes.fromhex(digest) if digest else None))
-    )
+    origins = environ.get("MORPHEUS_NODE_ORIGINS", "").split()
+    door = Door(bytes.fromhex(digest) if digest else None, origins)
+    _put_first(server.app, make_middleware(comfyui, door))
     server.app.on_response_prepare.append(sandbox_documents)
 
 

@@ -55,8 +55,17 @@ def make_middleware(comfyui: ComfyUI, door: Door) -> Middleware:
 
     @web.middleware
     async def morpheus(request: web.Request, handler: Handler) -> web.StreamResponse:
+        cors = door.cors_headers(request.headers.get("Origin", ""))
+        if (
+            cors
+            and request.method == "OPTIONS"
+            and "Access-Control-Request-Method" in request.headers
+        ):
+            return web.Response(status=204, headers=cors)
         refusal = _at_the_door(request, door) or await _refuse(request, comfyui)
         answer = await handler(request) if refusal is None else refusal
+        if not answer.prepared:
+            answer.headers.update(cors)
         return _in_utf8(answer) if _route(request) == "/prompt" else answer
 
     return morpheus
