@@ -149,6 +149,11 @@ class PromptQueue:
             heapq.heappush(self.pending, item)
             self._changed.notify()
 
+    def snapshot(self) -> tuple[list[Item], list[Item], dict[str, Json]]:
+        """What runs, what waits in no order, and what has ended: of one moment."""
+        with self._changed:
+            return [self.running] if self.running else [], [*self.pending], {**self.history}
+
     def keep(self, wanted: Callable[[Item], bool]) -> None:
         """Takes all other prompts that wait out of the queue."""
         with self._changed:

@@ -107,10 +107,9 @@ class PromptServer:
         return web.json_response(answer)
 
     async def _get_queue(self, _: web.Request) -> web.Response:
-        queue = self.prompt_queue
-        running = [queue.running.as_json()] if queue.running is not None else []
-        waiting = [item.as_json() for item in queue.pending]
-        return web.json_response({"queue_running": running, "queue_pending": waiting})
+        running, waiting, _ended = self.prompt_queue.snapshot()
+        shown = {"queue_running": running, "queue_pending": waiting}
+        return web.json_response({k: [item.as_json() for item in v] for k, v in shown.items()})
 
     async def _post_queue(self, request: web.Request) -> web.Response:
         deleted = (await request.json()).get("delete", [])
@@ -119,8 +118,8 @@ class PromptServer:
 
     async def _get_history(self, request: web.Request) -> web.Response:
         wanted = request.match_info.get("prompt_id")
-        history = self.prompt_queue.history.items()
-        return web.json_response({k: v for k, v in history if wanted in {None, k}})
+        _running, _waiting, history = self.prompt_queue.snapshot()
+        return web.json_response({k: v for k, v in history.items() if wanted in {None, k}})
 
     async def _post_interrupt(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else {}
