@@ -1,6 +1,7 @@
 """ComfyUI's `server`: the HTTP routes and the WebSocket, each also below /api."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -69,7 +70,9 @@ class PromptServer:
             event, data, sid = await self._messages.get()
             for name, socket in list(self._sockets.items()):
                 if sid in {None, name} and not socket.closed:
-                    await socket.send_json({"type": event, "data": data})
+                    # A client that died meanwhile costs nobody else anything.
+                    with contextlib.suppress(ConnectionError):
+                        await socket.send_json({"type": event, "data": data})
 
     def _exec_info(self) -> Json:
         queue = self.prompt_queue
